@@ -1,0 +1,496 @@
+package stockjson
+
+import (
+	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+)
+
+const noLimit = 1 << 40
+
+var raceEnabled bool
+
+func TestNumberForms(t *testing.T) {
+	for form, want := range map[string]string{
+		`5`: "5", `"5"`: "5", `5.0`: "5", `"5.00"`: "5", `5e0`: "5", `500e-2`: "5", `-0`: "0", `"-0"`: "0", `0.0`: "0", `-7`: "-7", `5E+1`: "50", `0.5e1`: "5",
+		`9007199254740993`: "9007199254740993", `9223372036854775807`: "9223372036854775807", `-9223372036854775808`: "-9223372036854775808",
+		`"9223372036854775807"`: "9223372036854775807", `9223372036854775807.000`: "9223372036854775807", `922337203685477580.7e1`: "9223372036854775807",
+		`0e999999999`: "0", `"0e999999999"`: "0", `"\u0035"`: "5",
+		`5.5`: "not a whole number", `"5.5"`: "not a whole number", `5e-1`: "not a whole number", `1e-999999999`: "not a whole number",
+		`1e19`: "out of range", `9223372036854775808`: "out of range", `-9223372036854775809`: "out of range",
+		`1e999999999`: "out of range", `"1e999999999"`: "out of range", `1e99999999999999999999`: "out of range",
+		`"05"`: "not a whole number", `"+5"`: "not a whole number", `" 5"`: "not a whole number", `"5 "`: "not a whole number",
+		`""`: "not a whole number", `"5."`: "not a whole number", `"0x5"`: "not a whole number", `null`: "not a whole number",
+		`true`: "not a whole number", `[5]`: "not a whole number", `{}`: "not a whole number", `"NaN"`: "not a whole number",
+		`5.`: "invalid character", `05`: "invalid character", `+5`: "invalid character", `.5`: "invalid character", `NaN`: "invalid character",
+	} {
+		for _, name := range []string{"id", "quantity"} {
+			body := `[{"id":1,"location_id":"a","sku":"b","quantity":1}]`
+			body = strings.Replace(body, `"`+name+`":1`, `"`+name+`":`+form, 1)
+			got := decode(strings.NewReader(body), noLimit)
+			value, err := strconv.ParseInt(want, 10, 64)
+			if err != nil {
+				if got.err == nil || len(got.recs) > 0 || !strings.Contains(got.err.Error(), want) || !strings.Contains(got.err.Error(), "record 1") {
+					t.Errorf("%s as %s: %v, error %v, want %s", form, name, got, got.err, want)
+				}
+				continue
+			}
+			rec := Record{1, "a", "b", 1}
+			if name == "id" {
+				rec.ID = value
+			} else {
+				rec.Quantity = value
+			}
+			if got.err != nil || !reflect.DeepEqual(got.recs, []Record{rec}) {
+				t.Errorf("%s as %s: %v, error %v, want %v", form, name, got, got.err, rec)
+			}
+		}
+	}
+}
+
+// A number that is huge written out costs nothing.
+func TestNumberCost(t *testing.T) {
+	s := []byte("1e999999999")
+	if n := testing.AllocsPerRun(10, func() { number(s) }); n > 3 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestShapes(t *testing.T) {
+	const one = `{"id":122,"location_id":"warehouse-1","sku":"shirt-blue-m","quantity":135}`
+	rec := Record{122, "warehouse-1", "shirt-blue-m", 135}
+	for _, c := range []struct {
+		body  string
+		recs  int
+		began bool
+		err   string
+	}{
+		{`[]`, 0, true, ""},
+		{" [ ] \n", 0, true, ""},
+		{`[` + one + `]`, 1, true, ""},
+		{`[` + one + `,` + one + "]\r\n", 2, true, ""},
+		{`{"stock_records":[` + one + `]}`, 1, true, ""},
+		{`{"page":{"next":null},"stock_records":[` + one + `,` + one + `],"total":2}`, 2, true, ""},
+		{`{"stock\u005frecords":[` + one + `]}`, 1, true, ""},
+		{`[{"quantity":135,"sku":"shirt-blue-m","location_id":"warehouse-1","id":122}]`, 1, true, ""},
+		{`[{"x":[{"id":5}],"quantity":135,"sku":"shirt-blue-m","unit":"\n","location_id":"warehouse-1","id":122}]`, 1, true, ""},
+		{`[{"id":1,"location_id":"warehouse-1","sku":"x","sku":"shirt-blue-m","quantity":135,"id":122}]`, 1, true, ""},
+		{`[{"\u0069d":122,"location_id":"\u0077arehouse-1","sku":"shirt-blue-\u006d","quantity":135}]`, 1, true, ""},
+
+		{``, 0, false, "body ended after 0 bytes, at the start"},
+		{" \n", 0, false, "body ended after 2 bytes, at the start"},
+		{"\ufeff[]", 0, false, `want an array or an object`},
+		{`null`, 0, false, `at the start: "null" at byte 0, want an array or an object`},
+		{`"x"`, 0, false, "want an array or an object"},
+		{`5`, 0, false, "want an array or an object"},
+		{`<html><body>` + strings.Repeat("x", 99), 0, false, `at the start: "<html><body>xxxxxxxxxxxxxxxxxxxx"… at byte 0, want`},
+		{`{}`, 0, false, `object without "stock_records"`},
+		{`{"error":"no"}`, 0, false, `object without "stock_records"`},
+		{`{"Stock_Records":[]}`, 0, false, `object without "stock_records"`},
+		{`{"stock_records":null}`, 0, false, `want an array as "stock_records"`},
+		{`{"stock_records":"x"}`, 0, false, `want an array as "stock_records"`},
+		{`{"stock_records":{}}`, 0, false, `want an array as "stock_records"`},
+		{`{"stock_records":[` + one + `],"stock_records":[]}`, 1, true, `"stock_records" twice, again at byte 94`},
+		{`[` + one + `]]`, 1, true, `after the value: "]" at byte 76, want the end of the body`},
+		{`[` + one + `]` + "\x00", 1, true, "want the end of the body"},
+		{`{"stock_records":[` + one + `]}{}`, 1, true, "want the end of the body"},
+		{`[` + one + `,]`, 1, true, `inside record 2: "]" at byte 76, want an object`},
+		{`[` + one + one + `]`, 1, true, "want a comma or the end of the array"},
+		{`[` + one + `,null]`, 1, true, `inside record 2: "null]" at byte 76, want an object`},
+		{`[5]`, 0, true, "want an object"},
+		{`{"stock_records":[` + one + `] x`, 1, true, "want a comma or the end of the object"},
+		{`[` + one + `,{"id":1,"location_id":"a","sku":"b"}]`, 1, true, `record 2: no "quantity"`},
+		{`[{"ID":1,"location_id":"a","sku":"b","quantity":1}]`, 0, true, `record 1: no "id"`},
+		{`[{"id":1,"location_id":null,"sku":"b","quantity":1}]`, 0, true, `record 1: "location_id" is "null", not a string`},
+		{`[{"id":1,"location_id":"a","sku":5,"quantity":1}]`, 0, true, `record 1: "sku" is "5", not a string`},
+		{`[{"id":5.5,"location_id":"a","sku":"b","quantity":1}]`, 0, true, `record 1: "id" is "5.5", not a whole number`},
+		{`[{"id":1,"location_id":"a","sku":"b","quantity":1x}]`, 0, true, `inside record 1: "x}" at byte 49: invalid character 'x'`},
+		{`[{"id":1,"location_id":"a`, 0, true, "body ended after 25 bytes, inside record 1: unexpected EOF"},
+	} {
+		var want []Record
+		for range c.recs {
+			want = append(want, rec)
+		}
+		got := decode(strings.NewReader(c.body), noLimit)
+		if !reflect.DeepEqual(got.recs, want) || got.began != c.began ||
+			(got.err != nil) != (c.err != "") || got.err != nil && !strings.Contains(got.err.Error(), c.err) {
+			t.Errorf("%s: %v\nerror %v\nwant  %s, %d records", c.body, got, got.err, c.err, c.recs)
+		}
+	}
+}
+
+// Each member must be there under its exact name, and must not be null.
+func TestMembers(t *testing.T) {
+	all := []string{`"id":1`, `"location_id":"a"`, `"sku":"b"`, `"quantity":2`}
+	for i, member := range all {
+		name, _, _ := strings.Cut(member, ":")
+		for _, instead := range []string{"", strings.ToUpper(member), name + ":null", `"x":1`, all[(i+1)%4]} {
+			members := slices.Clone(all)
+			if members[i] = instead; instead == "" {
+				members = slices.Delete(members, i, i+1)
+			}
+			for _, f := range []string{"[{%s}]", "[{%s,\"é\":1}]"} {
+				body := fmt.Sprintf(f, strings.Join(members, ","))
+				got := decode(strings.NewReader(body), noLimit)
+				if got.err == nil || len(got.recs) > 0 || !strings.HasPrefix(got.err.Error(), "record 1: ") || !strings.Contains(got.err.Error(), name) {
+					t.Errorf("%s: %v, error %v", body, got, got.err)
+				}
+			}
+		}
+	}
+}
+
+// A body cut anywhere is an error that says so, whether it ends or fails, and
+// the records before the cut are there.
+func TestCut(t *testing.T) {
+	recs := `[{"id":1,"location_id":"a","sku":"b","quantity":2}, {"id":1,"location_id":"é","sku":"\u0062","quantity":"2"}]`
+	for _, c := range []struct{ before, after string }{{"", " \n"}, {" \n", ""}, {`{"n":[1,"]"],"stock_records":`, `,"more": 12}`}} {
+		body := c.before + recs + c.after
+		complete := len(strings.TrimRight(body, " \n"))
+		for i := range len(body) {
+			for _, cause := range []error{io.EOF, io.ErrUnexpectedEOF, context.Canceled, errors.New("reset")} {
+				d := NewDecoder(io.MultiReader(strings.NewReader(body[:i]), iotest.ErrReader(cause)), noLimit)
+				n := 0
+				for d.Next() {
+					n++
+				}
+				eof := cause == io.EOF
+				began := i > len(c.before) || strings.Contains(body[:i], `"stock_records"`)
+				if c.before == " \n" {
+					began = i > 2
+				}
+				records := strings.Count(body[:min(i, len(c.before)+len(recs))], "}")
+				if d.Began() != began || n != records {
+					t.Errorf("%q: began %v, %d records", body[:i], d.Began(), n)
+				}
+				switch {
+				case eof && i >= complete:
+					if d.Err() != nil || d.Cut() || d.Offset() != int64(i) {
+						t.Errorf("%q: error %v, cut %v, at %d", body[:i], d.Err(), d.Cut(), d.Offset())
+					}
+				default:
+					if eof {
+						cause = io.ErrUnexpectedEOF
+					}
+					blank := strings.TrimSpace(body[:i]) == ""
+					if !errors.Is(d.Err(), cause) || d.Cut() == (blank && eof) || !strings.Contains(d.Err().Error(), fmt.Sprintf(" after %d bytes", i)) {
+						t.Errorf("%q: error %v, cut %v", body[:i], d.Err(), d.Cut())
+					}
+				}
+				d.Close()
+			}
+		}
+	}
+}
+
+func TestCorruptIsNotCut(t *testing.T) {
+	for _, err := range []error{gzip.ErrHeader, gzip.ErrChecksum, flate.CorruptInputError(7), fmt.Errorf("gzip: %w", flate.CorruptInputError(7))} {
+		for _, s := range []string{"", "[", `[{"id":`, "[]"} {
+			got := decode(io.MultiReader(strings.NewReader(s), iotest.ErrReader(err)), noLimit)
+			if !errors.Is(got.err, err) || got.cut {
+				t.Errorf("%q: error %v, cut %v, want %v", s, got.err, got.cut, err)
+			}
+		}
+	}
+}
+
+func unmarshal(t *testing.T, data []byte) (recs []Record) {
+	t.Helper()
+	if err := json.Unmarshal(data, &recs); err != nil {
+		t.Fatal(err)
+	}
+	return recs
+}
+
+// However the body is read and wherever the windows end, it comes out the
+// same.
+func TestReaders(t *testing.T) {
+	check := func(name string, r io.Reader, want []Record) {
+		t.Helper()
+		if got := decode(r, noLimit); got.err != nil || !reflect.DeepEqual(got.recs, want) {
+			t.Errorf("%s: %d records, error %v", name, len(got.recs), got.err)
+		}
+	}
+	for _, style := range []string{"compact", "python", "indented", "extra"} {
+		data := body(1700, style) // over two windows
+		want := unmarshal(t, data)
+		for name, wrap := range map[string]func(io.Reader) io.Reader{
+			"whole":    func(r io.Reader) io.Reader { return r },
+			"one byte": iotest.OneByteReader,
+			"half":     iotest.HalfReader,
+			"data err": iotest.DataErrReader,
+			"4096":     func(r io.Reader) io.Reader { return chunks{r, 4096} },
+			"1000":     func(r io.Reader) io.Reader { return chunks{r, 1000} },
+		} {
+			check(style+" "+name, wrap(bytes.NewReader(data)), want)
+		}
+		for i := range 90 {
+			check(fmt.Sprint(style, " shifted by ", i), io.MultiReader(strings.NewReader(strings.Repeat(" ", i)), bytes.NewReader(data)), want)
+		}
+		got := decode(iotest.TimeoutReader(chunks{bytes.NewReader(data), 1000}), noLimit)
+		if !errors.Is(got.err, iotest.ErrTimeout) || !got.cut || !got.began || !reflect.DeepEqual(got.recs, want[:len(got.recs)]) {
+			t.Errorf("timeout: %d records, cut %v, error %v", len(got.recs), got.cut, got.err)
+		}
+	}
+	if got := decode(struct{ io.Reader }{iotest.ErrReader(nil)}, noLimit); !errors.Is(got.err, io.ErrNoProgress) {
+		t.Errorf("idle reader: %v", got.err)
+	}
+}
+
+// Around the size of the window, Head has what was read, and the end is
+// found.
+func TestWindowSize(t *testing.T) {
+	for size := windowSize - 20; size < windowSize+100; size++ {
+		for _, end := range []string{"", "\n"} {
+			data := body(790, "compact")
+			data = append(data[:len(data)-1], `,{"id":5,"location_id":"a","sku":"","quantity":5}]`+end...)
+			pad := strings.Repeat("x", size-len(data))
+			data = bytes.Replace(data, []byte(`"sku":""`), []byte(`"sku":"`+pad+`"`), 1)
+			d := NewDecoder(bytes.NewReader(data), int64(len(data)))
+			n := 0
+			for ; d.Next(); n++ {
+				if n == 790 && d.Record() != (Record{5, "a", pad, 5}) {
+					t.Fatalf("%d: wrong last record", size)
+				}
+			}
+			if len(data) != size || n != 791 || d.Err() != nil || d.Offset() != int64(size) ||
+				!bytes.Equal(d.Head(), data[:min(size, windowSize)]) {
+				t.Fatalf("%d: %d records, error %v, offset %d, head of %d", size, n, d.Err(), d.Offset(), len(d.Head()))
+			}
+			d.Close()
+		}
+	}
+}
+
+// Head is what is read, also after the window grew and moved on.
+func TestHead(t *testing.T) {
+	long := strings.Repeat("y", 300<<10)
+	data := append(body(50, "python"), ' ')
+	data = append(data[:len(data)-2], fmt.Sprintf(`,{"id":1,"location_id":%q,"sku":%q,"quantity":1},`, long, long)...)
+	data = append(data, body(20000, "compact")[1:]...)
+	d := NewDecoder(chunks{bytes.NewReader(data), 5000}, noLimit)
+	defer d.Close()
+	if len(d.Head()) != 0 {
+		t.Error("head before Next")
+	}
+	var recs []Record
+	for d.Next() {
+		recs = append(recs, d.Record())
+		if h := d.Head(); int64(len(h)) < min(max(d.Offset(), 5000), windowSize) || !bytes.HasPrefix(data, h) {
+			t.Fatalf("at %d: head of %d bytes is wrong", d.Offset(), len(h))
+		}
+	}
+	if d.Err() != nil || !reflect.DeepEqual(recs, unmarshal(t, data)) {
+		t.Errorf("%d records, error %v", len(recs), d.Err())
+	}
+	d.Close()
+	d.Close()
+	if d.Next() || d.Head() != nil || d.Offset() != int64(len(data)) {
+		t.Error("after Close")
+	}
+}
+
+func TestValueSize(t *testing.T) {
+	for _, over := range []int{-1, 0, 1} {
+		for _, f := range []string{`[{"id":1,"location_id":"a","quantity":1,"sku":"%s"}]`, `{"x":"%s","stock_records":[]}`} {
+			size := len(f) - len(`[]%s`)
+			if f[0] == '{' {
+				size = len(`""`)
+			}
+			text := strings.Repeat("z", maxValue-size+over)
+			got := decode(strings.NewReader(fmt.Sprintf(f, text)), noLimit)
+			if over > 0 {
+				if !errors.Is(got.err, ErrTooLarge) || got.cut || len(got.recs) > 0 {
+					t.Errorf("%s over: %d records, cut %v, error %v", f, len(got.recs), got.cut, got.err)
+				}
+			} else if got.err != nil || f[0] == '[' && got.recs[0].SKU != text {
+				t.Errorf("%s by %d: %d records, error %v", f, over, len(got.recs), got.err)
+			}
+		}
+	}
+}
+
+func TestLimit(t *testing.T) {
+	data := body(3000, "compact")
+	want := unmarshal(t, data)
+	for _, size := range []int{0, 1, 2, 100, windowSize - 1, windowSize, windowSize + 1, len(data) - 1, len(data), len(data) + 1} {
+		for _, n := range []int{1, 4096, 1 << 20} {
+			got := decode(chunks{bytes.NewReader(data), n}, int64(size))
+			if size >= len(data) {
+				if got.err != nil || !reflect.DeepEqual(got.recs, want) {
+					t.Errorf("limit %d: %v", size, got.err)
+				}
+			} else if !errors.Is(got.err, ErrTooLarge) || got.cut || len(got.recs) != bytes.Count(data[:size], []byte("}")) {
+				t.Errorf("limit %d: %d records, cut %v, error %v", size, len(got.recs), got.cut, got.err)
+			}
+		}
+	}
+}
+
+// endless is an array of records without an end.
+type endless struct{ rec, rest []byte }
+
+func (e *endless) Read(p []byte) (n int, err error) {
+	for n < len(p) {
+		if len(e.rest) == 0 {
+			e.rest = e.rec
+		}
+		c := copy(p[n:], e.rest)
+		n, e.rest = n+c, e.rest[c:]
+	}
+	return n, nil
+}
+
+func TestLimitMemory(t *testing.T) {
+	for name, r := range map[string]io.Reader{
+		"records":     &endless{[]byte(`{"id":1,"location_id":"a","sku":"","quantity":1},`), []byte("[")},
+		"white space": &endless{[]byte(" \n"), []byte("[")},
+		"one string":  &endless{[]byte("x"), []byte(`[{"id":"`)},
+		"one key":     &endless{[]byte("x"), []byte(`{"`)},
+		"one number":  &endless{[]byte("1"), []byte(`{"a":`)},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		d := NewDecoder(r, 65<<20)
+		n := 0
+		for d.Next() {
+			n++
+		}
+		runtime.ReadMemStats(&after)
+		if !errors.Is(d.Err(), ErrTooLarge) || d.Cut() {
+			t.Errorf("%s: %d records, cut %v, error %v", name, n, d.Cut(), d.Err())
+		}
+		if used := after.TotalAlloc - before.TotalAlloc; used > 6<<20 {
+			t.Errorf("%s: %d bytes allocated", name, used)
+		}
+		d.Close()
+	}
+}
+
+// As deep as encoding/json goes, and not deeper.
+func TestDepth(t *testing.T) {
+	for _, f := range []string{
+		`[{"x":%s,"id":1,"location_id":"a","sku":"b","quantity":1}]`,
+		`{"stock_records":[{"x":%s,"id":1,"location_id":"a","sku":"b","quantity":1}]}`,
+		`{"stock_records":[],"x":%s}`,
+	} {
+		for n := maxDepth - 5; n < maxDepth+5; n++ {
+			body := fmt.Sprintf(f, strings.Repeat("[", n)+strings.Repeat("]", n))
+			for _, size := range []int{100, 1 << 20} {
+				if got := decode(chunks{strings.NewReader(body), size}, noLimit); (got.err == nil) != json.Valid([]byte(body)) {
+					t.Errorf("%s, %d deep: %v", f, n, got.err)
+				}
+			}
+		}
+	}
+}
+
+func TestManyBrackets(t *testing.T) {
+	wide := strings.Repeat("[{}],", maxDepth)
+	got := decode(strings.NewReader(`{"x":[`+wide+`1],"stock_records":[{"x":[`+wide+`1],"id":1,"location_id":"a","sku":"b","quantity":1}]}`), noLimit)
+	if got.err != nil || len(got.recs) != 1 {
+		t.Errorf("%d records, error %v", len(got.recs), got.err)
+	}
+}
+
+// The strings of a record are not overwritten by what is decoded later.
+func TestStringsLast(t *testing.T) {
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 20 {
+				var all [][]Record
+				var want [][]Record
+				for _, style := range []string{"compact", "extra"} {
+					data := bytes.ReplaceAll(body(300*(i%5)+1, style), []byte("e-"), fmt.Appendf(nil, "%d/%d", g, i))
+					got := decode(bytes.NewReader(data), noLimit)
+					if got.err != nil {
+						t.Error(got.err)
+					}
+					all = append(all, got.recs)
+					want = append(want, unmarshal(t, data))
+				}
+				decode(bytes.NewReader(bytes.Repeat([]byte("#"), windowSize)), noLimit)
+				if !reflect.DeepEqual(all, want) {
+					t.Errorf("%d/%d: strings changed", g, i)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestAllocations(t *testing.T) {
+	for _, c := range []struct {
+		n      int
+		allocs float64
+		bytes  uint64
+	}{{1, 4, 500}, {100, 8, 4 << 10}, {10000, 30, 180 << 10}} {
+		data := body(c.n, "python")
+		r := bytes.NewReader(data)
+		run := func() {
+			r.Reset(data)
+			d := NewDecoder(r, noLimit)
+			defer d.Close()
+			for d.Next() {
+			}
+		}
+		run()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		allocs := testing.AllocsPerRun(10, run)
+		runtime.ReadMemStats(&after)
+		if raceEnabled {
+			continue // the pool drops some
+		}
+		if used := (after.TotalAlloc - before.TotalAlloc) / 11; allocs > c.allocs || used > c.bytes {
+			t.Errorf("%d records: %v allocations, %d bytes", c.n, allocs, used)
+		}
+	}
+}
+
+// Equal locations are one string, of any length that is usual; SKUs are not
+// kept alive by a block larger than 16 KiB.
+func TestSharing(t *testing.T) {
+	d := NewDecoder(bytes.NewReader(nil), noLimit)
+	defer d.Close()
+	for n := range maxShared + 1 {
+		b := bytes.Repeat([]byte("l"), n)
+		if first := d.location(b); first != string(b) {
+			t.Fatalf("%d bytes changed", n)
+		}
+		if got := testing.AllocsPerRun(5, func() { d.location(b) }); got > 0 {
+			t.Errorf("%d bytes: not shared", n)
+		}
+	}
+	used := map[uint64]int{}
+	for i := range 4096 {
+		used[hash(fmt.Appendf(nil, "warehouse-%d", i))>>57]++
+	}
+	for _, n := range used {
+		if len(used) != 128 || n > 100 {
+			t.Fatalf("bad hash: %v", used)
+		}
+	}
+	for n := range 3 * maxBlock {
+		if b := bytes.Repeat([]byte("s"), n/16); d.sku(b) != string(b) {
+			t.Fatalf("%d bytes changed", n)
+		}
+		if d.length > maxBlock {
+			t.Fatalf("block of %d bytes", d.length)
+		}
+	}
+}

@@ -1,0 +1,5 @@
+//go:build race
+
+package stockjson
+
+func init() { raceEnabled = true }

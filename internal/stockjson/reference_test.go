@@ -1,0 +1,281 @@
+package stockjson
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// outcome is all that a Decoder tells about a body.
+type outcome struct {
+	recs       []Record
+	began, cut bool
+	err        error
+}
+
+func (o outcome) String() string {
+	return fmt.Sprintf("%v began=%v cut=%v failed=%v", o.recs, o.began, o.cut, o.err != nil)
+}
+
+func decode(r io.Reader, limit int64) (o outcome) {
+	d := NewDecoder(r, limit)
+	defer d.Close()
+	for d.Next() {
+		o.recs = append(o.recs, d.Record())
+	}
+	if d.Next() {
+		panic("Next after false")
+	}
+	o.began, o.cut, o.err = d.Began(), d.Cut(), d.Err()
+	return o
+}
+
+// reference decodes data with encoding/json.
+func reference(data []byte) (o outcome) {
+	blank := strings.Trim(string(data), " \t\r\n") == ""
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	fail := func(err error) outcome {
+		o.err = err
+		o.cut = !blank && (err == io.EOF || err == io.ErrUnexpectedEOF)
+		return o
+	}
+	// following is the next byte that is not white space, after skip; -1 if
+	// there is none.
+	following := func(skip string) int {
+		rest := bytes.TrimLeft(data[dec.InputOffset():], " \t\r\n")
+		if skip != "" {
+			rest = bytes.TrimLeft(bytes.TrimPrefix(rest, []byte(skip)), " \t\r\n")
+		}
+		if len(rest) == 0 {
+			return -1
+		}
+		return int(rest[0])
+	}
+	array := func() error {
+		for dec.More() {
+			skip := ","
+			if len(o.recs) == 0 {
+				skip = ""
+			}
+			if c := following(skip); c >= 0 && c != '{' {
+				return errors.New("not an object")
+			}
+			var raw json.RawMessage
+			if err := dec.Decode(&raw); err != nil {
+				return err
+			}
+			rec, err := referenceRecord(raw)
+			if err != nil {
+				return err
+			}
+			o.recs = append(o.recs, rec)
+		}
+		_, err := dec.Token()
+		return err
+	}
+	if c := following(""); c >= 0 && c != '{' && c != '[' {
+		return fail(errors.New("neither array nor object"))
+	}
+	first, err := dec.Token()
+	if err != nil {
+		return fail(err)
+	}
+	if first == json.Delim('[') {
+		o.began = true
+		if err := array(); err != nil {
+			return fail(err)
+		}
+	} else {
+		for dec.More() {
+			key, err := dec.Token()
+			if err != nil {
+				return fail(err)
+			}
+			if key != "stock_records" {
+				var raw json.RawMessage
+				if err := dec.Decode(&raw); err != nil {
+					return fail(err)
+				}
+				if following("") < 0 { // a number might go on
+					return fail(io.ErrUnexpectedEOF)
+				}
+				continue
+			}
+			if o.began {
+				return fail(errors.New("twice"))
+			}
+			o.began = true
+			if c := following(":"); c < 0 {
+				return fail(io.ErrUnexpectedEOF)
+			} else if following("") != ':' {
+				return fail(errors.New("no colon"))
+			} else if c != '[' {
+				o.began = false
+				return fail(errors.New("not an array"))
+			}
+			if _, err := dec.Token(); err != nil {
+				return fail(err)
+			}
+			if err := array(); err != nil {
+				return fail(err)
+			}
+		}
+		if _, err := dec.Token(); err != nil {
+			return fail(err)
+		}
+		if !o.began {
+			return fail(errors.New("no stock_records"))
+		}
+	}
+	if !json.Valid(data) {
+		return fail(errors.New("not valid"))
+	}
+	return o
+}
+
+func referenceRecord(raw json.RawMessage) (rec Record, err error) {
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return rec, err
+	}
+	for name, to := range map[string]any{"id": &rec.ID, "location_id": &rec.LocationID, "sku": &rec.SKU, "quantity": &rec.Quantity} {
+		v, ok := m[name]
+		if !ok || string(v) == "null" {
+			return rec, errors.New("no " + name)
+		}
+		n, ok := to.(*int64)
+		if !ok {
+			if err := json.Unmarshal(v, to); err != nil {
+				return rec, errors.New(err.Error())
+			}
+			continue
+		}
+		s := string(v)
+		if v[0] == '"' {
+			if err := json.Unmarshal(v, &s); err != nil {
+				return rec, err
+			}
+		}
+		if *n, ok = referenceNumber(s); !ok {
+			return rec, errors.New("no number " + name)
+		}
+	}
+	return rec, nil
+}
+
+var (
+	jsonNumber  = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
+	bigExponent = regexp.MustCompile(`[eE][-+]?0*[1-9][0-9]{4,}$`)
+)
+
+func referenceNumber(s string) (int64, bool) {
+	if !jsonNumber.MatchString(s) {
+		return 0, false
+	}
+	if bigExponent.MatchString(s) && len(s) < 5000 { // too much for math/big
+		mantissa, _, _ := strings.Cut(strings.ToLower(s), "e")
+		return 0, strings.Trim(mantissa, "-0.") == ""
+	}
+	r, ok := new(big.Rat).SetString(s)
+	if !ok || !r.IsInt() || !r.Num().IsInt64() {
+		return 0, false
+	}
+	return r.Num().Int64(), true
+}
+
+var seeds = []string{
+	``, ` `, "\n\t ", `[]`, `[ ]`, `{}`, `null`, `5`, `"x"`, `tru`, `x`, "\ufeff[]", `[]]`, `[] x`, `[]` + "\x00", "\x00", `[`, `{`, `[,]`, `{,}`,
+	`[null]`, `[5]`, `[nul`, `[[]]`, `["x"]`, `[{}]`, `[{},]`,
+	`[{"id":122,"location_id":"warehouse-1","sku":"shirt-blue-m","quantity":135}]`,
+	`[{"id": 122, "location_id": "warehouse-1", "sku": "shirt-blue-m", "quantity": 135}, {"id": 1, "location_id": "w", "sku": "", "quantity": -3}]`,
+	`[{"id":1,"location_id":"a","sku":"b","quantity":2},{"quantity":1,"sku":"x","location_id":"","id":4} , {"sku":"x","id":-0,"quantity":0,"location_id":"a"}]`,
+	`[{"id":1,"location_id":"a","sku":"b","quantity":2},{"id":1,"location_id":"a","sku":"b","quantity":2},]`,
+	`[{"id":1,"location_id":"a","sku":"b","quantity":2}{"id":1,"location_id":"a","sku":"b","quantity":2}]`,
+	`[,{"id":1,"location_id":"a","sku":"b","quantity":2}]`,
+	"[\r\n  {\n \"id\" : 1 ,\t\"location_id\" : \"a\",\n \"sku\":\"b\",\"quantity\":2\n }\n]\n",
+	`[{"id":1,"location_id":"a","sku":"b","quantity":2,}]`,
+	`[{"id":1,"location_id":"a","sku":"b"}]`, `[{"id":1,"location_id":"a","sku":"b","quantity":null}]`,
+	`[{"id":1,"location_id":null,"sku":"b","quantity":1}]`, `[{"id":1,"location_id":5,"sku":"b","quantity":1}]`,
+	`[{"ID":1,"location_id":"a","sku":"b","quantity":1}]`, `[{"id":1,"Location_ID":"a","sku":"b","quantity":1}]`,
+	`[{"id":1,"id":2,"location_id":"a","sku":"b","quantity":1}]`, `[{"id":null,"id":2,"location_id":"a","sku":"b","quantity":1}]`,
+	`[{"id":2,"id":null,"location_id":"a","sku":"b","quantity":1}]`, `[{"sku":"a","location_id":"a","sku":"b","sku":"c","quantity":1,"id":1}]`,
+	`[{"id":"5","location_id":"a","sku":"b","quantity":5.0}]`, `[{"id":"5.00","location_id":"a","sku":"b","quantity":5e0}]`,
+	`[{"id":500e-2,"location_id":"a","sku":"b","quantity":"\u0035"}]`, `[{"id":5.5,"location_id":"a","sku":"b","quantity":1}]`,
+	`[{"id":"05","location_id":"a","sku":"b","quantity":1}]`, `[{"id":05,"location_id":"a","sku":"b","quantity":1}]`,
+	`[{"id":-,"location_id":"a","sku":"b","quantity":1}]`, `[{"id":"\"5","location_id":"a","sku":"b","quantity":1}]`,
+	`[{"id":9223372036854775807,"location_id":"a","sku":"b","quantity":-9223372036854775808}]`,
+	`[{"id":9223372036854775808,"location_id":"a","sku":"b","quantity":1}]`, `[{"id":999999999999999999,"location_id":"a","sku":"b","quantity":1000000000000000000}]`,
+	`[{"id":1,"location_id":"Köln","sku":"\u00e9\ud83d\ude00\ud83d\"\\\/","quantity":1}]`, "[{\"id\":1,\"location_id\":\"a\xff\",\"sku\":\"b\xc3\",\"quantity\":1}]",
+	"[{\"id\":1,\"location_id\":\"a\x01\",\"sku\":\"b\",\"quantity\":1}]", "[{\"id\":1,\"location_id\":\"a\",\"sku\":\"b\n\",\"quantity\":1}]",
+	"[{\"id\":1,\"location_id\":\"a\x7f\",\"sku\":\"01234567\x1f\",\"quantity\":1}]", `[{"id":1,"location_id":"a","sku":"\x","quantity":1}]`,
+	`[{"i\u0064":1,"location_id":"a","sku":"b","quantity":1}]`, `[{"id":1,"location_id":"a","sku":"b","quantity":1,"x":{"id":[1,{"a":"}]\"\\"}]}}]`,
+	`[{"id":1,"location_id":"a","sku":"b","quantity":1,"x":tru}]`, `[{"id":1,"location_id":"a","sku":"b","quantity":1]`, `[{"id":1 "sku":2}]`, `[{"id":[}]`,
+	`{"stock_records":[]}`, `{"stock_records":[{"id":1,"location_id":"a","sku":"b","quantity":2}]}`, `{"stock_records":null}`, `{"stock_records":"x"}`,
+	`{"stock_records":{}}`, `{"stock_records" []}`, `{"stock_records":[]`, `{"stock_records":`, `{"stock_records":]`, "{\"stock_records\":\x00", `{"stock_records":[],"stock_records":[]}`,
+	`{"stock_records":[],"a":1,"stock_records":null}`, `{"a":1,"b":"\u00e9","c":{"stock_records":[]},"d":[{}],"stock\u005frecords":[{"id":1,"location_id":"a","sku":"b","quantity":2}],"e":-1.5e3,"f":null}`,
+	`{"Stock_Records":[]}`, `{"a":tru,"stock_records":[]}`, `{"a":5`, `{"a":}`, `{"a":]`, `{"a"::1}`, `{"a":5x}`, `{"a":"\x"}`, `{"a":1,}`, `{"a":-`, `{"\x":1}`, `{"a":[{]}`, `{1:2}`, `{"a":01}`, "{\"a\":\x00", "{\"a\x01",
+	"\x0c[]", "[\xa0{}]", `{"error":"no such shop"}`, `<html>`,
+}
+
+// chunks reads at most n bytes at a time.
+type chunks struct {
+	r io.Reader
+	n int
+}
+
+func (c chunks) Read(p []byte) (int, error) { return c.r.Read(p[:min(len(p), c.n)]) }
+
+func compare(t *testing.T, data []byte) {
+	t.Helper()
+	want := reference(data).String()
+	for _, n := range []int{1, 2, 3, 7, 16, 61, 1 << 20} {
+		got := decode(chunks{bytes.NewReader(data), n}, 1<<40)
+		if got.String() != want {
+			t.Errorf("%q in chunks of %d:\ngot  %v\n     %v\nwant %v", data, n, got, got.err, want)
+		}
+		if got.cut && !errors.Is(got.err, io.ErrUnexpectedEOF) {
+			t.Errorf("%q: cut, but %v", data, got.err)
+		}
+	}
+}
+
+// Every seed, and every prefix of it, comes out as encoding/json says.
+func TestReference(t *testing.T) {
+	for _, s := range seeds {
+		for i := range len(s) + 1 {
+			compare(t, []byte(s[:i]))
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, s := range seeds {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) { compare(t, data) })
+}
+
+func FuzzWhole(f *testing.F) {
+	for _, s := range []string{"0", "-0", "5", "-5", "5.0", "5.00", "5e0", "500e-2", "0.05e2", "5.5", "1e18", "1e19", "9223372036854775807",
+		"9223372036854775808", "-9223372036854775808", "-9223372036854775809", "9007199254740993", "92233720368547758.07e2", "1e999999999",
+		"1e-999999999", "0e999999999", "0.0e-99999999999999999999", "05", "+5", " 5", "5 ", "", "-", "5.", ".5", "5e", "5e+", "1E+2", "0x5",
+		"1_0", "NaN", "null", "true", `"5"`, "[5]", "5,5", "1.0e1.0", "--5", "123456789012345678", "1234567890123456789", "12345678901234567890",
+		"00", "-00", "-01", "0.10e1", "100e-2", "1e0000000000000000000000005",
+		"0." + strings.Repeat("0", 20000) + "5e20001", "-5" + strings.Repeat("0", 20000) + ".0e-20000", "5" + strings.Repeat("0", 20000) + "e-20001"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		want, ok := referenceNumber(s)
+		got, wrong := number([]byte(s))
+		if got != want || (wrong == "") != ok {
+			t.Errorf("%q: got %d %q, want %d %v", s, got, wrong, want, ok)
+		}
+	})
+}

@@ -1,0 +1,296 @@
+package stockjson
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"math"
+	"math/bits"
+	"slices"
+)
+
+// fast reads the record at b[0] and returns its length. It knows the usual
+// form only: just the four members, names and strings without escapes and in
+// ASCII, plain integers. It returns 0 for everything else, and where
+// the record does not end in b.
+func (d *Decoder) fast(b []byte) int {
+	if len(b) == 0 || b[0] != '{' {
+		return 0
+	}
+	var id, quantity int64
+	var location, sku []byte
+	seen := 0
+	for i := 1; ; i++ {
+		if i = space(b, i); len(b)-i < 2 {
+			return 0
+		}
+		// The names differ in their first letter.
+		switch name := b[i:]; name[1] {
+		case 'i':
+			if len(name) < 5 || string(name[:5]) != `"id":` {
+				return 0
+			}
+			id, i = integer(b, i+5)
+			seen |= 1
+		case 'l':
+			if len(name) < 14 || string(name[:14]) != `"location_id":` {
+				return 0
+			}
+			location, i = ascii(b, i+14)
+			seen |= 2
+		case 's':
+			if len(name) < 6 || string(name[:6]) != `"sku":` {
+				return 0
+			}
+			sku, i = ascii(b, i+6)
+			seen |= 4
+		case 'q':
+			if len(name) < 11 || string(name[:11]) != `"quantity":` {
+				return 0
+			}
+			quantity, i = integer(b, i+11)
+			seen |= 8
+		default:
+			return 0
+		}
+		if i = space(b, i); i >= len(b) {
+			return 0
+		}
+		if b[i] == '}' && seen == 15 {
+			d.rec.ID, d.rec.Quantity = id, quantity
+			d.rec.LocationID = d.location(location)
+			d.rec.SKU = d.sku(sku)
+			return i + 1
+		}
+		if b[i] != ',' {
+			return 0
+		}
+	}
+}
+
+// integer reads the plain integer at b[i], after white space, and returns the
+// index behind it; one over len(b) if there is none, or one that might not fit.
+func integer(b []byte, i int) (v int64, end int) {
+	i = space(b, i)
+	negative := i < len(b) && b[i] == '-'
+	if negative {
+		i++
+	}
+	start := i
+	for i < len(b) && b[i]-'0' <= 9 {
+		v = v*10 + int64(b[i]-'0')
+		i++
+	}
+	if n := i - start; n == 0 || n > 18 || n > 1 && b[start] == '0' {
+		return 0, len(b) + 1
+	}
+	if negative {
+		v = -v
+	}
+	return v, i
+}
+
+// ascii reads the string at b[i], after white space, and returns what is in its
+// quotes, with the index behind it; one over len(b) if there is none, or one
+// with a backslash, a control character or something that is not ASCII.
+func ascii(b []byte, i int) (s []byte, end int) {
+	if i = space(b, i); i >= len(b) || b[i] != '"' {
+		return nil, len(b) + 1
+	}
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	start := i + 1
+	for i = start; len(b)-i >= 8; i += 8 {
+		// Each term sets the high bit of the bytes it is about. Borrows only
+		// come from those, so that the lowest bit set is right.
+		x := binary.LittleEndian.Uint64(b[i:])
+		m := (x | (x - ' '*ones) | ((x ^ '"'*ones) - ones) | ((x ^ '\\'*ones) - ones)) & highs
+		if m != 0 {
+			i += bits.TrailingZeros64(m) / 8
+			break
+		}
+	}
+	for i < len(b) && b[i] != '"' && b[i] >= ' ' && b[i] < 0x80 && b[i] != '\\' {
+		i++
+	}
+	if i >= len(b) || b[i] != '"' {
+		return nil, len(b) + 1
+	}
+	return b[start:i], i + 1
+}
+
+// slow reads the record b, a complete object, in any form. It leaves the
+// syntax to encoding/json.
+func (d *Decoder) slow(b []byte) bool {
+	if !json.Valid(b) {
+		return d.invalid(b)
+	}
+	names := [...]string{"id", "location_id", "sku", "quantity"}
+	var values [len(names)][]byte
+	for i := space(b, 1); b[i] != '}'; i = space(b, i) {
+		if b[i] == ',' {
+			i = space(b, i+1)
+		}
+		key := first(b[i:])
+		i = space(b, i+len(key)) + 1
+		i = space(b, i)
+		value := first(b[i:])
+		i += len(value)
+		name, _ := unquote(key)
+		for j := range names {
+			if string(name) == names[j] {
+				values[j] = value
+			}
+		}
+	}
+	var texts [len(names)][]byte
+	var numbers [len(names)]int64
+	for j, v := range values {
+		if v == nil {
+			return d.fail("record %d: no %q", d.count+1, names[j])
+		}
+		text, wrong := v, ""
+		if v[0] == '"' {
+			text, _ = unquote(v)
+		}
+		if name := names[j]; name == "id" || name == "quantity" {
+			numbers[j], wrong = number(text)
+		} else if v[0] != '"' {
+			wrong = "not a string"
+		}
+		if wrong != "" {
+			return d.fail("record %d: %q is %s, %s", d.count+1, names[j], excerpt(v), wrong)
+		}
+		texts[j] = text
+	}
+	d.rec = Record{numbers[0], d.location(texts[1]), d.sku(texts[2]), numbers[3]}
+	return true
+}
+
+// unquote returns what the string b, with its quotes, stands for.
+func unquote(b []byte) ([]byte, error) {
+	if s, end := ascii(b, 0); end == len(b) {
+		return s, nil
+	}
+	var s string
+	err := json.Unmarshal(b, &s)
+	return []byte(s), err
+}
+
+// number reads a JSON number that is whole, in any form, without rounding.
+// Otherwise wrong says what it is.
+func number(s []byte) (v int64, wrong string) {
+	const notWhole, tooBig = "not a whole number", "out of range"
+	if len(s) == 0 || s[0] <= ' ' {
+		return 0, notWhole
+	}
+	if v, end := integer(s, 0); end == len(s) {
+		return v, ""
+	}
+	// Of valid JSON, only a number ends with a digit.
+	if s[len(s)-1]-'0' > 9 || !json.Valid(s) {
+		return 0, notWhole
+	}
+	s, negative := bytes.CutPrefix(s, []byte("-"))
+	exponent := 0
+	if e := bytes.IndexAny(s, "eE"); e >= 0 {
+		for _, c := range bytes.TrimLeft(s[e+1:], "+-") {
+			// Far over what the digits of a value can make up for, it does
+			// not matter any more.
+			exponent = min(exponent*10+int(c-'0'), 1<<27)
+		}
+		if s[e+1] == '-' {
+			exponent = -exponent
+		}
+		s = s[:e]
+	}
+	// The number is 0.digits times 10 to the exponent.
+	integer, fraction, _ := bytes.Cut(s, []byte("."))
+	digits := bytes.TrimLeft(slices.Concat(integer, fraction), "0")
+	exponent += len(digits) - len(fraction)
+	digits = bytes.TrimRight(digits, "0")
+	switch {
+	case len(digits) == 0:
+		return 0, ""
+	case exponent < len(digits):
+		return 0, notWhole
+	case exponent > 19:
+		return 0, tooBig
+	}
+	u := uint64(0) // 19 digits fit
+	for i := range exponent {
+		u *= 10
+		if i < len(digits) {
+			u += uint64(digits[i] - '0')
+		}
+	}
+	switch {
+	case negative && u <= -math.MinInt64:
+		return -int64(u), ""
+	case !negative && u <= math.MaxInt64:
+		return int64(u), ""
+	}
+	return 0, tooBig
+}
+
+// space returns the index of the first byte at or after b[i] that is not
+// white space.
+func space(b []byte, i int) int {
+	for i < len(b) && b[i] <= ' ' && (b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t') {
+		i++
+	}
+	return i
+}
+
+// extent finds the end of a value.
+type extent struct {
+	n        int // bytes looked at; in the end the length of the value
+	depth    int
+	left     int // how much deeper it may get
+	inString bool
+}
+
+// scan looks at the rest of b, in which it was at n, and tells if the value
+// that starts at b[0] ends there. What it finds for a value that is not valid
+// JSON is not valid JSON either.
+func (e *extent) scan(b []byte) bool {
+	for e.n < len(b) && e.left >= 0 {
+		c := b[e.n]
+		e.n++
+		switch {
+		case e.inString:
+			switch c {
+			case '\\':
+				e.n++ // perhaps over the end of b
+			case '"':
+				e.inString = false
+				if e.depth == 0 {
+					return true
+				}
+			}
+			continue
+		case c == '"':
+			e.inString = true
+		case c == '{' || c == '[':
+			e.depth++
+			e.left--
+		case e.depth > 0:
+			if c == '}' || c == ']' {
+				e.left++
+				if e.depth--; e.depth == 0 {
+					return true
+				}
+			}
+		case c == ',' || c == '}' || c == ']' || space([]byte{c}, 0) > 0:
+			e.n-- // behind a number or a literal
+			return true
+		}
+	}
+	return false
+}
+
+// first returns the value at the start of valid JSON.
+func first(b []byte) []byte {
+	e := extent{left: maxDepth}
+	e.scan(b)
+	return b[:e.n]
+}
