@@ -1,0 +1,404 @@
+package oakra
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Outcome says what became of a write: whether the stock changed.
+type Outcome int
+
+const (
+	// OutcomeUnknown: the write may have been applied, or may still be. For a
+	// [StockService.Change] read the record, or hand it to a person, before
+	// sending it again: sent twice it would count twice. An
+	// [StockService.Update] may be sent again as long as its number is the
+	// newest.
+	OutcomeUnknown Outcome = iota
+	// OutcomeNotApplied: nothing of the write was applied. [Retryable] says
+	// whether the same call may succeed later.
+	OutcomeNotApplied
+	// OutcomeApplied: the write was applied. An error with this outcome means
+	// that only the answer was lost: do not send it again.
+	OutcomeApplied
+)
+
+// String returns "unknown", "not applied" or "applied".
+func (o Outcome) String() string {
+	switch o {
+	case OutcomeUnknown:
+		return "unknown"
+	case OutcomeNotApplied:
+		return "not applied"
+	case OutcomeApplied:
+		return "applied"
+	}
+	return "Outcome(" + strconv.Itoa(int(o)) + ")"
+}
+
+// What went wrong, for [errors.Is]. Each [*Error] matches at most one of the
+// sentinels of a status, and besides it whatever its Err wraps.
+var (
+	// ErrInvalidRequest: refused before sending, or answered 400, 413, 415 or 422.
+	ErrInvalidRequest = errors.New("invalid request")
+	// ErrUnauthorized: 401, the app key is missing, wrong or revoked.
+	ErrUnauthorized = errors.New("unauthorized")
+	// ErrForbidden: 403, the app key may not do this.
+	ErrForbidden = errors.New("forbidden")
+	// ErrNotFound: 404, 405 or 410, no such record or no such route.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict: 409.
+	ErrConflict = errors.New("conflict")
+	// ErrRateLimited: 429; [Error.RetryAfter] says how long to wait, if the server did.
+	ErrRateLimited = errors.New("rate limited")
+	// ErrServer: any 5xx.
+	ErrServer = errors.New("server error")
+	// ErrRedirect: any 3xx. No redirect is followed: it could carry the app key
+	// elsewhere, or turn a write into a read that reports success.
+	ErrRedirect = errors.New("redirected")
+	// ErrBadResponse: a 2xx that cannot be read as it should, or an answer that
+	// is not HTTP.
+	ErrBadResponse = errors.New("bad response")
+	// ErrUnreachable: no connection was had, so nothing was sent.
+	ErrUnreachable = errors.New("unreachable")
+)
+
+// Error is the one error type of this package: every call that fails returns
+// an *Error, and so does [NewClient]. Branch with [errors.Is] on the sentinels
+// such as [ErrRateLimited], ask [OutcomeOf] whether the stock changed and
+// [Retryable] whether the same call may succeed later, and use [errors.As] for
+// the details here.
+type Error struct {
+	Op         string              // "stock.list", "stock.update", "stock.change" or "client.new"
+	Method     string              // of the HTTP request; empty if none was made
+	Path       string              // of the request, without query
+	StatusCode int                 // of the answer; 0 when there was none
+	Message    string              // the server's "detail", or what was wrong
+	Fields     map[string][]string // the server's messages by field, nested ones as stock_records[1].quantity
+	RetryAfter time.Duration       // as the server asked; 0 if it did not
+	Attempts   int                 // how often the request was handed to the transport
+	Outcome    Outcome             // whether the write was applied; always not applied for a read
+	MissingIDs []int64             // ids that were sent, and are absent from an answer of 2xx ...
+	Records    []StockRecord       // ... whose other records, which were applied, are here
+	Body       []byte              // of the answer, at most 64 KiB of it; not part of Error()
+	Err        error               // the cause: a context's end, a transport's failure, bad JSON
+
+	resend resend // what the delivery table says of the last attempt
+	note   string // why it was not sent again, where that is not plain
+}
+
+// Error says what happened, whether the stock changed and what to do next.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("oakra: ")
+	b.WriteString(e.Op)
+	if e.Method != "" {
+		fmt.Fprintf(&b, ": %s %s", e.Method, e.Path)
+	}
+	if e.StatusCode != 0 {
+		b.WriteString(strings.TrimSpace(fmt.Sprintf(": %d %s", e.StatusCode, http.StatusText(e.StatusCode))))
+	}
+	text := ""
+	if e.Err != nil {
+		text = ": " + e.Err.Error()
+	}
+	if e.StatusCode == 0 { // the cause first, and then the details
+		b.WriteString(text)
+		text = ""
+	}
+	if e.Message != "" {
+		b.WriteString(": " + e.Message)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Fields)) {
+		fmt.Fprintf(&b, ": %s: %s", name, strings.Join(e.Fields[name], " "))
+	}
+	b.WriteString(text)
+	if len(e.MissingIDs) > 0 {
+		fmt.Fprintf(&b, ": no record in the answer for id %s", list(e.MissingIDs))
+	}
+	if e.note != "" {
+		b.WriteString("; " + e.note)
+	}
+	if e.Attempts > 1 {
+		fmt.Fprintf(&b, " (%d attempts)", e.Attempts)
+	}
+	if e.isWrite() {
+		b.WriteString("; " + e.advice())
+	}
+	return b.String()
+}
+
+func (e *Error) isWrite() bool {
+	return e.Op == operations[opUpdate].name || e.Op == operations[opChange].name
+}
+
+// advice is the end of a write's error text: whether the stock changed, and
+// what to do.
+func (e *Error) advice() string {
+	switch {
+	case e.Outcome == OutcomeApplied:
+		return "the write was applied, only its answer was lost: do not send it again"
+	case e.Outcome == OutcomeNotApplied && Retryable(e):
+		return "nothing was applied: the same call may be sent again"
+	case e.Outcome == OutcomeNotApplied:
+		return "nothing was applied"
+	case e.Op == operations[opUpdate].name:
+		return "it is unknown whether the write was applied: send it again if its quantity is still the newest"
+	default:
+		return "it is unknown whether the write was applied: read the record before sending it again"
+	}
+}
+
+// list names the first few of many ids.
+func list(ids []int64) string {
+	const most = 10
+	var b strings.Builder
+	for i, id := range ids[:min(len(ids), most)] {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(strconv.FormatInt(id, 10))
+	}
+	if len(ids) > most {
+		fmt.Fprintf(&b, " and %d more", len(ids)-most)
+	}
+	return b.String()
+}
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is reports whether target is the sentinel of e's status.
+func (e *Error) Is(target error) bool {
+	sentinel := sentinelOf(e.StatusCode)
+	return sentinel != nil && target == sentinel
+}
+
+func sentinelOf(status int) error {
+	switch status {
+	case 400, 413, 415, 422:
+		return ErrInvalidRequest
+	case 401:
+		return ErrUnauthorized
+	case 403:
+		return ErrForbidden
+	case 404, 405, 410:
+		return ErrNotFound
+	case 409:
+		return ErrConflict
+	case 429:
+		return ErrRateLimited
+	}
+	switch status / 100 {
+	case 2:
+		return ErrBadResponse
+	case 3:
+		return ErrRedirect
+	case 5:
+		return ErrServer
+	}
+	return nil
+}
+
+// LogValue makes e a group of its fields in structured logs, the body left out.
+func (e *Error) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("op", e.Op), slog.String("outcome", e.Outcome.String()), slog.String("error", e.Error())}
+	if e.StatusCode != 0 {
+		attrs = append(attrs, slog.Int("status", e.StatusCode))
+	}
+	if e.Attempts != 0 {
+		attrs = append(attrs, slog.Int("attempts", e.Attempts))
+	}
+	if e.RetryAfter != 0 {
+		attrs = append(attrs, slog.Duration("retry_after", e.RetryAfter))
+	}
+	if len(e.MissingIDs) > 0 {
+		attrs = append(attrs, slog.Any("missing_ids", e.MissingIDs))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// OutcomeOf says whether the write that returned err was applied: nil is
+// applied, an [*Error] has its Outcome, a wrapped error that of what it wraps.
+// Of a joined error, and of a [*BulkError] with the items that it counts as
+// applied, it is what all parts agree on, else unknown. An error of another
+// package is unknown.
+func OutcomeOf(err error) Outcome {
+	if err == nil {
+		return OutcomeApplied
+	}
+	outcome, first := OutcomeUnknown, true
+	for part := range parts(err) {
+		o := OutcomeUnknown
+		if part != nil {
+			o = part.Outcome
+		}
+		if !first && o != outcome {
+			return OutcomeUnknown
+		}
+		outcome, first = o, false
+	}
+	return outcome
+}
+
+// Retryable reports whether nothing was applied and the cause is passing, so
+// that the same call may succeed later: no connection was had (but not where
+// the host does not exist or its certificate is refused), the context ended
+// before anything was sent, or 429. For [StockService.List], which applies
+// nothing, also a 408, a 5xx other than 501, and a connection that broke. Of a
+// joined error all parts must be so.
+func Retryable(err error) bool {
+	if err == nil {
+		return false
+	}
+	retryable := false
+	for part := range parts(err) {
+		if part == nil || part.Outcome != OutcomeNotApplied || !part.passing() {
+			return false
+		}
+		retryable = true
+	}
+	return retryable
+}
+
+func (e *Error) passing() bool {
+	if errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, context.DeadlineExceeded) {
+		return true
+	}
+	verdict := e.resend
+	if verdict == resendUnset { // an Error that this package did not make: its fields are all there is
+		switch {
+		case e.StatusCode != 0:
+			_, verdict = statusVerdict(e.StatusCode)
+		case errors.Is(e.Err, ErrUnreachable):
+			verdict = resendAny
+		}
+	}
+	return verdict == resendAny || verdict == resendIdempotent && e.Op == operations[opList].name
+}
+
+// parts yields each *Error that err is made of, and nil for each part that is
+// not one.
+func parts(err error) func(yield func(*Error) bool) {
+	return func(yield func(*Error) bool) { walk(err, yield) }
+}
+
+func walk(err error, yield func(*Error) bool) bool {
+	switch e := err.(type) {
+	case *Error:
+		return yield(e)
+	case *BulkError:
+		if e.Applied > 0 && !yield(&Error{Outcome: OutcomeApplied}) {
+			return false
+		}
+		for _, part := range e.Unwrap() {
+			if !walk(part, yield) {
+				return false
+			}
+		}
+		return true
+	case interface{ Unwrap() error }:
+		return walk(e.Unwrap(), yield)
+	case interface{ Unwrap() []error }:
+		for _, part := range e.Unwrap() {
+			if !walk(part, yield) {
+				return false
+			}
+		}
+		return true
+	default:
+		return yield(nil)
+	}
+}
+
+// invalid is the error of a call that was refused before anything was sent.
+func invalid(op, format string, args ...any) *Error {
+	return &Error{
+		Op:      op,
+		Message: fmt.Sprintf(format, args...),
+		Outcome: OutcomeNotApplied,
+		Err:     ErrInvalidRequest,
+		resend:  resendNever,
+	}
+}
+
+// readMessage takes what a server in Django's manner says of an error from its
+// body: {"detail": "..."}, {"field": ["..."]}, both nested in any way, or a list
+// of texts. It reports whether the body is JSON at all.
+func (e *Error) readMessage(body []byte) bool {
+	var v any
+	if json.Unmarshal(body, &v) != nil {
+		return false
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		if detail := texts(v["detail"]); len(detail) > 0 {
+			e.Message = strings.Join(detail, " ")
+			delete(v, "detail")
+		}
+		e.addFields("", v)
+	case []any, string:
+		if all := texts(v); len(all) > 0 {
+			e.Message = strings.Join(all, " ")
+		} else {
+			e.addFields("", v)
+		}
+	}
+	return true
+}
+
+// addFields adds the texts at and under path, unless it is absurdly long.
+func (e *Error) addFields(path string, v any) {
+	const longest = 1000
+	if len(path) > longest {
+		return
+	}
+	if all := texts(v); len(all) > 0 {
+		if e.Fields == nil {
+			e.Fields = make(map[string][]string)
+		}
+		e.Fields[path] = all
+		return
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		for name, item := range v {
+			if path != "" {
+				name = path + "." + name
+			}
+			e.addFields(name, item)
+		}
+	case []any:
+		for i, item := range v {
+			e.addFields(fmt.Sprintf("%s[%d]", path, i), item)
+		}
+	}
+}
+
+// texts returns v if it is a text or a list of nothing but texts.
+func texts(v any) []string {
+	switch v := v.(type) {
+	case string:
+		return []string{v}
+	case []any:
+		all := make([]string, 0, len(v))
+		for _, item := range v {
+			text, ok := item.(string)
+			if !ok {
+				return nil
+			}
+			all = append(all, text)
+		}
+		return all
+	}
+	return nil
+}

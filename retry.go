@@ -1,0 +1,204 @@
+package oakra
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// RetryPolicy says how often and after what wait a request is sent again, where
+// that is safe: a read after any passing failure, an Update likewise but after
+// an unknown only within 5 s, a Change only when nothing was applied. A field
+// that is zero takes its default, bent to fit the fields that are set.
+type RetryPolicy struct {
+	// MaxAttempts is how often a request is sent in all; the default is 4. 1
+	// never sends again, but for the new key of [WithAppKeySource].
+	MaxAttempts int
+	// MinBackoff and MaxBackoff bound the wait: before the second attempt it is
+	// drawn evenly from 0 to MinBackoff, and the upper bound doubles with each
+	// further attempt up to MaxBackoff. The defaults are 250 ms and 5 s.
+	MinBackoff time.Duration
+	MaxBackoff time.Duration
+	// MaxRetryAfter is the longest wait that a Retry-After header is granted; a
+	// longer one makes the call fail at once. The default is 30 s.
+	MaxRetryAfter time.Duration
+}
+
+const (
+	defaultMaxAttempts   = 4
+	defaultMinBackoff    = 250 * time.Millisecond
+	defaultMaxBackoff    = 5 * time.Second
+	defaultMaxRetryAfter = 30 * time.Second
+
+	// maxUpdateAge is how long after the start of an attempt of unknown outcome
+	// an Update may be sent again: later, it might undo a newer number.
+	maxUpdateAge = 5 * time.Second
+)
+
+func (p RetryPolicy) withDefaults() (RetryPolicy, error) {
+	switch {
+	case p.MaxAttempts < 0:
+		return p, fmt.Errorf("RetryPolicy: MaxAttempts is %d, less than zero", p.MaxAttempts)
+	case p.MinBackoff < 0 || p.MaxBackoff < 0 || p.MaxRetryAfter < 0:
+		return p, errors.New("RetryPolicy: a duration is less than zero")
+	case p.MaxBackoff != 0 && p.MinBackoff > p.MaxBackoff:
+		return p, fmt.Errorf("RetryPolicy: MinBackoff %v is more than MaxBackoff %v", p.MinBackoff, p.MaxBackoff)
+	}
+	if p.MaxAttempts == 0 {
+		p.MaxAttempts = defaultMaxAttempts
+	}
+	if p.MinBackoff == 0 {
+		p.MinBackoff = defaultMinBackoff
+		if p.MaxBackoff != 0 {
+			p.MinBackoff = min(p.MinBackoff, p.MaxBackoff)
+		}
+	}
+	if p.MaxBackoff == 0 {
+		p.MaxBackoff = max(defaultMaxBackoff, p.MinBackoff)
+	}
+	if p.MaxRetryAfter == 0 {
+		p.MaxRetryAfter = defaultMaxRetryAfter
+	}
+	return p, nil
+}
+
+// backoff draws the wait after the n-th failed attempt, n from 1: full jitter, so
+// that clients that failed together do not come back together.
+func (p RetryPolicy) backoff(n int) time.Duration {
+	bound := p.MinBackoff
+	for ; n > 1 && bound < p.MaxBackoff; n-- {
+		bound *= 2
+		if bound <= 0 { // overflow
+			bound = p.MaxBackoff
+		}
+	}
+	return rand.N(max(1, min(bound, p.MaxBackoff)))
+}
+
+// parseRetryAfter reads a Retry-After header (RFC 9110, section 10.2.3): seconds
+// or any of the three forms of an HTTP date. Anything else is 0.
+func parseRetryAfter(value string, now time.Time) time.Duration {
+	value = strings.TrimSpace(value)
+	if value == "" {
+		return 0
+	}
+	if strings.Trim(value, "0123456789") == "" {
+		seconds, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || seconds > int64(math.MaxInt64/time.Second) {
+			return math.MaxInt64
+		}
+		return time.Duration(seconds) * time.Second
+	}
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	return max(0, at.Sub(now))
+}
+
+// resend says which operations the delivery table lets be sent again after a
+// failure.
+type resend int
+
+const (
+	resendUnset      resend = iota
+	resendNever             // none
+	resendIdempotent        // List and Update
+	resendAny               // all: the write was not applied
+)
+
+// statusVerdict is the delivery table for answers: what a status says of a
+// write, and who may send again.
+func statusVerdict(status int) (Outcome, resend) {
+	switch status {
+	case 429:
+		return OutcomeNotApplied, resendAny
+	case 301, 302, 307, 308,
+		400, 401, 403, 404, 405, 409, 410, 413, 415, 422, 425:
+		return OutcomeNotApplied, resendNever
+	case 408:
+		return OutcomeUnknown, resendIdempotent
+	case 501:
+		return OutcomeUnknown, resendNever
+	}
+	if status >= 500 {
+		return OutcomeUnknown, resendIdempotent
+	}
+	return OutcomeUnknown, resendNever
+}
+
+// failureVerdict is the delivery table for attempts without an answer.
+func failureVerdict(t *trace, err error) (Outcome, resend) {
+	switch {
+	case !t.asked.Load(): // a transport that reports no trace: its errors prove nothing
+		return OutcomeUnknown, resendIdempotent
+	case !t.connected.Load() && (noSuchHost(err) || t.refused()):
+		return OutcomeNotApplied, resendNever
+	case !t.connected.Load():
+		return OutcomeNotApplied, resendAny
+	case t.answered.Load() && !broke(err): // what came is not HTTP
+		return OutcomeUnknown, resendNever
+	default:
+		return OutcomeUnknown, resendIdempotent
+	}
+}
+
+// trace is what net/http reports of one attempt. A connection was asked for and
+// not had: that, and nothing else, proves that nothing was sent. The hooks run
+// on several goroutines, and may run after the attempt.
+type trace struct {
+	hooks     httptrace.ClientTrace
+	asked     atomic.Bool
+	connected atomic.Bool
+	answered  atomic.Bool
+	handshake atomic.Pointer[error]
+}
+
+func (t *trace) context(ctx context.Context) context.Context {
+	t.hooks = httptrace.ClientTrace{
+		GetConn:              func(string) { t.asked.Store(true) },
+		GotConn:              func(httptrace.GotConnInfo) { t.connected.Store(true) },
+		GotFirstResponseByte: func() { t.answered.Store(true) },
+		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
+			if err != nil {
+				t.handshake.Store(&err)
+			}
+		},
+	}
+	return httptrace.WithClientTrace(ctx, &t.hooks)
+}
+
+// refused reports whether the TLS handshake failed for what the other side is,
+// its certificate or protocol, rather than because the connection broke.
+func (t *trace) refused() bool {
+	failure := t.handshake.Load()
+	if failure == nil {
+		return false
+	}
+	var op *net.OpError
+	alert := errors.As(*failure, &op) && (op.Op == "remote error" || op.Op == "local error")
+	return alert || !broke(*failure)
+}
+
+// broke reports whether err is a connection's end or a timeout.
+func broke(err error) bool {
+	var netErr net.Error
+	return errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+func noSuchHost(err error) bool {
+	var dns *net.DNSError
+	return errors.As(err, &dns) && dns.IsNotFound
+}
