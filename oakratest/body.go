@@ -1,0 +1,200 @@
+package oakratest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// item is one of a write's stock_records.
+type item struct{ id, n int64 }
+
+// problems are the messages to the items of a write, by index and field.
+type problems map[int]map[string][]string
+
+func (p problems) add(i int, field, text string) {
+	if p[i] == nil {
+		p[i] = make(map[string][]string)
+	}
+	p[i][field] = []string{text}
+}
+
+// list has an empty object for each of the n items that is fine.
+func (p problems) list(n int) []map[string][]string {
+	all := make([]map[string][]string, n)
+	for i := range all {
+		if all[i] = p[i]; all[i] == nil {
+			all[i] = map[string][]string{}
+		}
+	}
+	return all
+}
+
+// nonField is where Django REST puts what is wrong with more than a field.
+const nonField = "non_field_errors"
+
+const (
+	required   = "This field is required."
+	notNull    = "This field may not be null."
+	outOfRange = "This integer is out of the range of 64 bits."
+	notObject  = "Invalid data. Expected a dictionary."
+)
+
+// readItems reads the body of a write. The refusal is for a body that has no
+// items at all.
+func readItems(body []byte, field string) (items []item, p problems, refusal any) {
+	if !json.Valid(body) {
+		var v any
+		return nil, nil, map[string]string{"detail": fmt.Sprintf("JSON parse error - %v", json.Unmarshal(body, &v))}
+	}
+	body = trimSpace(body)
+	if body[0] != '{' {
+		return nil, nil, map[string][]string{nonField: {notObject}}
+	}
+	var records []byte
+	each(body, func(name, value []byte) {
+		if string(name) == "stock_records" {
+			records = value
+		}
+	})
+	switch {
+	case records == nil:
+		return nil, nil, map[string][]string{"stock_records": {required}}
+	case records[0] == 'n':
+		return nil, nil, map[string][]string{"stock_records": {notNull}}
+	case records[0] != '[':
+		return nil, nil, map[string]any{"stock_records": map[string][]string{nonField: {"Expected a list of items."}}}
+	}
+	p = make(problems)
+	each(records, func(_, value []byte) {
+		items = append(items, readItem(value, field, p, len(items)))
+	})
+	if len(items) == 0 {
+		return nil, nil, map[string]any{"stock_records": map[string][]string{nonField: {"This list may not be empty."}}}
+	}
+	return items, p, nil
+}
+
+func readItem(object []byte, field string, p problems, i int) item {
+	if object[0] != '{' {
+		p.add(i, nonField, notObject)
+		return item{}
+	}
+	var id, n []byte
+	each(object, func(name, value []byte) {
+		switch string(name) {
+		case "id":
+			id = value
+		case field:
+			n = value
+		}
+	})
+	return item{id: p.integer(i, "id", id), n: p.integer(i, field, n)}
+}
+
+// integer reads the value of a field, or adds what is wrong with it.
+func (p problems) integer(i int, field string, value []byte) int64 {
+	n, problem := integer(value)
+	if problem != "" {
+		p.add(i, field, problem)
+	}
+	return n
+}
+
+// integer reads a whole number as Django REST does: also from a string, and with
+// zeros behind the point.
+func integer(value []byte) (n int64, problem string) {
+	const invalid = "A valid integer is required."
+	if value == nil {
+		return 0, required
+	}
+	text := string(value)
+	switch text[0] {
+	case 'n':
+		return 0, notNull
+	case '"':
+		var unquoted string
+		_ = json.Unmarshal(value, &unquoted) // it is valid
+		text = strings.TrimSpace(unquoted)
+	}
+	whole, fraction, _ := strings.Cut(text, ".")
+	if strings.Trim(fraction, "0") != "" {
+		return 0, invalid
+	}
+	n, err := strconv.ParseInt(whole, 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return 0, outOfRange
+	case err != nil:
+		return 0, invalid
+	}
+	return n, ""
+}
+
+// What follows walks through JSON that is known to be valid. encoding/json
+// takes "Quantity" for "quantity" in structs, and is slow with maps, while a
+// test may send many thousand items.
+
+// each calls f with the members of an object, or with the items of an array and
+// no name. Names are as written: one with an escape in it is not recognized.
+func each(container []byte, f func(name, value []byte)) {
+	object := container[0] == '{'
+	rest := container[1:]
+	for {
+		rest = trimSpace(rest)
+		switch rest[0] {
+		case '}', ']':
+			return
+		case ',':
+			rest = trimSpace(rest[1:])
+		}
+		var name, value []byte
+		if object {
+			name, rest = first(rest)
+			name, rest = name[1:len(name)-1], trimSpace(trimSpace(rest)[len(":"):])
+		}
+		value, rest = first(rest)
+		f(name, value)
+	}
+}
+
+// first splits off the value that b begins with.
+func first(b []byte) (value, rest []byte) {
+	depth := 0
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			for i++; b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+			if depth == 0 {
+				return b[:i+1], b[i+1:]
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 { // of the container
+				return b[:i], b[i:]
+			}
+			if depth--; depth == 0 {
+				return b[:i+1], b[i+1:]
+			}
+		case ',', ' ', '\t', '\r', '\n':
+			if depth == 0 {
+				return b[:i], b[i:]
+			}
+		}
+	}
+	return b, nil
+}
+
+func trimSpace(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t' || b[0] == '\r' || b[0] == '\n') {
+		b = b[1:]
+	}
+	return b
+}

@@ -1,0 +1,114 @@
+package oakratest_test
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/oakratest"
+)
+
+func TestDialectRoutes(t *testing.T) {
+	updates := []oakratest.Route{oakratest.UpdateEndpoint, oakratest.UpdateNewer, oakratest.UpdateExample}
+	changes := []oakratest.Route{oakratest.ChangeEndpoint, oakratest.ChangeExample}
+	server := newServer(t, shirts...)
+	post := func(route oakratest.Route, body string) int {
+		method, path, _ := strings.Cut(string(route), " ")
+		return call(t, server, method, path, body).status
+	}
+	for _, wrong := range []int{404, 405} {
+		for i, update := range updates {
+			for j, change := range changes {
+				server.SetDialect(oakratest.Dialect{Update: update, Change: change, WrongRouteNotAllowed: wrong == 405})
+				for k, route := range updates {
+					want := map[bool]int{true: 200, false: wrong}[k == i]
+					assert.Equal(t, want, post(route, `{"stock_records":[{"id":122,"quantity":1}]}`), "%s for %s", route, update)
+				}
+				for k, route := range changes {
+					want := map[bool]int{true: 200, false: wrong}[k == j]
+					assert.Equal(t, want, post(route, `{"stock_records":[{"id":122,"quantity_change":1}]}`), "%s for %s", route, change)
+				}
+			}
+		}
+	}
+	for _, r := range server.Requests() { // the operation is known on the wrong routes too
+		assert.Contains(t, []string{"stock.update", "stock.change"}, r.Op, r.Path)
+	}
+	assert.Panics(t, func() { server.SetDialect(oakratest.Dialect{Update: "POST stock/"}) })
+	assert.Panics(t, func() { server.SetDialect(oakratest.Dialect{Change: oakratest.UpdateNewer}) })
+}
+
+func TestDialectAnswers(t *testing.T) {
+	const (
+		change  = `{"stock_records":[{"id":124,"quantity_change":0}]}`
+		record  = `{"id":124,"location_id":"warehouse-2","sku":"shirt-green-m","quantity":7}`
+		decimal = `{"id":124,"location_id":"warehouse-2","sku":"shirt-green-m","quantity":7.0}`
+		quoted  = `{"id":124,"location_id":"warehouse-2","sku":"shirt-green-m","quantity":"7"}`
+	)
+	tests := []struct {
+		name        string
+		dialect     oakratest.Dialect
+		list, write string
+	}{
+		{"zero", oakratest.Dialect{}, `[` + record + `]`, `{"stock_records":[` + record + `]}`},
+		{"list object", oakratest.Dialect{ListObject: true}, `{"stock_records":[` + record + `]}`, `{"stock_records":[` + record + `]}`},
+		{"write array", oakratest.Dialect{WriteArray: true}, `[` + record + `]`, `[` + record + `]`},
+		{"decimals", oakratest.Dialect{Quantities: oakratest.QuantityDecimal}, `[` + decimal + `]`, `{"stock_records":[` + decimal + `]}`},
+		{"strings", oakratest.Dialect{Quantities: oakratest.QuantityString}, `[` + quoted + `]`, `{"stock_records":[` + quoted + `]}`},
+		{"chunked", oakratest.Dialect{Chunked: true}, `[` + record + `]`, `{"stock_records":[` + record + `]}`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server := newServer(t, shirts...)
+			server.SetDialect(tt.dialect)
+			list := call(t, server, "GET", listPath+"?sku=shirt-green-m&location_id=warehouse-2", "")
+			write := call(t, server, "POST", changePath, change)
+			assert.Equal(t, tt.list, list.body)
+			assert.Equal(t, tt.write, write.body)
+			if tt.dialect.Chunked {
+				assert.Equal(t, int64(-1), list.length)
+				assert.Equal(t, int64(-1), write.length)
+			} else {
+				assert.Equal(t, int64(len(list.body)), list.length)
+			}
+		})
+	}
+}
+
+func TestDialectUnknownID(t *testing.T) {
+	server := newServer(t, shirts...)
+	server.SetDialect(oakratest.Dialect{UnknownIDNotFound: true})
+	got := call(t, server, "POST", changePath, `{"stock_records":[{"id":122,"quantity_change":1},{"id":99,"quantity_change":1}]}`)
+	assert.Equal(t, 404, got.status)
+	assert.JSONEq(t, `{"detail":"Not found."}`, got.body)
+	got = call(t, server, "POST", changePath, `{"stock_records":[{"id":99,"quantity_change":1},{"id":122,"quantity_change":"x"}]}`)
+	assert.Equal(t, 400, got.status, "the fields are checked first")
+	assert.Equal(t, []int64{135, 150, 7}, quantities(server))
+	assert.Equal(t, 405, call(t, server, "GET", changePath, "").status)
+}
+
+func TestTextsAreEscaped(t *testing.T) {
+	for _, text := range []string{"", `a\b`, `"`, "\n", "<größe> 38 &", "\x7f", "\u2028", "😀"} {
+		odd := oakra.StockRecord{ID: 1, LocationID: text, SKU: "sku" + text}
+		server := newServer(t, odd)
+		got := decode(t, call(t, server, "GET", listPath+"?sku="+url.QueryEscape(odd.SKU), "").body)
+		assert.Equal(t, []oakra.StockRecord{odd}, got)
+	}
+}
+
+func TestClientFindsTheRoutes(t *testing.T) {
+	server := newServer(t, shirts...)
+	server.SetDialect(oakratest.Dialect{Update: oakratest.UpdateExample, Change: oakratest.ChangeExample, WriteArray: true, Quantities: oakratest.QuantityString})
+	client := server.Client()
+	for range 2 {
+		_, err := client.Stock.Update(t.Context(), []oakra.StockUpdate{{ID: 122, Quantity: 10}})
+		require.NoError(t, err)
+		_, err = client.Stock.Change(t.Context(), []oakra.StockChange{{ID: 123, QuantityChange: -1}})
+		require.NoError(t, err)
+	}
+	assert.Equal(t, []int64{10, 148, 7}, quantities(server))
+}
