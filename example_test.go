@@ -1,0 +1,232 @@
+package oakra_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/oakratest"
+)
+
+// shop is the fake server of the examples.
+func shop() *oakratest.Server {
+	return oakratest.NewServer(
+		oakra.StockRecord{ID: 122, LocationID: "warehouse-1", SKU: "shirt-blue-m", Quantity: 135},
+		oakra.StockRecord{ID: 123, LocationID: "warehouse-1", SKU: "shirt-green-m", Quantity: 142},
+		oakra.StockRecord{ID: 124, LocationID: "warehouse-2", SKU: "shirt-green-m", Quantity: 7},
+	)
+}
+
+func ExampleNewClient() {
+	client, err := oakra.NewClient(os.Getenv("OAKRA_APP_KEY"),
+		oakra.WithUserAgent("my-shop/2.1"),
+		oakra.WithAttemptTimeout(10*time.Second),
+		oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 6}),
+		oakra.WithLogger(slog.Default()),
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer client.CloseIdleConnections()
+	// Output: oakra: client.new: invalid request: the app key is empty
+}
+
+// The transport of the library, wrapped: here to count requests, in a program to
+// trace them.
+func ExampleDefaultTransport() {
+	server := shop()
+	defer server.Close()
+
+	counted := &countingTransport{next: oakra.DefaultTransport()}
+	client, err := oakra.NewClient(server.Key,
+		oakra.WithBaseURL(server.URL),
+		oakra.WithHTTPClient(&http.Client{Transport: counted}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer counted.next.CloseIdleConnections()
+	_, err = client.Stock.List(context.Background(), oakra.StockListParams{SKUs: []string{"shirt-blue-m"}})
+	fmt.Println(counted.n, err)
+	// Output: 1 <nil>
+}
+
+type countingTransport struct {
+	next *http.Transport
+	n    int
+}
+
+func (t *countingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	t.n++
+	return t.next.RoundTrip(r)
+}
+
+func ExampleStockService_List() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+
+	records, err := client.Stock.List(context.Background(), oakra.StockListParams{
+		SKUs:       []string{"shirt-blue-m", "shirt-green-m"},
+		LocationID: "warehouse-1",
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, r := range records {
+		fmt.Println(r.ID, r.SKU, r.Quantity)
+	}
+	// Output:
+	// 122 shirt-blue-m 135
+	// 123 shirt-green-m 142
+}
+
+func ExampleStockService_Update() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+
+	records, err := client.Stock.Update(context.Background(), []oakra.StockUpdate{{ID: 123, Quantity: 150}})
+	fmt.Println(records, err)
+	// Output: [{123 warehouse-1 shirt-green-m 150}] <nil>
+}
+
+// A shop handles three outcomes. Here the server applies the change, and then
+// the connection breaks before its answer.
+func ExampleStockService_Change() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+	server.Inject(oakratest.Fault{Kind: oakratest.ResetAfter, Op: "stock.change", Times: 1})
+
+	_, err := client.Stock.Change(context.Background(), []oakra.StockChange{{ID: 123, QuantityChange: -2}})
+	switch oakra.OutcomeOf(err) {
+	case oakra.OutcomeApplied:
+		fmt.Println("done")
+	case oakra.OutcomeNotApplied:
+		fmt.Println("nothing changed; the same call may succeed later:", oakra.Retryable(err))
+	case oakra.OutcomeUnknown:
+		fmt.Println("put aside: it may have been applied")
+	}
+	// Output: put aside: it may have been applied
+}
+
+func ExampleStockService_ListSeq() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+
+	var total int64
+	for record, err := range client.Stock.ListSeq(context.Background(), oakra.StockListParams{SKUs: []string{"shirt-green-m"}}) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		total += record.Quantity
+	}
+	fmt.Println(total)
+	// Output: 149
+}
+
+// Writes need ids; a shop knows SKUs and places.
+func ExampleStockService_Lookup() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+
+	green := oakra.StockKey{SKU: "shirt-green-m", LocationID: "warehouse-2"}
+	pink := oakra.StockKey{SKU: "shirt-pink-m", LocationID: "warehouse-2"}
+	records, err := client.Stock.Lookup(context.Background(), []oakra.StockKey{green, pink})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("green:", records[green].ID)
+	_, known := records[pink]
+	fmt.Println("pink is known:", known)
+	// Output:
+	// green: 124
+	// pink is known: false
+}
+
+func ExampleStockService_UpdateAll() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+
+	err := client.Stock.UpdateAll(context.Background(), []oakra.StockUpdate{
+		{ID: 122, Quantity: 100},
+		{ID: 999, Quantity: 5}, // Oakra does not know it
+		{ID: 124, Quantity: 0},
+	}, oakra.BulkOptions{})
+	var bulk *oakra.BulkError
+	if errors.As(err, &bulk) {
+		fmt.Println("applied:", bulk.Applied, "not applied:", bulk.NotApplied(), "unknown:", bulk.Unknown())
+	}
+	// Output: applied: 2 not applied: [1] unknown: []
+}
+
+func ExampleStockService_ChangeAll() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+
+	err := client.Stock.ChangeAll(context.Background(), []oakra.StockChange{
+		{ID: 122, QuantityChange: -1},
+		{ID: 124, QuantityChange: +20},
+		{ID: 122, QuantityChange: -3}, // summed with the first: one record, one fate
+	}, oakra.BulkOptions{})
+	fmt.Println(err, server.Records()[0].Quantity)
+	// Output: <nil> 131
+}
+
+func ExampleError() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+
+	_, err := client.Stock.Change(context.Background(), []oakra.StockChange{{ID: 999, QuantityChange: 1}})
+	var e *oakra.Error
+	if errors.As(err, &e) {
+		fmt.Println(errors.Is(err, oakra.ErrInvalidRequest), e.StatusCode, e.Outcome, e.Attempts)
+	}
+	// Output: true 400 not applied 1
+}
+
+// stockChanger is what an order handler needs of the client: an interface of the
+// consumer, with the methods that it uses.
+type stockChanger interface {
+	Change(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error)
+}
+
+var _ stockChanger = (*oakra.StockService)(nil)
+
+// throttled is a stand-in for a test of one's own.
+type throttled struct{}
+
+func (throttled) Change(context.Context, []oakra.StockChange) ([]oakra.StockRecord, error) {
+	return nil, &oakra.Error{Op: "stock.change", StatusCode: 429, Outcome: oakra.OutcomeNotApplied}
+}
+
+// A consumer declares the methods that it uses, and its test hands in a type of
+// its own, or the fake server's client.
+func Example_consumerInterface() {
+	sell := func(ctx context.Context, stock stockChanger, id int64) error {
+		_, err := stock.Change(ctx, []oakra.StockChange{{ID: id, QuantityChange: -1}})
+		return err
+	}
+	err := sell(context.Background(), throttled{}, 122)
+	fmt.Println(errors.Is(err, oakra.ErrRateLimited), oakra.Retryable(err))
+
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+	fmt.Println(sell(context.Background(), client.Stock, 122), server.Records()[0].Quantity)
+	// Output:
+	// true true
+	// <nil> 134
+}

@@ -1,0 +1,145 @@
+// Command quickstart lists, updates and changes stock, and handles each outcome
+// as a shop would.
+//
+// Without OAKRA_APP_KEY in the environment it runs on a fake server in its own
+// process, and shows failures too. With it, it needs the SKU to work on, and
+// leaves the stock as it was:
+//
+//	go run ./examples/quickstart
+//	OAKRA_APP_KEY=... go run ./examples/quickstart shirt-blue-m
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/oakratest"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Getenv("OAKRA_APP_KEY"), os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, appKey string, skus []string) error {
+	if appKey == "" {
+		return demo(ctx)
+	}
+	if len(skus) == 0 {
+		return fmt.Errorf("usage: quickstart SKU...")
+	}
+	client, err := oakra.NewClient(appKey, oakra.WithUserAgent("quickstart/1.0"))
+	if err != nil {
+		return err
+	}
+	return readAndWrite(ctx, client, skus)
+}
+
+// demo is the same on a fake server, and then a bad day.
+func demo(ctx context.Context) error {
+	fmt.Println("OAKRA_APP_KEY is not set: this is a fake server in this process.")
+	server := oakratest.NewServer(
+		oakra.StockRecord{ID: 122, LocationID: "warehouse-1", SKU: "shirt-blue-m", Quantity: 135},
+		oakra.StockRecord{ID: 123, LocationID: "warehouse-1", SKU: "shirt-green-m", Quantity: 142},
+	)
+	defer server.Close()
+	client := server.Client()
+	if err := readAndWrite(ctx, client, []string{"shirt-blue-m", "shirt-green-m"}); err != nil {
+		return err
+	}
+
+	order := []oakra.StockChange{{ID: 122, QuantityChange: -2}, {ID: 123, QuantityChange: -1}}
+	for _, day := range []struct {
+		name  string
+		fault oakratest.Fault
+	}{
+		{"the connection is refused once", oakratest.Fault{Kind: oakratest.Refuse, Times: 1}},
+		{"the server says 429 for a while", oakratest.Fault{Kind: oakratest.Answer, Status: 429, Times: 6,
+			Header: http.Header{"Retry-After": {"0"}}, Body: `{"detail":"Request was throttled."}`}},
+		{"the order has an unknown id", oakratest.Fault{Kind: oakratest.Answer, Status: 400, Times: 1,
+			Body: `{"stock_records":[{},{"id":["Object does not exist."]}]}`}},
+		{"the answer is lost after applying", oakratest.Fault{Kind: oakratest.ResetAfter, Times: 1}},
+	} {
+		fmt.Printf("\nAn order, and %s:\n", day.name)
+		server.Inject(day.fault)
+		book(ctx, client, order)
+	}
+
+	fmt.Println("\nWhat the server has applied in the end:")
+	for _, record := range server.Records() {
+		fmt.Printf("  %-14s %4d\n", record.SKU, record.Quantity)
+	}
+	return nil
+}
+
+func readAndWrite(ctx context.Context, client *oakra.Client, skus []string) error {
+	records, err := client.Stock.List(ctx, oakra.StockListParams{SKUs: skus})
+	if err != nil {
+		return err
+	}
+	fmt.Println("\nIn stock:")
+	for _, record := range records {
+		fmt.Printf("  %-14s %4d  (record %d at %s)\n", record.SKU, record.Quantity, record.ID, record.LocationID)
+	}
+	if len(records) == 0 {
+		return fmt.Errorf("Oakra knows none of the SKUs %q", skus)
+	}
+	first := records[0]
+
+	fmt.Printf("\nA count found %d of %s; set it:\n", first.Quantity, first.SKU)
+	records, err = client.Stock.Update(ctx, []oakra.StockUpdate{{ID: first.ID, Quantity: first.Quantity}})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  it is %d\n", records[0].Quantity)
+
+	fmt.Println("\nTwo are sold, and come back:")
+	book(ctx, client, []oakra.StockChange{{ID: first.ID, QuantityChange: -2}})
+	book(ctx, client, []oakra.StockChange{{ID: first.ID, QuantityChange: +2}})
+	return nil
+}
+
+// book changes the stock by the lines of an order, and does with each outcome
+// what a shop would: done, send again, or put aside for a person.
+func book(ctx context.Context, client *oakra.Client, lines []oakra.StockChange) {
+	// If the program is told to stop now, the write under way should still end:
+	// cut off, its outcome would be unknown.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+
+	for {
+		records, err := client.Stock.Change(ctx, lines)
+		switch oakra.OutcomeOf(err) {
+		case oakra.OutcomeApplied: // err, if any, says that only the answer was lost
+			fmt.Printf("  done: %v\n", quantities(records))
+			return
+		case oakra.OutcomeNotApplied:
+			if oakra.Retryable(err) && ctx.Err() == nil {
+				fmt.Printf("  not applied, sending it again: %v\n", err)
+				continue // the client has waited between its attempts
+			}
+			fmt.Printf("  refused, the order needs a correction: %v\n", err)
+			return
+		default:
+			fmt.Printf("  put aside for a person: %v\n", err)
+			return
+		}
+	}
+}
+
+func quantities(records []oakra.StockRecord) []string {
+	all := make([]string, 0, len(records))
+	for _, record := range records {
+		all = append(all, fmt.Sprintf("%s now %d", record.SKU, record.Quantity))
+	}
+	return all
+}
