@@ -1,10 +1,109 @@
 package oakra
 
 import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/oakra/oakra-go/internal/stockjson"
 )
+
+const (
+	maxBody      = 64 << 20    // of a 2xx, after decompression
+	maxErrorBody = 64 << 10    // kept of any other answer
+	errorBodyFor = time.Second // how long that is waited for; the status has decided already
+)
+
+// readRecords takes an answer of 2xx.
+func (c *call) readRecords(response *http.Response) {
+	d := stockjson.NewDecoder(response.Body, maxBody)
+	defer d.Close()
+	records, err := decode(d, response.ContentLength)
+	missing := missingIDs(c.ids, records)
+	if err == nil && len(missing) == 0 {
+		c.records = records
+		return
+	}
+	e := c.newError()
+	e.StatusCode, e.Err = response.StatusCode, ErrBadResponse
+	e.Outcome, e.resend = OutcomeUnknown, resendNever
+	c.takeBody(e, bytes.Clone(d.Head()), !d.Began())
+	if err == nil {
+		e.MissingIDs, e.Records = missing, records
+	} else {
+		e.Err = c.withContext(fmt.Errorf("%w: %w", ErrBadResponse, c.keys.err(err)))
+		if d.Began() {
+			e.Outcome = OutcomeApplied
+		}
+		if d.Cut() && c.op == opList {
+			e.resend = resendIdempotent
+		}
+	}
+	c.failure = e
+}
+
+// readError takes an answer of any other status.
+func (c *call) readError(response *http.Response, cancel context.CancelFunc) {
+	var body []byte
+	if response.StatusCode != http.StatusSwitchingProtocols { // whose body is the connection
+		timer := time.AfterFunc(errorBodyFor, cancel)
+		// A little more than is kept, so that no key is cut in two at the end.
+		body, _ = io.ReadAll(io.LimitReader(response.Body, maxErrorBody+1024))
+		timer.Stop()
+	}
+
+	e := c.newError()
+	e.StatusCode = response.StatusCode
+	e.Outcome, e.resend = statusVerdict(e.StatusCode)
+	e.RetryAfter = parseRetryAfter(response.Header.Get("Retry-After"), time.Now())
+	c.takeBody(e, body, true)
+	switch e.StatusCode / 100 {
+	case 2:
+		e.Err = ErrBadResponse
+	case 3:
+		if to := c.redirectTarget(response); to != "" {
+			e.Message = strings.TrimPrefix(e.Message+"; it points to "+to+", which is not followed", "; ")
+		}
+	}
+	c.failure = e
+}
+
+// takeBody puts the body on the error and, where it can hold one, reads the
+// server's message from it.
+func (c *call) takeBody(e *Error, body []byte, message bool) {
+	e.Body = c.keys.body(body)
+	if message {
+		c.json = e.readMessage(e.Body) || looksLikeJSON(e.Body)
+		c.keys.message(e)
+	}
+	if len(e.Body) > maxErrorBody {
+		e.Body = e.Body[:maxErrorBody:maxErrorBody]
+	}
+}
+
+// looksLikeJSON is for a body of which only the beginning was read.
+func looksLikeJSON(body []byte) bool {
+	body = bytes.TrimLeft(body, " \t\r\n")
+	return len(body) >= maxErrorBody && (body[0] == '{' || body[0] == '[')
+}
+
+// redirectTarget is where a redirect points, without query or user.
+func (c *call) redirectTarget(response *http.Response) string {
+	to, err := url.Parse(response.Header.Get("Location"))
+	if err != nil || *to == (url.URL{}) {
+		return ""
+	}
+	to = c.route.url.ResolveReference(to)
+	const longest = 200
+	text := c.keys.text((&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path}).String())
+	return text[:min(len(text), longest)]
+}
 
 // decode reads all records of an answer whose body has length bytes, or -1 if
 // that is not known.
