@@ -1,0 +1,558 @@
+package oakra_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/jarcoal/httpmock"
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go"
+)
+
+const stubKey = "stub-key-0123456789abcdef"
+
+// stubTransport answers without a network. It fires no httptrace hook unless its
+// function does.
+type stubTransport func(*http.Request) (*http.Response, error)
+
+func (f stubTransport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// stubAnswer is an answer with header fields given as name, value, name, value.
+func stubAnswer(status int, body string, header ...string) *http.Response {
+	h := make(http.Header)
+	for i := 0; i < len(header); i += 2 {
+		h.Add(header[i], header[i+1])
+	}
+	return &http.Response{
+		StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: h,
+		Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
+	}
+}
+
+func stubClient(t testing.TB, transport http.RoundTripper, opts ...oakra.Option) *oakra.Client {
+	t.Helper()
+	all := []oakra.Option{oakra.WithHTTPClient(&http.Client{Transport: transport})}
+	client, err := oakra.NewClient(stubKey, append(all, opts...)...)
+	require.NoError(t, err)
+	return client
+}
+
+// answering is a client that gets one answer to every request and never repeats
+// one.
+func answering(t testing.TB, status int, body string) *oakra.Client {
+	t.Helper()
+	mock := httpmock.NewMockTransport()
+	mock.RegisterNoResponder(httpmock.NewStringResponder(status, body))
+	return stubClient(t, mock, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}))
+}
+
+type answerCall struct {
+	name string
+	call func(context.Context, *oakra.Client) ([]oakra.StockRecord, error)
+}
+
+// answerCalls are the three calls about the records 1 and 2.
+var answerCalls = []answerCall{
+	{"stock.list", func(ctx context.Context, c *oakra.Client) ([]oakra.StockRecord, error) {
+		return c.Stock.List(ctx, oakra.StockListParams{SKUs: []string{"a", "b"}})
+	}},
+	{"stock.update", func(ctx context.Context, c *oakra.Client) ([]oakra.StockRecord, error) {
+		return c.Stock.Update(ctx, []oakra.StockUpdate{{ID: 1, Quantity: 5}, {ID: 2, Quantity: 6}})
+	}},
+	{"stock.change", func(ctx context.Context, c *oakra.Client) ([]oakra.StockRecord, error) {
+		return c.Stock.Change(ctx, []oakra.StockChange{{ID: 1, QuantityChange: 5}, {ID: 2, QuantityChange: 6}})
+	}},
+}
+
+func isWrite(call answerCall) bool { return call.name != "stock.list" }
+
+func requireError(t testing.TB, err error) *oakra.Error {
+	t.Helper()
+	var e *oakra.Error
+	require.ErrorAs(t, err, &e)
+	return e
+}
+
+const (
+	answerA = `{"id":1,"location_id":"l","sku":"a","quantity":5}`
+	answerB = `{"id":2,"location_id":"m","sku":"b","quantity":-6}`
+)
+
+var answerRecords = []oakra.StockRecord{
+	{ID: 1, LocationID: "l", SKU: "a", Quantity: 5},
+	{ID: 2, LocationID: "m", SKU: "b", Quantity: -6},
+}
+
+func TestAnswerRead(t *testing.T) {
+	const both = answerA + "," + answerB
+	for name, body := range map[string]string{
+		"array":                  `[` + both + `]`,
+		"object":                 `{"stock_records":[` + both + `]}`,
+		"white space":            " \r\n\t[ " + answerA + " \n, " + answerB + " ] \r\n\t ",
+		"white space in records": strings.NewReplacer(",", " , ", ":", " : ", "{", "{ ", "}", "\n}").Replace(`{"stock_records":[` + both + `]}`),
+		"fields in any order": `[{"quantity":5,"sku":"a","location_id":"l","id":1},
+			{"sku":"b","id":2,"quantity":-6,"location_id":"m"}]`,
+		"unknown fields in the object":     `{"count":2,"next":null,"meta":{"stock_records":[{"id":9}]},"stock_records":[` + both + `],"after":[1,{"x":"]"}]}`,
+		"unknown fields in a record":       `[{"shop":{"id":7,"sku":"no","tags":["]","}"]},"id":1,"x":null,"location_id":"l","y":1.5e3,"sku":"a","quantity":5,"z":true},` + answerB + `]`,
+		"names of another case are others": `[{"ID":7,"Sku":"no","QUANTITY":9,"Location_ID":"x","id":1,"location_id":"l","sku":"a","quantity":5,"Id":8},` + answerB + `]`,
+		"escapes in names and texts":       `[{"\u0069d":1,"location_id":"\u006c","sku":"\u0061","quantity":5},` + answerB + `]`,
+	} {
+		for _, call := range answerCalls {
+			t.Run(name+"/"+call.name, func(t *testing.T) {
+				records, err := call.call(t.Context(), answering(t, 200, body))
+				require.NoError(t, err)
+				require.Equal(t, answerRecords, records)
+			})
+		}
+	}
+}
+
+func TestAnswerOf2xx(t *testing.T) {
+	for _, status := range []int{200, 201, 203, 206, 299} {
+		for _, call := range answerCalls {
+			records, err := call.call(t.Context(), answering(t, status, `[`+answerA+`,`+answerB+`]`))
+			require.NoError(t, err, "%d", status)
+			require.Equal(t, answerRecords, records)
+		}
+	}
+	// "Accepted" is a promise, not a success.
+	for _, call := range answerCalls {
+		records, err := call.call(t.Context(), answering(t, 202, `[`+answerA+`,`+answerB+`]`))
+		require.Nil(t, records)
+		require.ErrorIs(t, err, oakra.ErrBadResponse)
+		if isWrite(call) {
+			require.Equal(t, oakra.OutcomeUnknown, oakra.OutcomeOf(err))
+		}
+	}
+}
+
+func TestAnswerEmptyList(t *testing.T) {
+	for _, body := range []string{`[]`, `{"stock_records":[]}`, ` [ ] `, `{"a":1,"stock_records":[ ],"b":2}`} {
+		records, err := answerCalls[0].call(t.Context(), answering(t, 200, body))
+		require.NoError(t, err, "a SKU without records is no error")
+		require.Empty(t, records)
+	}
+}
+
+func TestAnswerTexts(t *testing.T) {
+	for written, want := range map[string]string{
+		`""`:                                    "",
+		`"é"`:                                   "é",
+		`"\u00e9"`:                              "é",
+		`"\ud83d\udc9a 💚"`:                      "💚 💚",
+		`"a\"b\\c\/d\b\f\n\r\te"`:               "a\"b\\c/d\b\f\n\r\te",
+		`"[{]}\\\","`:                           `[{]}\",`,
+		`"` + strings.Repeat("x", 70_000) + `"`: strings.Repeat("x", 70_000),
+		`"null"`:                                "null",
+		`"\u0000"`:                              "\x00",
+	} {
+		records, err := answerCalls[0].call(t.Context(), answering(t, 200,
+			fmt.Sprintf(`[{"id":1,"location_id":%[1]s,"sku":%[1]s,"quantity":5}]`, written)))
+		require.NoError(t, err, "%.40s", written)
+		require.Equal(t, []oakra.StockRecord{{ID: 1, LocationID: want, SKU: want, Quantity: 5}}, records)
+	}
+}
+
+// TestAnswerNumbers: Django writes decimals as texts, and other encoders add a
+// point or an exponent. Whole is whole, to the last digit of an int64.
+func TestAnswerNumbers(t *testing.T) {
+	good := map[string]int64{
+		`5`: 5, `"5"`: 5, `5.0`: 5, `"5.00"`: 5, `5e0`: 5, `5E0`: 5, `5e+0`: 5, `5e-0`: 5, `"5e0"`: 5,
+		`0`: 0, `-0`: 0, `0.0`: 0, `"0"`: 0, `"0.00"`: 0, `-0.0`: 0, `0e5`: 0,
+		`-5`: -5, `"-5"`: -5, `-5.0`: -5, `"-5.00"`: -5,
+		`5e1`: 50, `1.5e1`: 15, `50e-1`: 5, `1e18`: 1000000000000000000,
+		`9007199254740993`:         1<<53 + 1,
+		`"9007199254740993.000"`:   1<<53 + 1,
+		`-9007199254740993.0`:      -(1<<53 + 1),
+		`9223372036854775807`:      math.MaxInt64,
+		`"9223372036854775807"`:    math.MaxInt64,
+		`9223372036854775807.0`:    math.MaxInt64,
+		`"9223372036854775807.00"`: math.MaxInt64,
+		`9223372036854775807e0`:    math.MaxInt64,
+		`-9223372036854775808`:     math.MinInt64,
+		`"-9223372036854775808"`:   math.MinInt64,
+		`-9223372036854775808.0`:   math.MinInt64,
+		`9223372036854775806`:      math.MaxInt64 - 1,
+		`-9223372036854775807`:     math.MinInt64 + 1,
+	}
+	for written, want := range good {
+		t.Run(written, func(t *testing.T) {
+			for _, body := range []string{
+				fmt.Sprintf(`[{"id":1,"location_id":"l","sku":"a","quantity":%s},{"id":2,"location_id":"l","sku":"b","quantity":0}]`, written),
+				fmt.Sprintf(`{"stock_records":[{"quantity":%s,"id":1,"location_id":"l","sku":"a"},{"id":2,"location_id":"l","sku":"b","quantity":0}]}`, written),
+			} {
+				for _, call := range answerCalls {
+					records, err := call.call(t.Context(), answering(t, 200, body))
+					require.NoError(t, err, call.name)
+					require.Equal(t, want, records[0].Quantity)
+				}
+			}
+			if want <= 0 {
+				return
+			}
+			// An id is a number like any other.
+			records, err := answerCalls[0].call(t.Context(), answering(t, 200,
+				fmt.Sprintf(`[{"id":%s,"location_id":"l","sku":"a","quantity":1}]`, written)))
+			require.NoError(t, err)
+			require.Equal(t, want, records[0].ID)
+		})
+	}
+	for _, written := range []string{
+		`5.5`, `"5.5"`, `0.1`, `-0.5`, `5e-1`, `1e-400`, `9007199254740993.5`,
+		`9223372036854775808`, `"9223372036854775808"`, `-9223372036854775809`, `9223372036854775807.5`,
+		`92233720368547758070`, `18446744073709551621`, `1e19`, `1e400`, `1e99999999999`, `-1e99999999999`,
+		`""`, `" "`, `"five"`, `"NaN"`, `"Infinity"`, `"0x5"`, `"5_0"`, `"--5"`, `"5."`, `"5 units"`, `"1,000"`,
+		`null`, `true`, `false`, `[]`, `[5]`, `{}`, `{"value":5}`,
+		`05`, `+5`, `.5`, `5.`, `NaN`, `5e`, `0x5`, `-`,
+	} {
+		t.Run("refused "+written, func(t *testing.T) {
+			for _, field := range []string{"id", "quantity"} {
+				record := `{"location_id":"l","sku":"a","id":1,"quantity":1}`
+				record = strings.Replace(record, `"`+field+`":1`, `"`+field+`":`+written, 1)
+				for _, call := range answerCalls {
+					records, err := call.call(t.Context(), answering(t, 200, `[`+record+`,`+answerB+`]`))
+					require.Nil(t, records)
+					require.ErrorIs(t, err, oakra.ErrBadResponse, "%s as the %s", written, field)
+				}
+			}
+		})
+	}
+}
+
+// TestAnswerBad: what is not what the reference says is an error and never a
+// record with a zero in it; nor are the records before it handed out.
+func TestAnswerBad(t *testing.T) {
+	const (
+		began  = oakra.OutcomeApplied // its records began
+		absent = oakra.OutcomeUnknown // it may be a refusal
+	)
+	tests := map[string]struct {
+		body string
+		want oakra.Outcome // of a write
+	}{
+		"empty":                       {"", absent},
+		"blank":                       {" \n", absent},
+		"null":                        {"null", absent},
+		"true":                        {"true", absent},
+		"a number":                    {"5", absent},
+		"a text":                      {`"stock_records"`, absent},
+		"a page":                      {"<html>ok</html>", absent},
+		"an empty object":             {`{}`, absent},
+		"a detail":                    {`{"detail":"Out of stock."}`, absent},
+		"records of another name":     {`{"records":[` + answerA + `,` + answerB + `]}`, absent},
+		"records in another case":     {`{"Stock_Records":[` + answerA + `,` + answerB + `]}`, absent},
+		"records deeper":              {`{"data":{"stock_records":[` + answerA + `,` + answerB + `]}}`, absent},
+		"null records":                {`{"stock_records":null}`, absent},
+		"a single record":             {answerA, absent},
+		"two objects":                 {`{}{"stock_records":[]}`, absent},
+		"null for a record":           {`[null]`, began},
+		"null after a record":         {`[` + answerA + `,null]`, began},
+		"an empty record":             {`[{}]`, began},
+		"a number for a record":       {`[5]`, began},
+		"a list for a record":         {`[[` + answerA + `]]`, began},
+		"no id":                       {`[{"location_id":"l","sku":"a","quantity":5}]`, began},
+		"no sku":                      {`[{"id":1,"location_id":"l","quantity":5}]`, began},
+		"no location":                 {`[{"id":1,"sku":"a","quantity":5}]`, began},
+		"no quantity":                 {`[{"id":1,"location_id":"l","sku":"a"}]`, began},
+		"no quantity after a record":  {`{"stock_records":[` + answerA + `,{"id":2,"location_id":"l","sku":"a"}]}`, began},
+		"quantity in another case":    {`[{"id":1,"location_id":"l","sku":"a","Quantity":5}]`, began},
+		"id in another case":          {`[{"ID":1,"location_id":"l","sku":"a","quantity":5}]`, began},
+		"null sku":                    {`[{"id":1,"location_id":"l","sku":null,"quantity":5}]`, began},
+		"null location":               {`[{"id":1,"location_id":null,"sku":"a","quantity":5}]`, began},
+		"a number for a sku":          {`[{"id":1,"location_id":"l","sku":5,"quantity":5}]`, began},
+		"cut in a record":             {`[` + answerA + `,{"id":2,"loc`, began},
+		"cut after a record":          {`[` + answerA, began},
+		"cut after a comma":           {`{"stock_records":[` + answerA + `,`, began},
+		"cut before the end":          {`{"stock_records":[` + answerA + `,` + answerB + `]`, began},
+		"cut before the records":      {`{"count":2,`, absent},
+		"trailing garbage":            {`[` + answerA + `,` + answerB + `]x`, began},
+		"a second answer":             {`[` + answerA + `,` + answerB + `][]`, began},
+		"garbage after an object":     {`{"stock_records":[` + answerA + `,` + answerB + `]}}`, began},
+		"a comma too many":            {`[` + answerA + `,` + answerB + `,]`, began},
+		"a comma too few":             {`[` + answerA + answerB + `]`, began},
+		"single quotes":               {`[{'id':1,'location_id':'l','sku':'a','quantity':5}]`, began},
+		"a line break in a text":      {"[{\"id\":1,\"location_id\":\"l\nm\",\"sku\":\"a\",\"quantity\":5}]", began},
+		"a bad escape":                {`[{"id":1,"location_id":"\x","sku":"a","quantity":5}]`, began},
+		"bad syntax in unknown field": {`[{"id":1,"location_id":"l","sku":"a","quantity":5,"x":[1,}]`, began},
+	}
+	for name, tt := range tests {
+		for _, call := range answerCalls {
+			t.Run(name+"/"+call.name, func(t *testing.T) {
+				records, err := call.call(t.Context(), answering(t, 200, tt.body))
+				require.Nil(t, records)
+				require.ErrorIs(t, err, oakra.ErrBadResponse)
+				e := requireError(t, err)
+				require.Equal(t, call.name, e.Op)
+				require.Equal(t, 200, e.StatusCode)
+				require.Nil(t, e.Records, "no partial result")
+				require.Equal(t, tt.body, string(e.Body))
+				want := oakra.OutcomeNotApplied
+				if isWrite(call) {
+					want = tt.want
+				}
+				require.Equal(t, want, e.Outcome, err)
+				// A read that was cut short may come whole the next time.
+				cut := strings.HasPrefix(name, "cut")
+				require.Equal(t, !isWrite(call) && cut, oakra.Retryable(err))
+			})
+		}
+	}
+}
+
+// TestAnswerDetailOf2xx: a refusal that is dressed as a success is at least
+// repeated to the caller.
+func TestAnswerDetailOf2xx(t *testing.T) {
+	for _, call := range answerCalls {
+		_, err := call.call(t.Context(), answering(t, 200, `{"detail":"Out of stock."}`))
+		require.Equal(t, "Out of stock.", requireError(t, err).Message)
+		require.Contains(t, err.Error(), "Out of stock.")
+	}
+}
+
+func TestAnswerMissingIDs(t *testing.T) {
+	other := `{"id":3,"location_id":"l","sku":"c","quantity":5}`
+	for name, tt := range map[string]struct {
+		body    string
+		missing []int64
+		records []oakra.StockRecord
+	}{
+		"second missing": {`[` + answerA + `]`, []int64{2}, answerRecords[:1]},
+		"first missing":  {`{"stock_records":[` + answerB + `]}`, []int64{1}, answerRecords[1:]},
+		"all missing":    {`[]`, []int64{1, 2}, nil},
+		"another's":      {`[` + other + `,` + answerB + `]`, []int64{1}, []oakra.StockRecord{{ID: 3, LocationID: "l", SKU: "c", Quantity: 5}, answerRecords[1]}},
+		"one twice":      {`[` + answerA + `,` + answerA + `]`, []int64{2}, []oakra.StockRecord{answerRecords[0], answerRecords[0]}},
+	} {
+		for _, call := range answerCalls[1:] {
+			t.Run(name+"/"+call.name, func(t *testing.T) {
+				records, err := call.call(t.Context(), answering(t, 200, tt.body))
+				require.Nil(t, records)
+				e := requireError(t, err)
+				require.ErrorIs(t, err, oakra.ErrBadResponse)
+				require.Equal(t, oakra.OutcomeUnknown, e.Outcome)
+				require.False(t, oakra.Retryable(err))
+				require.Equal(t, tt.missing, e.MissingIDs)
+				require.Len(t, e.Records, len(tt.records))
+				for i, record := range tt.records {
+					require.Equal(t, record, e.Records[i])
+				}
+				require.Contains(t, err.Error(), strconv.FormatInt(tt.missing[0], 10))
+			})
+		}
+	}
+	// In another order, or with more than was asked for, all is well.
+	for _, body := range []string{`[` + answerB + `,` + answerA + `]`, `[` + other + `,` + answerA + `,` + answerB + `]`} {
+		for _, call := range answerCalls[1:] {
+			_, err := call.call(t.Context(), answering(t, 200, body))
+			require.NoError(t, err)
+		}
+	}
+}
+
+// zipped serves what write writes, compressed and without a length.
+func zipped(t *testing.T, cut int, write func(io.Writer)) *oakra.Client {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+			http.Error(w, "not asked for", http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		var b bytes.Buffer
+		z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+		if err != nil {
+			panic(err)
+		}
+		write(z)
+		z.Close()
+		w.Write(b.Bytes()[:b.Len()-cut])
+	}))
+	t.Cleanup(server.Close)
+	client, err := oakra.NewClient(stubKey, oakra.WithBaseURL(server.URL), oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}))
+	require.NoError(t, err)
+	t.Cleanup(client.CloseIdleConnections)
+	return client
+}
+
+func TestAnswerGzip(t *testing.T) {
+	client := zipped(t, 0, func(w io.Writer) { io.WriteString(w, `[`+answerA+`,`+answerB+`]`) })
+	for _, call := range answerCalls {
+		records, err := call.call(t.Context(), client)
+		require.NoError(t, err)
+		require.Equal(t, answerRecords, records)
+	}
+	// The checksum at the end tells whether all came as it was sent.
+	client = zipped(t, 6, func(w io.Writer) { io.WriteString(w, `[`+answerA+`,`+answerB+`]`) })
+	for _, call := range answerCalls {
+		records, err := call.call(t.Context(), client)
+		require.Nil(t, records)
+		require.ErrorIs(t, err, oakra.ErrBadResponse)
+		if isWrite(call) {
+			require.Equal(t, oakra.OutcomeApplied, oakra.OutcomeOf(err))
+		}
+	}
+}
+
+// endless is a body of size bytes that takes no memory: head, then filling, and
+// no end.
+type endless struct {
+	head    []byte
+	filling string
+	left    int64
+	read    int64
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.left <= 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, e.head)
+	e.head = e.head[n:]
+	for n < len(p) {
+		n += copy(p[n:], e.filling[int(e.read+int64(n))%len(e.filling):])
+	}
+	n = int(min(int64(n), e.left))
+	e.left -= int64(n)
+	e.read += int64(n)
+	return n, nil
+}
+
+func (e *endless) Close() error { return nil }
+
+const answerLimit = 64 << 20
+
+// TestAnswerTooLarge: over 64 MiB an answer is refused, whatever it is made of,
+// and memory is not spent on what comes to nothing.
+func TestAnswerTooLarge(t *testing.T) {
+	const huge = 4 * answerLimit
+	for name, tt := range map[string]struct {
+		head, filling string
+		began         bool
+		memory        uint64 // in bytes, all that was allocated
+	}{
+		"white space first":     {"", strings.Repeat(" ", 64<<10), false, 8 << 20},
+		"white space in array":  {"[", strings.Repeat(" ", 64<<10), true, 8 << 20},
+		"unknown field":         {`{"x":[`, strings.Repeat("1,", 32<<10), false, 24 << 20},
+		"text in unknown field": {`{"x":"`, strings.Repeat("x", 64<<10), false, 24 << 20},
+		"a long SKU":            {`[{"sku":"`, strings.Repeat("x", 64<<10), true, 24 << 20},
+		"digits":                {`[{"id":`, strings.Repeat("1", 64<<10), true, 24 << 20},
+		"nesting":               {`{"x":`, strings.Repeat("[", 64<<10), false, 24 << 20},
+		"a page":                {"<html>", strings.Repeat("x", 64<<10), false, 8 << 20},
+	} {
+		calls := answerCalls[2:]
+		switch name {
+		case "white space in array":
+			calls = answerCalls[:1]
+		case "a page": // which takes no time
+			calls = answerCalls
+		}
+		for _, call := range calls {
+			t.Run(name+"/"+call.name, func(t *testing.T) {
+				body := &endless{head: []byte(tt.head), filling: tt.filling, left: huge}
+				client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+					return &http.Response{StatusCode: 200, Body: body, ContentLength: -1, Header: http.Header{}}, nil
+				}))
+				before := allocated()
+				records, err := call.call(t.Context(), client)
+				spent := allocated() - before
+
+				require.Nil(t, records)
+				require.ErrorIs(t, err, oakra.ErrBadResponse)
+				e := requireError(t, err)
+				require.LessOrEqual(t, len(e.Body), 64<<10)
+				require.Equal(t, 1, e.Attempts, "an answer that was too large once will be so again")
+				require.LessOrEqual(t, body.read, int64(answerLimit+1<<20))
+				if isWrite(call) {
+					want := oakra.OutcomeUnknown
+					if tt.began {
+						want = oakra.OutcomeApplied
+					}
+					require.Equal(t, want, e.Outcome)
+				}
+				require.Less(t, spent, tt.memory)
+			})
+		}
+	}
+}
+
+// TestAnswerBomb: the limit holds for what comes out of the decompression.
+func TestAnswerBomb(t *testing.T) {
+	// Compressed streams may follow each other, so one can be sent many times.
+	compress := func(s string) string {
+		var b strings.Builder
+		z := gzip.NewWriter(&b)
+		io.WriteString(z, s)
+		z.Close()
+		return b.String()
+	}
+	const block = 1 << 20
+	body := compress("["+answerA+","+answerB) + strings.Repeat(compress(strings.Repeat(" ", block)), answerLimit/block+1) + compress("]")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		io.WriteString(w, body)
+	}))
+	t.Cleanup(server.Close)
+	client, err := oakra.NewClient(stubKey, oakra.WithBaseURL(server.URL))
+	require.NoError(t, err)
+	t.Cleanup(client.CloseIdleConnections)
+
+	before := allocated()
+	records, err := answerCalls[2].call(t.Context(), client)
+	spent := allocated() - before
+	require.Nil(t, records)
+	require.ErrorIs(t, err, oakra.ErrBadResponse)
+	require.Equal(t, oakra.OutcomeApplied, oakra.OutcomeOf(err))
+	require.Less(t, len(body), answerLimit/100)
+	require.Less(t, spent, uint64(16<<20))
+}
+
+// TestAnswerLarge: what is under the limit is read.
+func TestAnswerLarge(t *testing.T) {
+	const n = 20_000
+	var body strings.Builder
+	body.WriteString(`{"stock_records":[`)
+	for i := range n {
+		if i > 0 {
+			body.WriteByte(',')
+		}
+		fmt.Fprintf(&body, `{"id":%d,"location_id":"warehouse-%d","sku":"sku-%d","quantity":%d}`, i+1, i%3, i, -i)
+	}
+	body.WriteString(`]}`)
+	records, err := answerCalls[0].call(t.Context(), answering(t, 200, body.String()))
+	require.NoError(t, err)
+	require.Len(t, records, n)
+	for i, record := range records {
+		if record != (oakra.StockRecord{ID: int64(i) + 1, LocationID: "warehouse-" + strconv.Itoa(i%3), SKU: "sku-" + strconv.Itoa(i), Quantity: int64(-i)}) {
+			t.Fatalf("record %d is %+v", i, record)
+		}
+	}
+}
+
+// TestAnswerErrorBody: of a refusal's body, at most 64 KiB are kept.
+func TestAnswerErrorBody(t *testing.T) {
+	for _, size := range []int{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 1 << 20} {
+		body := strings.Repeat("x", size)
+		_, err := answerCalls[2].call(t.Context(), answering(t, 400, body))
+		e := requireError(t, err)
+		require.Len(t, e.Body, min(size, 64<<10))
+		require.Equal(t, body[:len(e.Body)], string(e.Body))
+		require.NotContains(t, err.Error(), "xxx", "the body is not part of the text")
+	}
+}
+
+// allocated is how many bytes were allocated in all. The tests that ask run alone.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}

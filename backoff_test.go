@@ -1,0 +1,607 @@
+package oakra_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go"
+)
+
+// Time in these tests is that of a synctest bubble, so a wait is exact and
+// takes none.
+
+// stubSequence answers with its functions in turn, the last one for ever, and
+// notes when each request came.
+type stubSequence struct {
+	answers []func(*http.Request) (*http.Response, error)
+	times   []time.Time
+}
+
+func (s *stubSequence) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.times = append(s.times, time.Now())
+	return s.answers[min(len(s.times), len(s.answers))-1](r)
+}
+
+// gaps are the waits between the requests.
+func (s *stubSequence) gaps() []time.Duration {
+	var gaps []time.Duration
+	for i := 1; i < len(s.times); i++ {
+		gaps = append(gaps, s.times[i].Sub(s.times[i-1]))
+	}
+	return gaps
+}
+
+func sequence(answers ...func(*http.Request) (*http.Response, error)) *stubSequence {
+	return &stubSequence{answers: answers}
+}
+
+func status(code int, header ...string) func(*http.Request) (*http.Response, error) {
+	return func(*http.Request) (*http.Response, error) { return stubAnswer(code, "", header...), nil }
+}
+
+func success(*http.Request) (*http.Response, error) {
+	return stubAnswer(200, "["+answerA+","+answerB+"]"), nil
+}
+
+var errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+
+// refuse fails as net/http does when no connection is had.
+func refuse(r *http.Request) (*http.Response, error) {
+	httptrace.ContextClientTrace(r.Context()).GetConn("app.oakra.com:443")
+	return nil, errRefused
+}
+
+var errReset = &net.OpError{Op: "read", Net: "tcp", Err: errors.New("connection reset by peer")}
+
+// reset fails as net/http does when a connection breaks after the request.
+func reset(r *http.Request) (*http.Response, error) {
+	trace := httptrace.ContextClientTrace(r.Context())
+	trace.GetConn("app.oakra.com:443")
+	trace.GotConn(httptrace.GotConnInfo{})
+	return nil, errReset
+}
+
+// handshakeReset fails as net/http does when a connection breaks in the handshake.
+func handshakeReset(r *http.Request) (*http.Response, error) {
+	trace := httptrace.ContextClientTrace(r.Context())
+	trace.GetConn("app.oakra.com:443")
+	trace.TLSHandshakeDone(tls.ConnectionState{}, errReset)
+	return nil, errReset
+}
+
+// noWait makes the waits nearly zero, so that only Retry-After counts.
+var noWait = oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1}
+
+// TestBackoffFullJitter draws many waits and looks at their spread: from nothing
+// to the bound, evenly, the bound doubling up to the maximum.
+func TestBackoffFullJitter(t *testing.T) {
+	const runs = 600
+	for name, tt := range map[string]struct {
+		policy oakra.RetryPolicy
+		bounds []time.Duration
+	}{
+		"defaults": {oakra.RetryPolicy{MaxAttempts: 8}, []time.Duration{
+			250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 5 * time.Second, 5 * time.Second}},
+		"capped between two doublings": {oakra.RetryPolicy{MaxAttempts: 5, MinBackoff: 100 * time.Millisecond, MaxBackoff: 300 * time.Millisecond}, []time.Duration{
+			100 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond, 300 * time.Millisecond}},
+		"constant": {oakra.RetryPolicy{MaxAttempts: 4, MinBackoff: time.Second, MaxBackoff: time.Second}, []time.Duration{
+			time.Second, time.Second, time.Second}},
+	} {
+		for _, failing := range []struct {
+			name   string
+			answer func(*http.Request) (*http.Response, error)
+			call   answerCall
+		}{
+			{"503 to a list", status(503), answerCalls[0]},
+			{"429 to a change", status(429), answerCalls[2]},
+			{"refused to a change", refuse, answerCalls[2]},
+		} {
+			t.Run(name+"/"+failing.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					transport := sequence(failing.answer)
+					client := stubClient(t, transport, oakra.WithRetryPolicy(tt.policy))
+					sums := make([]time.Duration, len(tt.bounds))
+					least := make([]time.Duration, len(tt.bounds))
+					most := make([]time.Duration, len(tt.bounds))
+					for run := range runs {
+						transport.times = nil
+						_, err := failing.call.call(t.Context(), client)
+						require.Error(t, err)
+						gaps := transport.gaps()
+						require.Len(t, gaps, len(tt.bounds))
+						for i, gap := range gaps {
+							require.GreaterOrEqual(t, gap, time.Duration(0))
+							require.LessOrEqual(t, gap, tt.bounds[i], "wait %d", i+1)
+							sums[i] += gap
+							most[i] = max(most[i], gap)
+							if run == 0 || gap < least[i] {
+								least[i] = gap
+							}
+						}
+					}
+					// The mean of 600 even draws is within 1.2 % of the bound two times
+					// in three; 10 % off is eight times that, which does not happen.
+					for i, bound := range tt.bounds {
+						require.InDelta(t, bound/2, sums[i]/runs, float64(bound)/10, "mean of wait %d", i+1)
+						require.Less(t, least[i], bound/10, "wait %d has no floor", i+1)
+						require.Greater(t, most[i], bound*9/10, "wait %d reaches its bound", i+1)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestBackoffMaxAttempts(t *testing.T) {
+	for _, attempts := range []int{1, 2, 3, 7} {
+		for name, tt := range map[string]struct {
+			answer func(*http.Request) (*http.Response, error)
+			calls  []answerCall // that are sent again after it
+		}{
+			"429":             {status(429), answerCalls},
+			"refused":         {refuse, answerCalls},
+			"handshake reset": {handshakeReset, answerCalls},
+			"503":             {status(503), answerCalls[:2]},
+			"reset":           {reset, answerCalls[:2]},
+		} {
+			for _, call := range answerCalls {
+				synctest.Test(t, func(t *testing.T) {
+					policy := noWait
+					policy.MaxAttempts = attempts
+					transport := sequence(tt.answer)
+					_, err := call.call(t.Context(), stubClient(t, transport, oakra.WithRetryPolicy(policy)))
+					want := 1
+					for _, again := range tt.calls {
+						if again.name == call.name {
+							want = attempts
+						}
+					}
+					require.Len(t, transport.times, want, "%s to %s", name, call.name)
+					require.Equal(t, want, requireError(t, err).Attempts)
+				})
+			}
+		}
+	}
+}
+
+// TestBackoffRecovers: the last allowed attempt counts.
+func TestBackoffRecovers(t *testing.T) {
+	for _, call := range answerCalls {
+		synctest.Test(t, func(t *testing.T) {
+			transport := sequence(status(429), refuse, status(429), success)
+			records, err := call.call(t.Context(), stubClient(t, transport))
+			require.NoError(t, err)
+			require.Equal(t, answerRecords, records)
+			require.Len(t, transport.times, 4)
+		})
+	}
+}
+
+// TestBackoffRetryAfter: seconds, and the three forms that RFC 9110 has for a
+// date; anything else is as if it were not there.
+func TestBackoffRetryAfter(t *testing.T) {
+	const asked = 7 * time.Second
+	at := func(layout string, after time.Duration) func(time.Time) string {
+		return func(now time.Time) string { return now.Add(after).UTC().Format(layout) }
+	}
+	is := func(value string) func(time.Time) string { return func(time.Time) string { return value } }
+	for name, tt := range map[string]struct {
+		header func(now time.Time) string
+		want   time.Duration
+	}{
+		"seconds":              {is("7"), asked},
+		"padded seconds":       {is(" 7 "), asked},
+		"leading zeros":        {is("007"), asked},
+		"RFC 1123":             {at(http.TimeFormat, asked), asked},
+		"RFC 850":              {at("Monday, 02-Jan-06 15:04:05 GMT", asked), asked},
+		"asctime":              {at(time.ANSIC, asked), asked},
+		"the longest that may": {is("30"), 30 * time.Second},
+		"zero":                 {is("0"), 0},
+		"now":                  {at(http.TimeFormat, 0), 0},
+		"past, RFC 1123":       {at(http.TimeFormat, -time.Hour), 0},
+		"past, RFC 850":        {at("Monday, 02-Jan-06 15:04:05 GMT", -time.Hour), 0},
+		"past, asctime":        {at(time.ANSIC, -time.Hour), 0},
+		"long past":            {is("Sun, 06 Nov 1994 08:49:37 GMT"), 0},
+		"empty":                {is(""), 0},
+		"negative":             {is("-7"), 0},
+		"signed":               {is("+7"), 0},
+		"a fraction":           {is("7.5"), 0},
+		"an exponent":          {is("1e3"), 0},
+		"a unit":               {is("7s"), 0},
+		"two":                  {is("7, 8"), 0},
+		"words":                {is("soon"), 0},
+		"other digits":         {is("٧"), 0},
+		"another date":         {is("2000-01-01T00:00:07Z"), 0},
+		"hexadecimal":          {is("0x7"), 0},
+	} {
+		for _, code := range []int{429, 503} {
+			for _, call := range answerCalls {
+				if code == 503 && call.name == "stock.change" {
+					continue // it is not sent again at all
+				}
+				if code == 503 && call.name == "stock.update" && tt.want > 5*time.Second {
+					continue // nor is an Update after an unknown that long ago
+				}
+				t.Run(fmt.Sprintf("%s/%d/%s", name, code, call.name), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						transport := sequence(status(code, "Retry-After", tt.header(time.Now())), success)
+						_, err := call.call(t.Context(), stubClient(t, transport, oakra.WithRetryPolicy(noWait)))
+						require.NoError(t, err)
+						require.Len(t, transport.times, 2)
+						gap := transport.gaps()[0]
+						require.GreaterOrEqual(t, gap, tt.want)
+						require.LessOrEqual(t, gap, tt.want+noWait.MaxBackoff)
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestBackoffRetryAfterTooLong: who is asked to wait longer than allowed is told
+// so at once, with the wait in the error.
+func TestBackoffRetryAfterTooLong(t *testing.T) {
+	for name, tt := range map[string]struct {
+		header string
+		policy time.Duration
+		want   time.Duration // 0: any that is more than the policy
+	}{
+		"a second over":     {"31", 0, 31 * time.Second},
+		"over its own cap":  {"3", 2 * time.Second, 3 * time.Second},
+		"an hour":           {"3600", 0, time.Hour},
+		"huge":              {"9223372036", 0, 0},
+		"huger":             {"9223372037", 0, 0},
+		"as int64":          {"9223372036854775807", 0, 0},
+		"beyond int64":      {"18446744073709551616", 0, 0},
+		"beyond all bounds": {strings.Repeat("9", 400), 0, 0},
+		"a far date":        {"Fri, 31 Dec 9999 23:59:59 GMT", 0, 0},
+		"a date":            {"Sat, 01 Jan 2000 01:00:00 GMT", 0, time.Hour},
+	} {
+		for _, code := range []int{429, 503} {
+			for _, call := range answerCalls {
+				t.Run(fmt.Sprintf("%s/%d/%s", name, code, call.name), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						policy := noWait
+						policy.MaxRetryAfter = tt.policy
+						limit := tt.policy
+						if limit == 0 {
+							limit = 30 * time.Second
+						}
+						transport := sequence(status(code, "Retry-After", tt.header))
+						start := time.Now()
+						_, err := call.call(t.Context(), stubClient(t, transport, oakra.WithRetryPolicy(policy)))
+						require.Zero(t, time.Since(start))
+						require.Len(t, transport.times, 1)
+						e := requireError(t, err)
+						require.Equal(t, code, e.StatusCode)
+						require.Greater(t, e.RetryAfter, limit)
+						if tt.want != 0 {
+							require.Equal(t, tt.want, e.RetryAfter)
+						}
+						if code == 429 {
+							require.Equal(t, oakra.OutcomeNotApplied, e.Outcome)
+							require.True(t, oakra.Retryable(err), "later it may succeed")
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestBackoffRetryAfterOnError: the caller may want to wait by itself.
+func TestBackoffRetryAfterOnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := noWait
+		policy.MaxAttempts = 2
+		transport := sequence(status(429, "Retry-After", "5"), status(429, "Retry-After", "9"))
+		_, err := answerCalls[2].call(t.Context(), stubClient(t, transport, oakra.WithRetryPolicy(policy)))
+		require.Equal(t, 9*time.Second, requireError(t, err).RetryAfter, "the last answer's")
+	})
+}
+
+// TestBackoffDeadline: a wait that the deadline cannot afford is not begun. The
+// caller learns at once, and from the server's error, why.
+func TestBackoffDeadline(t *testing.T) {
+	long := oakra.RetryPolicy{MinBackoff: 1000 * time.Hour, MaxBackoff: 1000 * time.Hour}
+	for name, tt := range map[string]struct {
+		answer func(*http.Request) (*http.Response, error)
+		policy oakra.RetryPolicy
+		want   error
+		calls  []answerCall
+	}{
+		"429":                     {status(429, "Retry-After", "10"), noWait, oakra.ErrRateLimited, answerCalls},
+		"503":                     {status(503, "Retry-After", "10"), noWait, oakra.ErrServer, answerCalls[:1]},
+		"429 without Retry-After": {status(429), long, oakra.ErrRateLimited, answerCalls},
+		"503 without Retry-After": {status(503), long, oakra.ErrServer, answerCalls[:2]},
+		"refused":                 {refuse, long, oakra.ErrUnreachable, answerCalls},
+		"reset":                   {reset, long, errReset, answerCalls[:2]},
+	} {
+		for _, call := range tt.calls {
+			t.Run(name+"/"+call.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+					defer cancel()
+					transport := sequence(tt.answer)
+					start := time.Now()
+					_, err := call.call(ctx, stubClient(t, transport, oakra.WithRetryPolicy(tt.policy)))
+					require.Zero(t, time.Since(start))
+					require.Len(t, transport.times, 1)
+					require.ErrorIs(t, err, tt.want)
+					require.NoError(t, ctx.Err())
+					e := requireError(t, err)
+					require.Equal(t, 1, e.Attempts)
+					if errors.Is(tt.want, oakra.ErrRateLimited) || errors.Is(tt.want, oakra.ErrUnreachable) {
+						require.Equal(t, oakra.OutcomeNotApplied, e.Outcome)
+						require.True(t, oakra.Retryable(err))
+					}
+				})
+			})
+		}
+	}
+	// A wait that it can afford is waited.
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+		defer cancel()
+		transport := sequence(status(429, "Retry-After", "3"), success)
+		_, err := answerCalls[2].call(ctx, stubClient(t, transport, oakra.WithRetryPolicy(noWait)))
+		require.NoError(t, err)
+		require.Len(t, transport.times, 2)
+	})
+}
+
+// TestBackoffCanceled: a context that ends during a wait ends it, and the error
+// tells both that and what the wait was for.
+func TestBackoffCanceled(t *testing.T) {
+	cause := errors.New("the shop closes")
+	long := oakra.RetryPolicy{MinBackoff: 1000 * time.Hour, MaxBackoff: 1000 * time.Hour}
+	for name, tt := range map[string]struct {
+		answer  func(*http.Request) (*http.Response, error)
+		policy  oakra.RetryPolicy
+		status  int
+		want    []error
+		outcome oakra.Outcome
+		calls   []answerCall
+	}{
+		"429":                     {status(429, "Retry-After", "10"), noWait, 429, []error{oakra.ErrRateLimited}, oakra.OutcomeNotApplied, answerCalls},
+		"429 without Retry-After": {status(429), long, 429, []error{oakra.ErrRateLimited}, oakra.OutcomeNotApplied, answerCalls},
+		"503 to a list":           {status(503, "Retry-After", "10"), noWait, 503, []error{oakra.ErrServer}, oakra.OutcomeNotApplied, answerCalls[:1]},
+		"503 to an update":        {status(503, "Retry-After", "4"), noWait, 503, []error{oakra.ErrServer}, oakra.OutcomeUnknown, answerCalls[1:2]},
+		"refused":                 {refuse, long, 0, []error{oakra.ErrUnreachable, errRefused}, oakra.OutcomeNotApplied, answerCalls},
+		"reset of a list":         {reset, long, 0, []error{errReset}, oakra.OutcomeNotApplied, answerCalls[:1]},
+	} {
+		for _, call := range tt.calls {
+			for _, withCause := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/%s/cause %t", name, call.name, withCause), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						ctx, cancel := context.WithCancelCause(t.Context())
+						var given error
+						if withCause {
+							given = cause
+						}
+						stop := time.AfterFunc(2*time.Second, func() { cancel(given) })
+						defer stop.Stop()
+						defer cancel(nil)
+						transport := sequence(tt.answer)
+						start := time.Now()
+						records, err := call.call(ctx, stubClient(t, transport, oakra.WithRetryPolicy(tt.policy)))
+						require.Equal(t, 2*time.Second, time.Since(start), "the wait ends with the context")
+						require.Nil(t, records)
+						require.Len(t, transport.times, 1)
+
+						require.ErrorIs(t, err, context.Canceled)
+						require.Equal(t, withCause, errors.Is(err, cause))
+						for _, want := range tt.want {
+							require.ErrorIs(t, err, want)
+						}
+						e := requireError(t, err)
+						require.Equal(t, tt.status, e.StatusCode)
+						require.Equal(t, tt.outcome, e.Outcome)
+						require.Equal(t, tt.outcome == oakra.OutcomeNotApplied, oakra.Retryable(err))
+						require.Equal(t, 1, e.Attempts)
+						require.Contains(t, err.Error(), "context canceled")
+						if withCause {
+							require.Contains(t, err.Error(), cause.Error())
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestBackoffContextOver: nothing is sent for a context that has ended.
+func TestBackoffContextOver(t *testing.T) {
+	cause := errors.New("the shop is closed")
+	for _, call := range answerCalls {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(cause)
+			transport := sequence(success)
+			_, err := call.call(ctx, stubClient(t, transport))
+			require.ErrorIs(t, err, context.Canceled)
+			require.ErrorIs(t, err, cause)
+			require.Empty(t, transport.times)
+			e := requireError(t, err)
+			require.Zero(t, e.Attempts)
+			require.Equal(t, oakra.OutcomeNotApplied, e.Outcome)
+			require.True(t, oakra.Retryable(err))
+		})
+	}
+}
+
+// TestBackoffAsksBeforeEachAttempt: the limiter and the key source are asked
+// for every attempt, before it, and with the call's context.
+func TestBackoffAsksBeforeEachAttempt(t *testing.T) {
+	type mark struct{}
+	for _, call := range answerCalls {
+		synctest.Test(t, func(t *testing.T) {
+			var order []string
+			note := func(ctx context.Context, what string) {
+				require.Equal(t, "marked", ctx.Value(mark{}))
+				order = append(order, what)
+			}
+			transport := stubTransport(func(r *http.Request) (*http.Response, error) {
+				note(r.Context(), "send with "+r.Header.Get("Authorization"))
+				return stubAnswer(429, "", "Retry-After", "3"), nil
+			})
+			keys := 0
+			client, err := oakra.NewClient("",
+				oakra.WithHTTPClient(&http.Client{Transport: transport}),
+				oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 3, MinBackoff: 1, MaxBackoff: 1}),
+				oakra.WithLimiter(stubLimiter(func(ctx context.Context) error {
+					note(ctx, "limiter")
+					time.Sleep(time.Second) // holds the attempt back
+					return nil
+				})),
+				oakra.WithAppKeySource(func(ctx context.Context, rejected string) (string, error) {
+					require.Empty(t, rejected)
+					note(ctx, "key")
+					keys++
+					return fmt.Sprintf("key-number-%d", keys), nil
+				}))
+			require.NoError(t, err)
+			start := time.Now()
+			_, err = call.call(context.WithValue(t.Context(), mark{}, "marked"), client)
+			require.ErrorIs(t, err, oakra.ErrRateLimited)
+			require.InDelta(t, 3*time.Second+2*3*time.Second, time.Since(start), 10)
+			require.Len(t, order, 9)
+			for i := range 3 {
+				require.ElementsMatch(t, []string{"limiter", "key"}, order[3*i:3*i+2])
+				require.Equal(t, fmt.Sprintf("send with Bearer key-number-%d", i+1), order[3*i+2])
+			}
+		})
+	}
+}
+
+// TestBackoffAskedInVain: a limiter or a key source that fails ends the call;
+// before the first attempt nothing was applied, later the last failure stays.
+func TestBackoffAskedInVain(t *testing.T) {
+	failure := errors.New("no more today")
+	for name, option := range map[string]func(fails func() bool) []oakra.Option{
+		"limiter": func(fails func() bool) []oakra.Option {
+			return []oakra.Option{oakra.WithLimiter(stubLimiter(func(context.Context) error {
+				if fails() {
+					return failure
+				}
+				return nil
+			}))}
+		},
+		"key source": func(fails func() bool) []oakra.Option {
+			return []oakra.Option{oakra.WithAppKeySource(func(context.Context, string) (string, error) {
+				if fails() {
+					return "", failure
+				}
+				return stubKey, nil
+			})}
+		},
+	} {
+		for _, call := range answerCalls {
+			for failing := 1; failing <= 3; failing++ {
+				t.Run(fmt.Sprintf("%s/%s/%d", name, call.name, failing), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						asked := 0
+						opts := option(func() bool { asked++; return asked == failing })
+						transport := sequence(status(429))
+						opts = append(opts, oakra.WithHTTPClient(&http.Client{Transport: transport}), oakra.WithRetryPolicy(noWait))
+						key := stubKey
+						if name == "key source" {
+							key = ""
+						}
+						client, err := oakra.NewClient(key, opts...)
+						require.NoError(t, err)
+						_, err = call.call(t.Context(), client)
+						require.ErrorIs(t, err, failure)
+						require.Len(t, transport.times, failing-1)
+						e := requireError(t, err)
+						require.Equal(t, failing-1, e.Attempts)
+						require.Equal(t, oakra.OutcomeNotApplied, e.Outcome)
+						require.Equal(t, failing > 1, errors.Is(err, oakra.ErrRateLimited))
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestBackoffRotation: a new key is sent at once and once, whatever the policy.
+func TestBackoffRotation(t *testing.T) {
+	for _, call := range answerCalls {
+		synctest.Test(t, func(t *testing.T) {
+			var sent []string
+			transport := stubTransport(func(r *http.Request) (*http.Response, error) {
+				sent = append(sent, r.Header.Get("Authorization"))
+				if len(sent) == 1 {
+					return stubAnswer(401, ""), nil
+				}
+				return success(r)
+			})
+			client, err := oakra.NewClient("", oakra.WithHTTPClient(&http.Client{Transport: transport}),
+				oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
+				oakra.WithAppKeySource(func(_ context.Context, rejected string) (string, error) {
+					if rejected == "" {
+						return "old-key-0123456789", nil
+					}
+					require.Equal(t, "old-key-0123456789", rejected)
+					return "new-key-0123456789", nil
+				}))
+			require.NoError(t, err)
+			start := time.Now()
+			_, err = call.call(t.Context(), client)
+			require.NoError(t, err)
+			require.Zero(t, time.Since(start))
+			require.Equal(t, []string{"Bearer old-key-0123456789", "Bearer new-key-0123456789"}, sent)
+		})
+	}
+}
+
+// stalledBody never ends until it is closed or its request's context is over.
+type stalledBody struct {
+	ctx    context.Context
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (b *stalledBody) Read([]byte) (int, error) {
+	select {
+	case <-b.ctx.Done():
+		return 0, b.ctx.Err()
+	case <-b.closed:
+		return 0, net.ErrClosed
+	}
+}
+
+func (b *stalledBody) Close() error {
+	b.once.Do(func() { close(b.closed) })
+	return nil
+}
+
+// TestBackoffStalledErrorBody: the status has decided; its body is waited for a
+// second and no longer.
+func TestBackoffStalledErrorBody(t *testing.T) {
+	for _, code := range []int{301, 400, 429, 503} {
+		for _, call := range answerCalls {
+			synctest.Test(t, func(t *testing.T) {
+				client := stubClient(t, stubTransport(func(r *http.Request) (*http.Response, error) {
+					return &http.Response{StatusCode: code, ContentLength: -1, Body: &stalledBody{ctx: r.Context(), closed: make(chan struct{})}}, nil
+				}), oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}))
+				start := time.Now()
+				_, err := call.call(t.Context(), client)
+				require.Equal(t, time.Second, time.Since(start))
+				require.Equal(t, code, requireError(t, err).StatusCode)
+			})
+		}
+	}
+}

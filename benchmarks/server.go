@@ -1,0 +1,211 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/oakra/oakra-go"
+)
+
+const (
+	opList   = "List"
+	opUpdate = "Update"
+	opChange = "Change"
+)
+
+// serverRecords is what the server answers, whatever it is asked.
+func serverRecords(n int) []oakra.StockRecord {
+	records := make([]oakra.StockRecord, n)
+	colours := []string{"blue", "green", "red", "black"}
+	for i := range records {
+		id := int64(i + 1)
+		records[i] = oakra.StockRecord{
+			ID:         id,
+			LocationID: fmt.Sprintf("warehouse-%d", 1+i%5),
+			SKU:        fmt.Sprintf("shirt-%s-%d", colours[i%len(colours)], i+1),
+			Quantity:   100 + id%900,
+		}
+	}
+	return records
+}
+
+// answers are the bodies of n records, in the shapes of the API reference's
+// examples: an array for a list, an object for a write.
+type answers struct{ list, write []byte }
+
+func newAnswers(n int) answers {
+	records := serverRecords(n)
+	list, err := json.Marshal(records)
+	if err != nil {
+		panic(err) // a struct of strings and integers
+	}
+	write, err := json.Marshal(written{records})
+	if err != nil {
+		panic(err)
+	}
+	return answers{list, write}
+}
+
+func (a answers) to(method string) []byte {
+	if method == http.MethodGet {
+		return a.list
+	}
+	return a.write
+}
+
+// memory is a transport that answers from memory. It shares nothing but the
+// bytes of the answers, and takes no locks.
+type memory struct {
+	answers answers
+	length  bool // whether the answer states its Content-Length
+}
+
+func (m memory) RoundTrip(request *http.Request) (*http.Response, error) {
+	if request.Body != nil {
+		_, err := io.Copy(io.Discard, request.Body)
+		if err2 := request.Body.Close(); err == nil {
+			err = err2
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	body := m.answers.to(request.Method)
+	response := &http.Response{
+		Status:        "200 OK",
+		StatusCode:    http.StatusOK,
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+		Header:        http.Header{"Content-Type": {"application/json"}},
+		Body:          io.NopCloser(bytes.NewReader(body)),
+		ContentLength: -1,
+		Request:       request,
+	}
+	if m.length {
+		response.ContentLength = int64(len(body))
+		response.Header["Content-Length"] = []string{strconv.Itoa(len(body))}
+	} else {
+		response.TransferEncoding = []string{"chunked"}
+	}
+	return response, nil
+}
+
+// newHandler is the server. Its base URLs are
+//
+//	/records/N/        which answers N records, whatever was asked
+//	/chunked/N/        the same without Content-Length
+//	/bulk/             which answers the records that were sent, late
+func newHandler(sizes []int) http.Handler {
+	mux := http.NewServeMux()
+	for _, n := range sizes {
+		a := newAnswers(n)
+		mux.HandleFunc(fmt.Sprintf("/records/%d/", n), func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			body := a.to(r.Method)
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+			w.Write(body)
+		})
+		mux.HandleFunc(fmt.Sprintf("/chunked/%d/", n), func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			w.Header().Set("Content-Type", "application/json")
+			w.(http.Flusher).Flush()
+			w.Write(a.to(r.Method))
+		})
+	}
+	mux.HandleFunc("/bulk/", serveBulk)
+	return mux
+}
+
+// What the server of the bulk run takes for one request.
+const (
+	bulkLatency   = 20 * time.Millisecond
+	bulkPerRecord = 20 * time.Microsecond
+)
+
+// serveBulk answers an update with the records that it names, after the latency
+// of a real server: its own work is part of that.
+func serveBulk(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	var update updateBody
+	if err := json.Unmarshal(body, &update); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	answer := append(make([]byte, 0, 100*len(update.StockRecords)+100), `{"stock_records":[`...)
+	for i, u := range update.StockRecords {
+		if i > 0 {
+			answer = append(answer, ',')
+		}
+		answer = fmt.Appendf(answer, `{"id":%d,"location_id":"warehouse-%d","sku":"shirt-blue-%d","quantity":%d}`,
+			u.ID, 1+u.ID%5, u.ID, u.Quantity)
+	}
+	answer = append(answer, "]}"...)
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	time.Sleep(bulkLatency + time.Duration(len(update.StockRecords))*bulkPerRecord - time.Since(start))
+	w.Write(answer)
+}
+
+// serve is the server process: it says where it listens, and ends with its
+// standard input.
+func serve(sizes []int) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("http://%s\n", l.Addr())
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	return http.Serve(l, newHandler(sizes))
+}
+
+// startServer starts this program once more, as the server, so that its work and
+// its garbage are not the clients'.
+func startServer() (address string, stop func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", nil, err
+	}
+	command := exec.Command(self, "-serve")
+	command.Stderr = os.Stderr
+	in, err := command.StdinPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	out, err := command.StdoutPipe()
+	if err != nil {
+		return "", nil, err
+	}
+	if err := command.Start(); err != nil {
+		return "", nil, err
+	}
+	stop = func() {
+		in.Close()
+		command.Wait()
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		stop()
+		return "", nil, fmt.Errorf("the server did not start: %w", err)
+	}
+	return strings.TrimSpace(line), stop, nil
+}

@@ -1,0 +1,479 @@
+package oakra_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go"
+)
+
+var allSentinels = map[string]error{
+	"ErrInvalidRequest": oakra.ErrInvalidRequest,
+	"ErrUnauthorized":   oakra.ErrUnauthorized,
+	"ErrForbidden":      oakra.ErrForbidden,
+	"ErrNotFound":       oakra.ErrNotFound,
+	"ErrConflict":       oakra.ErrConflict,
+	"ErrRateLimited":    oakra.ErrRateLimited,
+	"ErrServer":         oakra.ErrServer,
+	"ErrRedirect":       oakra.ErrRedirect,
+	"ErrBadResponse":    oakra.ErrBadResponse,
+	"ErrUnreachable":    oakra.ErrUnreachable,
+}
+
+// requireSentinel checks that err matches the one sentinel, and no other.
+func requireSentinel(t *testing.T, err, want error) {
+	t.Helper()
+	for name, sentinel := range allSentinels {
+		require.Equal(t, sentinel == want, errors.Is(err, sentinel), "%s of %v", name, err)
+	}
+}
+
+// TestErrorSentinels: a user's test builds an error by its status alone.
+func TestErrorSentinels(t *testing.T) {
+	want := map[int]error{
+		400: oakra.ErrInvalidRequest, 413: oakra.ErrInvalidRequest, 415: oakra.ErrInvalidRequest, 422: oakra.ErrInvalidRequest,
+		401: oakra.ErrUnauthorized,
+		403: oakra.ErrForbidden,
+		404: oakra.ErrNotFound, 405: oakra.ErrNotFound, 410: oakra.ErrNotFound,
+		409: oakra.ErrConflict,
+		429: oakra.ErrRateLimited,
+	}
+	for status := 300; status < 600; status++ {
+		expected := want[status]
+		switch status / 100 {
+		case 3:
+			expected = oakra.ErrRedirect
+		case 5:
+			expected = oakra.ErrServer
+		}
+		requireSentinel(t, &oakra.Error{StatusCode: status}, expected)
+		requireSentinel(t, fmt.Errorf("the shop: %w", &oakra.Error{StatusCode: status}), expected)
+	}
+	for _, status := range []int{0, 100, 101, 600, 999, -1} {
+		requireSentinel(t, &oakra.Error{StatusCode: status}, nil)
+	}
+	// These two come from what the error wraps, where the status does not say it.
+	requireSentinel(t, &oakra.Error{Err: oakra.ErrUnreachable}, oakra.ErrUnreachable)
+	requireSentinel(t, &oakra.Error{StatusCode: 200, Err: oakra.ErrBadResponse}, oakra.ErrBadResponse)
+	requireSentinel(t, &oakra.Error{Err: oakra.ErrInvalidRequest}, oakra.ErrInvalidRequest)
+	for _, sentinel := range allSentinels {
+		requireSentinel(t, sentinel, sentinel)
+	}
+}
+
+// TestErrorSentinelsOfAnswers: as the hand-made error, so the one of a call.
+func TestErrorSentinelsOfAnswers(t *testing.T) {
+	for status := 300; status < 600; status++ {
+		for _, call := range answerCalls {
+			_, err := call.call(t.Context(), answering(t, status, `{"detail":"No."}`))
+			e := requireError(t, err)
+			require.Equal(t, status, e.StatusCode)
+			require.Equal(t, call.name, e.Op)
+			require.Equal(t, "No.", e.Message)
+			for name, sentinel := range allSentinels {
+				require.Equal(t, errors.Is(&oakra.Error{StatusCode: status}, sentinel), errors.Is(err, sentinel), "%s of %d", name, status)
+			}
+		}
+	}
+}
+
+func TestErrorUnwrap(t *testing.T) {
+	cause := errors.New("cause")
+	err := error(&oakra.Error{StatusCode: 503, Err: fmt.Errorf("deeper: %w", cause)})
+	require.ErrorIs(t, err, cause)
+	require.ErrorIs(t, err, oakra.ErrServer)
+	require.NotErrorIs(t, err, io.EOF)
+	var e *oakra.Error
+	require.ErrorAs(t, fmt.Errorf("the shop: %w", err), &e)
+	require.Same(t, err, e)
+	require.NoError(t, errors.Unwrap(&oakra.Error{StatusCode: 503}))
+}
+
+// errorTree is an error of many, as other packages make them.
+type errorTree []error
+
+func (errorTree) Error() string     { return "tree" }
+func (e errorTree) Unwrap() []error { return e }
+
+// emptyWrap wraps nothing.
+type emptyWrap struct{}
+
+func (emptyWrap) Error() string { return "empty" }
+func (emptyWrap) Unwrap() error { return nil }
+
+func TestErrorOutcomeOf(t *testing.T) {
+	applied := &oakra.Error{Outcome: oakra.OutcomeApplied}
+	not := &oakra.Error{Outcome: oakra.OutcomeNotApplied}
+	unknown := &oakra.Error{Outcome: oakra.OutcomeUnknown}
+	foreign := errors.New("foreign")
+	for name, tt := range map[string]struct {
+		err  error
+		want oakra.Outcome
+	}{
+		"nil":                          {nil, oakra.OutcomeApplied},
+		"foreign":                      {foreign, oakra.OutcomeUnknown},
+		"a context's":                  {context.Canceled, oakra.OutcomeUnknown},
+		"a sentinel":                   {oakra.ErrUnreachable, oakra.OutcomeUnknown},
+		"wrapped foreign":              {fmt.Errorf("x: %w", foreign), oakra.OutcomeUnknown},
+		"the zero error":               {&oakra.Error{}, oakra.OutcomeUnknown},
+		"applied":                      {applied, oakra.OutcomeApplied},
+		"not applied":                  {not, oakra.OutcomeNotApplied},
+		"unknown":                      {unknown, oakra.OutcomeUnknown},
+		"wrapped":                      {fmt.Errorf("x: %w", not), oakra.OutcomeNotApplied},
+		"wrapped twice":                {fmt.Errorf("y: %w", fmt.Errorf("x: %w", applied)), oakra.OutcomeApplied},
+		"joined alone":                 {errors.Join(not), oakra.OutcomeNotApplied},
+		"joined, agree":                {errors.Join(not, not, not), oakra.OutcomeNotApplied},
+		"joined, agree on applied":     {errors.Join(applied, nil, applied), oakra.OutcomeApplied},
+		"joined, disagree":             {errors.Join(not, applied), oakra.OutcomeUnknown},
+		"joined, disagree last":        {errors.Join(not, not, applied), oakra.OutcomeUnknown},
+		"joined with an unknown":       {errors.Join(unknown, not), oakra.OutcomeUnknown},
+		"joined with a foreign":        {errors.Join(not, foreign), oakra.OutcomeUnknown},
+		"joined with a foreign before": {errors.Join(foreign, not), oakra.OutcomeUnknown},
+		"joined in the depth, agree":   {fmt.Errorf("x: %w", errors.Join(not, fmt.Errorf("y: %w", errors.Join(not, not)))), oakra.OutcomeNotApplied},
+		"joined in the depth, not":     {errors.Join(not, fmt.Errorf("y: %w", errors.Join(not, applied))), oakra.OutcomeUnknown},
+		"two of one text":              {fmt.Errorf("%w and %w", not, not), oakra.OutcomeNotApplied},
+		"two of one text, not":         {fmt.Errorf("%w and %w", applied, not), oakra.OutcomeUnknown},
+		"a tree":                       {errorTree{applied, applied}, oakra.OutcomeApplied},
+		"a tree of nothing":            {errorTree{}, oakra.OutcomeUnknown},
+		"a tree with nil":              {errorTree{not, nil}, oakra.OutcomeUnknown},
+		"wraps nothing":                {emptyWrap{}, oakra.OutcomeUnknown},
+		// What the error wraps is its cause, not another write.
+		"its own cause": {&oakra.Error{Outcome: oakra.OutcomeNotApplied, Err: errors.Join(foreign, applied)}, oakra.OutcomeNotApplied},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, tt.want, oakra.OutcomeOf(tt.err)) })
+	}
+}
+
+func TestErrorRetryable(t *testing.T) {
+	limited := &oakra.Error{Op: "stock.change", StatusCode: 429, Outcome: oakra.OutcomeNotApplied}
+	unreachable := &oakra.Error{Op: "stock.change", Outcome: oakra.OutcomeNotApplied, Err: oakra.ErrUnreachable}
+	invalid := &oakra.Error{Op: "stock.change", StatusCode: 400, Outcome: oakra.OutcomeNotApplied}
+	foreign := errors.New("foreign")
+	of := func(op string, status int, outcome oakra.Outcome) error {
+		return &oakra.Error{Op: op, StatusCode: status, Outcome: outcome}
+	}
+	for name, tt := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"nil":                  {nil, false},
+		"foreign":              {foreign, false},
+		"a context's":          {context.DeadlineExceeded, false},
+		"a sentinel":           {oakra.ErrRateLimited, false},
+		"the zero error":       {&oakra.Error{}, false},
+		"429":                  {limited, true},
+		"429, wrapped":         {fmt.Errorf("x: %w", limited), true},
+		"429 without outcome":  {&oakra.Error{StatusCode: 429}, false},
+		"429 after an unknown": {of("stock.change", 429, oakra.OutcomeUnknown), false},
+		"applied":              {of("stock.change", 200, oakra.OutcomeApplied), false},
+		"unreachable":          {unreachable, true},
+		"unreachable, unknown": {&oakra.Error{Err: oakra.ErrUnreachable}, false},
+		"context ended before": {&oakra.Error{Outcome: oakra.OutcomeNotApplied, Err: context.Canceled}, true},
+		"deadline before":      {&oakra.Error{Outcome: oakra.OutcomeNotApplied, Err: fmt.Errorf("x: %w", context.DeadlineExceeded)}, true},
+		"context, unknown":     {&oakra.Error{Err: context.Canceled}, false},
+		"400":                  {invalid, false},
+		"401":                  {of("stock.list", 401, oakra.OutcomeNotApplied), false},
+		"404":                  {of("stock.list", 404, oakra.OutcomeNotApplied), false},
+		"307":                  {of("stock.list", 307, oakra.OutcomeNotApplied), false},
+		"list 503":             {of("stock.list", 503, oakra.OutcomeNotApplied), true},
+		"list 500":             {of("stock.list", 500, oakra.OutcomeNotApplied), true},
+		"list 501":             {of("stock.list", 501, oakra.OutcomeNotApplied), false},
+		"list 408":             {of("stock.list", 408, oakra.OutcomeNotApplied), true},
+		"change 503":           {of("stock.change", 503, oakra.OutcomeUnknown), false},
+		"update 503":           {of("stock.update", 503, oakra.OutcomeUnknown), false},
+		"joined, both":         {errors.Join(limited, unreachable), true},
+		"joined, one not":      {errors.Join(limited, invalid), false},
+		"joined, one foreign":  {errors.Join(limited, foreign), false},
+		"foreign first":        {errors.Join(foreign, limited), false},
+		"a tree of nothing":    {errorTree{}, false},
+		"a tree with nil":      {errorTree{limited, nil}, false},
+		"wraps nothing":        {emptyWrap{}, false},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, tt.want, oakra.Retryable(tt.err)) })
+	}
+}
+
+func TestErrorOutcomeString(t *testing.T) {
+	require.Equal(t, "unknown", oakra.OutcomeUnknown.String())
+	require.Equal(t, "not applied", oakra.OutcomeNotApplied.String())
+	require.Equal(t, "applied", oakra.OutcomeApplied.String())
+	require.Equal(t, "unknown", fmt.Sprint(oakra.Error{}.Outcome), "the zero value promises nothing")
+	require.Contains(t, oakra.Outcome(7).String(), "7")
+}
+
+// TestErrorMessages: what a server in Django's manner says is taken apart; what
+// else it says is kept as it is.
+func TestErrorMessages(t *testing.T) {
+	for name, tt := range map[string]struct {
+		body    string
+		message string
+		fields  map[string][]string
+	}{
+		"detail":                 {`{"detail":"Not found."}`, "Not found.", nil},
+		"detail in a list":       {`{"detail":["One.","Two."]}`, "One. Two.", nil},
+		"detail and a field":     {`{"detail":"No.","quantity":["Too small."]}`, "No.", map[string][]string{"quantity": {"Too small."}}},
+		"a field":                {`{"quantity":["Too small.","Too even."]}`, "", map[string][]string{"quantity": {"Too small.", "Too even."}}},
+		"a field's only text":    {`{"sku":"This field is required."}`, "", map[string][]string{"sku": {"This field is required."}}},
+		"nested":                 {`{"stock_records":[{},{"quantity":["A valid integer is required."]}]}`, "", map[string][]string{"stock_records[1].quantity": {"A valid integer is required."}}},
+		"nested, many":           {`{"stock_records":[{"id":["Unknown."]},{},{"id":["Unknown."],"quantity":["Too small."]}]}`, "", map[string][]string{"stock_records[0].id": {"Unknown."}, "stock_records[2].id": {"Unknown."}, "stock_records[2].quantity": {"Too small."}}},
+		"nested deeper":          {`{"a":{"b":[{"c":{"d":["x"]}}]}}`, "", map[string][]string{"a.b[0].c.d": {"x"}}},
+		"of the whole list":      {`{"stock_records":["This list may not be empty."]}`, "", map[string][]string{"stock_records": {"This list may not be empty."}}},
+		"non_field_errors":       {`{"non_field_errors":["Out of order."]}`, "", map[string][]string{"non_field_errors": {"Out of order."}}},
+		"detail is an object":    {`{"detail":{"code":"no_stock"}}`, "", map[string][]string{"detail.code": {"no_stock"}}},
+		"a list of texts":        {`["One.","Two."]`, "One. Two.", nil},
+		"a list of objects":      {`[{},{"quantity":["Too small."]}]`, "", map[string][]string{"[1].quantity": {"Too small."}}},
+		"a text":                 {`"Not now."`, "Not now.", nil},
+		"beyond ASCII":           {`{"detail":"Unzul\u00e4ssig – é"}`, "Unzulässig – é", nil},
+		"white space":            {" \r\n{\"detail\": \"No.\"}\n", "No.", nil},
+		"an empty object":        {`{}`, "", nil},
+		"an empty list":          {`[]`, "", nil},
+		"null":                   {`null`, "", nil},
+		"numbers":                {`{"code":17,"ok":false,"x":null}`, "", nil},
+		"a page":                 {`<html><h1>Bad Gateway</h1></html>`, "", nil},
+		"text":                   {`upstream connect error`, "", nil},
+		"nothing":                {``, "", nil},
+		"JSON cut short":         {`{"detail":"Not fo`, "", nil},
+		"JSON and more":          {`{"detail":"No."} trailing`, "", nil},
+		"bytes that are no text": {"\x00\xff\xfe", "", nil},
+	} {
+		for _, status := range []int{400, 404, 409, 422, 429, 500, 503} {
+			for _, call := range answerCalls {
+				t.Run(fmt.Sprintf("%s/%d/%s", name, status, call.name), func(t *testing.T) {
+					_, err := call.call(t.Context(), answering(t, status, tt.body))
+					e := requireError(t, err)
+					require.Equal(t, status, e.StatusCode)
+					require.Equal(t, tt.message, e.Message)
+					if len(tt.fields) == 0 {
+						require.Empty(t, e.Fields)
+					} else {
+						require.Equal(t, tt.fields, e.Fields)
+					}
+					require.Equal(t, tt.body, string(e.Body))
+					for field, texts := range tt.fields {
+						require.Contains(t, err.Error(), field)
+						for _, text := range texts {
+							require.Contains(t, err.Error(), text)
+						}
+					}
+					require.Contains(t, err.Error(), tt.message)
+					if !strings.HasPrefix(strings.TrimSpace(tt.body), "{") && tt.message == "" && len(tt.body) > 4 {
+						require.NotContains(t, err.Error(), tt.body[:5], "the body is not part of the text")
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestErrorMessagesOfHostileSize: a server's answer cannot blow up an error.
+func TestErrorMessagesOfHostileSize(t *testing.T) {
+	for name, body := range map[string]string{
+		"deep":        strings.Repeat(`{"a":`, 9000) + `"x"` + strings.Repeat(`}`, 9000),
+		"deep lists":  strings.Repeat(`[`, 20000) + `"x"` + strings.Repeat(`]`, 20000),
+		"wide":        `{"x":["` + strings.Repeat(`a","`, 16000) + `"]}`,
+		"many fields": `{` + strings.Repeat(`"a":"b",`, 8000) + `"c":"d"}`,
+		"long name":   `{"` + strings.Repeat("a", 60000) + `":"x"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := answerCalls[2].call(t.Context(), answering(t, 400, body))
+			e := requireError(t, err)
+			require.Equal(t, 400, e.StatusCode)
+			require.Less(t, len(err.Error()), 256<<10)
+		})
+	}
+}
+
+// TestErrorText is what a person reads at night: what happened, whether the
+// stock changed, and what to do.
+func TestErrorText(t *testing.T) {
+	refused := stubTransport(func(r *http.Request) (*http.Response, error) {
+		httptrace.ContextClientTrace(r.Context()).GetConn("app.oakra.com:443")
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
+	})
+	answered := func(status int, body string, header ...string) stubTransport {
+		return func(*http.Request) (*http.Response, error) { return stubAnswer(status, body, header...), nil }
+	}
+	// The policy has one wait to draw from, nearly zero.
+	policy := oakra.RetryPolicy{MaxAttempts: 3, MinBackoff: 1, MaxBackoff: 1, MaxRetryAfter: 30 * time.Second}
+	call := func(i int, transport http.RoundTripper, opts ...oakra.Option) func(*testing.T) error {
+		return func(t *testing.T) error {
+			opts = append([]oakra.Option{oakra.WithRetryPolicy(policy)}, opts...)
+			_, err := answerCalls[i].call(t.Context(), stubClient(t, transport, opts...))
+			return err
+		}
+	}
+	const list, update, change = 0, 1, 2
+	for name, tt := range map[string]struct {
+		err  func(*testing.T) error
+		want string
+	}{
+		"not found": {
+			call(list, answered(404, `{"detail":"Not found."}`)),
+			"oakra: stock.list: GET /api/v1/stock/stock-records/: 404 Not Found: Not found.",
+		},
+		"refused by field": {
+			call(change, answered(400, `{"stock_records":[{},{"quantity_change":["A valid integer is required."]}]}`)),
+			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 400 Bad Request: stock_records[1].quantity_change: A valid integer is required.; nothing was applied",
+		},
+		"rate limited": {
+			call(change, answered(429, `{"detail":"Slow down."}`, "Retry-After", "60")),
+			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 429 Too Many Requests: Slow down.; it asks to wait 1m0s, over the 30s that RetryPolicy allows; nothing was applied: the same call may be sent again",
+		},
+		"server error, change": {
+			call(change, answered(502, "<html>")),
+			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 502 Bad Gateway; it is unknown whether the write was applied: read the record before sending it again",
+		},
+		"server error, update": {
+			call(update, answered(502, "<html>")),
+			"oakra: stock.update: POST /api/v1/stock/stock-record/update/: 502 Bad Gateway (3 attempts); it is unknown whether the write was applied: send it again if its quantity is still the newest",
+		},
+		"server error, list": {
+			call(list, answered(503, "")),
+			"oakra: stock.list: GET /api/v1/stock/stock-records/: 503 Service Unavailable (3 attempts)",
+		},
+		"unreachable": {
+			call(change, refused),
+			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: unreachable: dial tcp: connection refused (3 attempts); nothing was applied: the same call may be sent again",
+		},
+		"answer lost": {
+			call(change, answered(200, `[{"id":1,`)),
+			"", // the decoder's words are its own
+		},
+		"missing": {
+			call(change, answered(200, "["+answerA+"]")),
+			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 200 OK: bad response: no record in the answer for id 2; it is unknown whether the write was applied: read the record before sending it again",
+		},
+		"redirected": {
+			call(update, answered(301, "", "Location", "https://other.test/login?next=x")),
+			"oakra: stock.update: POST /api/v1/stock/stock-record/update/: 301 Moved Permanently: it points to https://other.test/login, which is not followed; nothing was applied",
+		},
+		"not sent": {
+			func(t *testing.T) error {
+				_, err := stubClient(t, refused).Stock.Change(t.Context(), []oakra.StockChange{{ID: -3}})
+				return err
+			},
+			"oakra: stock.change: invalid request: item 0: the id -3 is not more than 0; nothing was applied",
+		},
+		"client": {
+			func(*testing.T) error { _, err := oakra.NewClient(""); return err },
+			"oakra: client.new: invalid request: the app key is empty",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := tt.err(t)
+			require.Error(t, err)
+			text := err.Error()
+			if tt.want != "" {
+				require.Equal(t, tt.want, text)
+			}
+			require.NotContains(t, text, "\n")
+			require.NotContains(t, text, "sku=", "no query")
+			require.NotContains(t, text, "<html>", "no body")
+			e := requireError(t, err)
+			if strings.HasPrefix(e.Op, "stock.") && e.Op != "stock.list" {
+				// Whether the stock changed is the end of every write's text.
+				words := map[oakra.Outcome]string{
+					oakra.OutcomeApplied: "was applied", oakra.OutcomeNotApplied: "nothing was applied", oakra.OutcomeUnknown: "unknown whether",
+				}
+				require.Contains(t, text, words[e.Outcome])
+			}
+		})
+	}
+	// A status that has no name leaves no gap.
+	require.NotContains(t, (&oakra.Error{Op: "stock.list", StatusCode: 599, Message: "No."}).Error(), " :")
+	// Hand-made errors read well too, with whatever is set.
+	for _, e := range []*oakra.Error{{}, {StatusCode: 429}, {Op: "stock.change", StatusCode: 503}, {Err: io.EOF}, {MissingIDs: []int64{1}}, {Fields: map[string][]string{"a": nil}}} {
+		require.NotEmpty(t, e.Error())
+		require.NotPanics(t, func() { _ = e.LogValue() })
+	}
+}
+
+// TestErrorTextManyMissing: a batch of thousands does not fill the log.
+func TestErrorTextManyMissing(t *testing.T) {
+	changes := make([]oakra.StockChange, 1000)
+	for i := range changes {
+		changes[i] = oakra.StockChange{ID: int64(i) + 1, QuantityChange: 1}
+	}
+	_, err := answering(t, 200, `[]`).Stock.Change(t.Context(), changes)
+	require.Len(t, requireError(t, err).MissingIDs, 1000)
+	require.Less(t, len(err.Error()), 500)
+	require.Contains(t, err.Error(), "990 more")
+}
+
+func TestErrorLogValue(t *testing.T) {
+	_, err := answerCalls[2].call(t.Context(), stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+		return stubAnswer(429, `{"detail":"Slow down.","hidden":17}`, "Retry-After", "60"), nil
+	})))
+	var _ slog.LogValuer = requireError(t, err)
+
+	var logged bytes.Buffer
+	logger := slog.New(slog.NewJSONHandler(&logged, nil))
+	logger.Error("change failed", "failure", err)
+	var line struct {
+		Failure map[string]any `json:"failure"`
+	}
+	require.NoError(t, json.Unmarshal(logged.Bytes(), &line))
+	require.Equal(t, map[string]any{
+		"op":          "stock.change",
+		"outcome":     "not applied",
+		"error":       err.Error(),
+		"status":      429.0,
+		"attempts":    1.0,
+		"retry_after": float64(time.Minute),
+	}, line.Failure)
+	require.NotContains(t, logged.String(), "hidden", "the body is left out")
+
+	_, err = answerCalls[2].call(t.Context(), answering(t, 200, "["+answerA+"]"))
+	logged.Reset()
+	logger.Error("change failed", "failure", err)
+	require.NoError(t, json.Unmarshal(logged.Bytes(), &line))
+	require.Equal(t, []any{2.0}, line.Failure["missing_ids"])
+	require.Equal(t, "unknown", line.Failure["outcome"])
+}
+
+// TestErrorLogger: each attempt is a line at Debug, and none above it.
+func TestErrorLogger(t *testing.T) {
+	answers := []int{503, 429, 200}
+	var logged bytes.Buffer
+	newClient := func(level slog.Level) *oakra.Client {
+		n := 0
+		return stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+			n++
+			if status := answers[n-1]; status != 200 {
+				return stubAnswer(status, "<html>hidden"), nil
+			}
+			return stubAnswer(200, "["+answerA+"]"), nil
+		}), oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1}),
+			oakra.WithLogger(slog.New(slog.NewJSONHandler(&logged, &slog.HandlerOptions{Level: level}))))
+	}
+	_, err := answerCalls[0].call(t.Context(), newClient(slog.LevelDebug))
+	require.NoError(t, err)
+	lines := strings.Split(strings.TrimSpace(logged.String()), "\n")
+	require.Len(t, lines, 3)
+	for i, line := range lines {
+		require.Contains(t, line, "stock.list")
+		require.Contains(t, line, fmt.Sprintf(`"attempt":%d`, i+1))
+		require.NotContains(t, line, "sku", "no query")
+		require.NotContains(t, line, "hidden", "no body")
+	}
+	require.Contains(t, lines[0], "503")
+	require.Contains(t, lines[1], "429")
+
+	logged.Reset()
+	_, err = answerCalls[0].call(t.Context(), newClient(slog.LevelInfo))
+	require.NoError(t, err)
+	require.Empty(t, logged.String())
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/oakratest"
+)
+
+const keyVariable = "OAKRA_APP_KEY"
+
+const description = `Reads and writes the stock records of an Oakra shop.
+
+The app key comes from the environment variable ` + keyVariable + `, and from nowhere else: a flag would show it to everyone who lists the processes of this computer, and in the history of the shell.
+
+Ctrl-C stops after the writes that are under way, since one that is cut off may or may not have been applied; a second Ctrl-C cuts them off. Either way the report says what happened to each.
+
+Exit codes: 0 done; 1 wrong usage or another error; 2 refused, nothing changed; 3 nothing changed and the same command may succeed later; 4 partly applied; 5 unknown whether all of it was applied.`
+
+// commandLine is what a person can ask for.
+type commandLine struct {
+	BaseURL      string        `name:"base-url" placeholder:"URL" xor:"server" help:"Address of the API (default ${base_url})."`
+	InsecureHTTP bool          `name:"insecure-http" help:"Permit a base URL of plain http to another computer; everyone on the way can read the app key."`
+	Demo         bool          `xor:"server" help:"Use a fake server in this process, with a small catalogue; no app key is needed, and nothing is kept."`
+	JSON         bool          `help:"Print JSON, errors too."`
+	Timeout      time.Duration `default:"30s" help:"How long one request may take, its answer included."`
+	Verbose      bool          `short:"v" help:"Log each request on stderr."`
+
+	List   listCommand   `cmd:"" help:"Show stock records."`
+	Update updateCommand `cmd:"" help:"Set quantities."`
+	Change changeCommand `cmd:"" help:"Add to quantities, or deduct from them."`
+	Sync   syncCommand   `cmd:"" help:"Make the stock what a CSV file says."`
+	Serve  serveCommand  `cmd:"" help:"Run the fake server, to try curl commands on."`
+}
+
+// process is what the operating system gives the program.
+type process struct {
+	args           []string
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	isTerminal     func(io.Writer) bool
+	cut            <-chan struct{} // closed by the second Ctrl-C
+}
+
+// run is the program. ctx ends with the first Ctrl-C. It returns the exit code.
+func run(ctx context.Context, p process) int {
+	a := &app{process: p}
+	err := a.parse()
+	if err == nil && a.command != nil {
+		err = a.command.Run(ctx, a)
+	}
+	a.close()
+	return a.report(err)
+}
+
+// app is one run of the program.
+type app struct {
+	process
+	flags   commandLine
+	command command
+	client  *oakra.Client
+	demo    *oakratest.Server
+}
+
+type command interface {
+	Run(ctx context.Context, a *app) error
+}
+
+// parse reads the command line. The command stays nil if help was asked for.
+func (a *app) parse() error {
+	helped := false
+	parser, err := kong.New(&a.flags,
+		kong.Name("stockctl"),
+		kong.Description(description),
+		kong.Vars{"base_url": oakra.DefaultBaseURL},
+		kong.Writers(a.stdout, a.stderr),
+		kong.Exit(func(int) { helped = true }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+	)
+	if err != nil {
+		return err
+	}
+	parsed, err := parser.Parse(a.args)
+	switch {
+	case helped:
+		return nil
+	case err != nil:
+		a.flags.JSON = slices.Contains(a.args, "--json") // it may stand after the mistake
+		return plain("%v; see stockctl --help", err)
+	case a.flags.Timeout <= 0:
+		return plain("--timeout: %v is not more than zero", a.flags.Timeout)
+	}
+	switch parsed.Selected().Name {
+	case "list":
+		a.command = &a.flags.List
+	case "update":
+		a.command = &a.flags.Update
+	case "change":
+		a.command = &a.flags.Change
+	case "sync":
+		a.command = &a.flags.Sync
+	case "serve":
+		a.command = &a.flags.Serve
+	}
+	return nil
+}
+
+// connect makes the client. It sends nothing after ctx, the writes under way
+// excepted.
+func (a *app) connect(ctx context.Context) error {
+	key, baseURL := a.getenv(keyVariable), a.flags.BaseURL
+	if a.flags.Demo {
+		a.demo = newDemo()
+		key, baseURL = a.demo.Key, a.demo.URL
+		a.note("demo: a fake server in this process; nothing real is read or changed")
+	}
+	options := []oakra.Option{
+		oakra.WithUserAgent("stockctl/" + oakra.Version),
+		oakra.WithAttemptTimeout(a.flags.Timeout),
+		oakra.WithLimiter(gate{ctx}),
+	}
+	if baseURL != "" {
+		options = append(options, oakra.WithBaseURL(baseURL))
+	}
+	if a.flags.InsecureHTTP {
+		options = append(options, oakra.WithInsecureHTTP())
+	}
+	if a.flags.Verbose {
+		handler := slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelDebug})
+		options = append(options, oakra.WithLogger(slog.New(handler)))
+	}
+	if key == "" {
+		return plain("no app key: set the environment variable %s, or try --demo", keyVariable)
+	}
+	client, err := oakra.NewClient(key, options...)
+	if err != nil {
+		return plain("%s", reason(err))
+	}
+	a.client = client
+	return nil
+}
+
+func (a *app) close() {
+	if a.client != nil {
+		a.client.CloseIdleConnections()
+	}
+	if a.demo != nil {
+		a.demo.Close()
+	}
+}
+
+var errStopped = fmt.Errorf("the program was told to stop: %w", context.Canceled)
+
+// gate is a limiter that lets nothing pass once its context has ended: so a run
+// of many writes stops between two requests, and none is cut off.
+type gate struct{ stopped context.Context }
+
+func (g gate) Wait(context.Context) error {
+	if g.stopped.Err() != nil {
+		return errStopped
+	}
+	return nil
+}
+
+// writing returns the context of writes, which outlives ctx and ends with the
+// second Ctrl-C.
+func (a *app) writing(ctx context.Context) (context.Context, context.CancelFunc) {
+	told := context.AfterFunc(ctx, func() {
+		a.note("stopping when the writes under way have ended; Ctrl-C again cuts them off")
+	})
+	writes, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		select {
+		case <-a.cut:
+			cancel()
+		case <-writes.Done():
+		}
+	}()
+	return writes, func() {
+		told()
+		cancel()
+	}
+}
+
+// note tells a person something beside the result.
+func (a *app) note(text string) {
+	if a.flags.JSON {
+		return
+	}
+	if a.isTerminal(a.stderr) {
+		text = eraseLine + text // over a progress bar
+	}
+	fmt.Fprintln(a.stderr, text)
+}
+
+// plain is an error outside of Oakra, such as one of the command line.
+func plain(format string, args ...any) error {
+	return &failure{code: exitError, message: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,716 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/oakratest"
+)
+
+// appKey is in no text that any program would print by chance.
+const appKey = "9f1c-very-secret-0b77"
+
+// output is written by several goroutines when the program is told to stop.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// session runs commands against one server.
+type session struct {
+	t        *testing.T
+	server   *oakratest.Server
+	ctx      context.Context
+	cut      chan struct{}
+	stdin    string
+	terminal bool
+}
+
+func newSession(t *testing.T, records ...oakra.StockRecord) *session {
+	if records == nil {
+		records = catalogue()
+	}
+	server := oakratest.NewServer(records...)
+	t.Cleanup(server.Close)
+	server.Key = appKey
+	return &session{t: t, server: server, ctx: t.Context(), cut: make(chan struct{})}
+}
+
+// run returns what the command printed, and checks its exit code. No command may
+// print the app key.
+func (s *session) run(wantCode int, args ...string) (stdout, stderr string) {
+	s.t.Helper()
+	var out, errs output
+	code := run(s.ctx, process{
+		args:       append(args, "--base-url", s.server.URL),
+		stdin:      strings.NewReader(s.stdin),
+		stdout:     &out,
+		stderr:     &errs,
+		getenv:     func(name string) string { return map[string]string{keyVariable: appKey}[name] },
+		isTerminal: func(io.Writer) bool { return s.terminal },
+		cut:        s.cut,
+	})
+	stdout, stderr = out.String(), errs.String()
+	if code != wantCode {
+		s.t.Errorf("%q: exit code %d, want %d\n%s%s", args, code, wantCode, stdout, stderr)
+	}
+	if strings.Contains(stdout+stderr, appKey) {
+		s.t.Errorf("%q printed the app key:\n%s%s", args, stdout, stderr)
+	}
+	return stdout, stderr
+}
+
+func (s *session) quantity(id int64) int64 {
+	s.t.Helper()
+	for _, r := range s.server.Records() {
+		if r.ID == id {
+			return r.Quantity
+		}
+	}
+	s.t.Fatalf("no record %d", id)
+	return 0
+}
+
+// writes is how many requests to write arrived.
+func (s *session) writes() int {
+	n := 0
+	for _, r := range s.server.Requests() {
+		if r.Method != http.MethodGet {
+			n++
+		}
+	}
+	return n
+}
+
+func equal(t *testing.T, what, got, want string) {
+	t.Helper()
+	if want = strings.TrimLeft(want, "\n"); got != want {
+		t.Errorf("%s is:\n%s\nwant:\n%s", what, got, want)
+	}
+}
+
+func contains(t *testing.T, text string, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			t.Errorf("no %q in:\n%s", part, text)
+		}
+	}
+}
+
+func TestList(t *testing.T) {
+	s := newSession(t)
+	stdout, stderr := s.run(exitOK, "list", "shirt-blue-m", "hat", "socks-wool-3pack")
+	equal(t, "stdout", stdout, `
+ ID  LOCATION     SKU               QUANTITY
+122  warehouse-1  shirt-blue-m           135
+129  warehouse-1  socks-wool-3pack      1250
+134  warehouse-2  shirt-blue-m            60
+141  warehouse-2  socks-wool-3pack       480
+146  shop-berlin  shirt-blue-m             8
+153  shop-berlin  socks-wool-3pack        40
+`)
+	equal(t, "stderr", stderr, "no stock record: hat\n")
+
+	stdout, stderr = s.run(exitOK, "list", "shirt-blue-m", "hat", "--location", "warehouse-1", "--json")
+	equal(t, "stdout", stdout, `
+[
+  {
+    "id": 122,
+    "location_id": "warehouse-1",
+    "sku": "shirt-blue-m",
+    "quantity": 135
+  }
+]
+`)
+	equal(t, "stderr", stderr, "")
+
+	stdout, _ = s.run(exitOK, "--json", "list", "hat")
+	equal(t, "stdout", stdout, "[]\n")
+}
+
+func TestListHidesControlCharacters(t *testing.T) {
+	s := newSession(t, oakra.StockRecord{ID: 1, SKU: "a", LocationID: "w\x1b[2J", Quantity: 1})
+	stdout, _ := s.run(exitOK, "list", "a")
+	equal(t, "stdout", stdout, "ID  LOCATION  SKU  QUANTITY\n 1  w·[2J     a           1\n")
+}
+
+func TestUpdate(t *testing.T) {
+	s := newSession(t)
+	stdout, _ := s.run(exitOK, "update", "122=7", "scarf-red@warehouse-1=0")
+	equal(t, "stdout", stdout, `
+ ID  LOCATION     SKU           QUANTITY
+122  warehouse-1  shirt-blue-m         7
+132  warehouse-1  scarf-red            0
+`)
+	if got := s.quantity(122); got != 7 {
+		t.Errorf("the server has %d", got)
+	}
+}
+
+func TestChange(t *testing.T) {
+	s := newSession(t)
+	stdout, _ := s.run(exitOK, "change", "122=-2", "shirt-green-m@warehouse-1=+3", "124=1", "--json")
+	var records []oakra.StockRecord
+	if err := json.Unmarshal([]byte(stdout), &records); err != nil {
+		t.Fatal(err)
+	}
+	want := []oakra.StockRecord{
+		{ID: 122, LocationID: "warehouse-1", SKU: "shirt-blue-m", Quantity: 133},
+		{ID: 123, LocationID: "warehouse-1", SKU: "shirt-green-m", Quantity: 145},
+		{ID: 124, LocationID: "warehouse-1", SKU: "shirt-white-l", Quantity: 211},
+	}
+	if !slices.Equal(records, want) {
+		t.Errorf("got %v", records)
+	}
+	if n := s.writes(); n != 1 {
+		t.Errorf("%d writes", n)
+	}
+}
+
+func TestWriteRefused(t *testing.T) {
+	s := newSession(t)
+	_, stderr := s.run(exitRefused, "change", "122=-2", "999=3")
+	equal(t, "stderr", stderr, `
+stockctl: POST /api/v1/stock/stock-records/change/: 400 Bad Request
+ITEM    OUTCOME      REASON
+122=-2  not applied  refused together with the others
+999=3   not applied  id: Invalid pk "999" - object does not exist.
+stock: not changed
+next: correct what is named above
+`)
+	stdout, stderr := s.run(exitRefused, "change", "999=3", "--json")
+	equal(t, "stdout", stdout, "")
+	equal(t, "stderr", stderr, `
+{
+  "error": {
+    "message": "POST /api/v1/stock/stock-records/change/: 400 Bad Request: stock_records[0].id: Invalid pk \"999\" - object does not exist.",
+    "stock": "not changed",
+    "next": "correct what is named above",
+    "exit_code": 2,
+    "items": [
+      {
+        "item": "999=3",
+        "outcome": "not applied",
+        "reason": "id: Invalid pk \"999\" - object does not exist."
+      }
+    ]
+  }
+}
+`)
+}
+
+func TestUnknownKeyWritesNothing(t *testing.T) {
+	s := newSession(t)
+	_, stderr := s.run(exitRefused, "change", "122=-2", "hat@warehouse-1=1", "shirt-blue-m@moon=1")
+	contains(t, stderr, "no stock record: hat@warehouse-1, shirt-blue-m@moon\n")
+	_, stderr = s.run(exitError, "change", "122=-2", "shirt-blue-m@warehouse-1=1")
+	contains(t, stderr, `"122=-2" and "shirt-blue-m@warehouse-1=1" name the same record, 122`)
+	if n := s.writes(); n != 0 {
+		t.Errorf("%d writes", n)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	for _, test := range []struct{ args, want string }{
+		{"", "expected one of"},
+		{"lits x", "lits"},
+		{"list", "<sku>"},
+		{"list x --colour", "unknown flag --colour"},
+		{"list x --timeout 0s", "--timeout: 0s is not more than zero"},
+		{"list x --demo", "--base-url and --demo"},
+		{"change 122", `"122" is not ID=NUMBER`},
+		{"change 0=1", "a whole number from 1"},
+		{"change hat=1", `"hat" is neither the ID`},
+		{"change @here=1", "a SKU and a location are needed"},
+		{"change 122=1.5", `"1.5" is not a whole number`},
+		{"change 122=9223372036854775808", "out of range"},
+		{"change 122=0", "to set the quantity, use update"},
+		{"change 122=1 122=2", "name the same record"},
+		{"update 122=-3", "use change"},
+		{"update 122=+3", "use change"},
+		{"sync", "which feed?"},
+		{"sync no-such.csv", "no such file"},
+		{"sync - --mode both", "--mode"},
+		{"sync - --batch-size=-1", "--batch-size"},
+		{"sync - --settle-after=-1s", "must not be negative"},
+		{"serve --addr nowhere", "nowhere"},
+		{"serve --key it's", "--key"},
+	} {
+		t.Run(test.args, func(t *testing.T) {
+			s := newSession(t)
+			s.stdin = "sku,location_id,quantity\nscarf-red,warehouse-1,1\n"
+			stdout, stderr := s.run(exitError, strings.Fields(test.args)...)
+			contains(t, stderr, test.want)
+			equal(t, "stdout", stdout, "")
+			if n := s.writes(); n != 0 {
+				t.Errorf("%d writes", n)
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	s := newSession(t)
+	stdout, _ := s.run(exitOK, "--help")
+	contains(t, stdout, keyVariable, "Exit codes: 0 done;", "second Ctrl-C")
+	stdout, _ = s.run(exitOK, "sync", "--help")
+	contains(t, stdout, "--max-steps", "--dry-run")
+}
+
+func TestNoKey(t *testing.T) {
+	for key, want := range map[string]string{"": "set the environment variable OAKRA_APP_KEY", "se cret": "app key"} {
+		var errs output
+		code := run(t.Context(), process{
+			args: []string{"list", "x"}, stdout: io.Discard, stderr: &errs,
+			getenv: func(string) string { return key }, isTerminal: func(io.Writer) bool { return false },
+		})
+		if code != exitError || strings.Contains(errs.String(), "se cret") {
+			t.Errorf("%d: %s", code, &errs)
+		}
+		contains(t, errs.String(), want)
+	}
+}
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+func TestOutputFails(t *testing.T) {
+	s := newSession(t)
+	for _, args := range []string{"list cap-navy", "change 122=-1", "sync -"} {
+		var errs output
+		code := run(t.Context(), process{
+			args: append(strings.Fields(args), "--base-url", s.server.URL), stdin: strings.NewReader(feed),
+			stdout: fullDisk{}, stderr: &errs,
+			getenv: func(string) string { return appKey }, isTerminal: func(io.Writer) bool { return false },
+		})
+		if code != exitError {
+			t.Errorf("%s: exit code %d", args, code)
+		}
+		contains(t, errs.String(), "no space left")
+		if args != "list cap-navy" {
+			contains(t, errs.String(), "the stock was written")
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	answer := func(status int, header http.Header) oakratest.Fault {
+		return oakratest.Fault{Kind: oakratest.Answer, Status: status, Header: header, Body: `{"detail": "No ` + appKey + `."}`}
+	}
+	later := http.Header{"Retry-After": {"90"}}
+	for _, test := range []struct {
+		name  string
+		fault oakratest.Fault
+		args  string
+		code  int
+		want  []string
+	}{
+		{"list refused", answer(403, nil), "list x", exitRefused, []string{"403", "use an app key that may do this"}},
+		{"key", answer(401, nil), "change 122=1", exitRefused, []string{"stock: not changed", "next: check the app key in OAKRA_APP_KEY"}},
+		{"limit", answer(429, later), "change 122=1", exitRetry, []string{"stock: not changed", "next: run it again in 1m30s"}},
+		{"list limit", answer(429, later), "list x", exitRetry, []string{"run it again in 1m30s"}},
+		{"lookup limit", answer(429, later), "update cap-navy@warehouse-1=1", exitRetry, []string{"stock: not changed"}},
+		{"redirect", answer(302, nil), "change 122=1", exitRefused, []string{"next: check --base-url"}},
+		{"lost answer", oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter}, "change 122=1 123=1", exitUnknown,
+			[]string{"122=1  unknown", "stock: unknown whether", "a change sent twice counts twice"}},
+		{"server error", answer(501, nil), "update 122=1", exitUnknown, []string{"an update may be sent twice"}},
+		{"record left out", oakratest.Fault{Kind: oakratest.OmitRecord}, "change 122=1 123=1", exitUnknown,
+			[]string{"122=1  applied", "123=1  unknown"}},
+		{"answer cut short", oakratest.Fault{Kind: oakratest.CutBody}, "change 122=1 123=1", exitOK,
+			[]string{"stock: changed as asked, only the answer was lost", "next: do not run it again"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSession(t)
+			s.server.Inject(test.fault)
+			_, stderr := s.run(test.code, strings.Fields(test.args)...)
+			contains(t, stderr, test.want...)
+		})
+	}
+	t.Run("unreachable", func(t *testing.T) {
+		s := newSession(t)
+		s.server.Close()
+		_, stderr := s.run(exitRetry, "change", "122=1")
+		contains(t, stderr, "unreachable", "stock: not changed", "next: run it again later")
+	})
+}
+
+func many(n int) (records []oakra.StockRecord, items []string) {
+	for id := int64(1); id <= int64(n); id++ {
+		records = append(records, oakra.StockRecord{ID: id, LocationID: "w", SKU: fmt.Sprint("s", id), Quantity: 10})
+		items = append(items, fmt.Sprintf("%d=+1", id))
+	}
+	return records, items
+}
+
+func TestChangeMany(t *testing.T) {
+	records, items := many(1200)
+	s := newSession(t, records...)
+	stdout, stderr := s.run(exitOK, append([]string{"change"}, items...)...)
+	equal(t, "stdout", stdout, "1200 records written\n")
+	equal(t, "stderr", stderr, "")
+	if n := s.writes(); n != 3 {
+		t.Errorf("%d writes", n)
+	}
+
+	// One of the three requests is refused, then another is lost.
+	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Answer, Status: 400, Body: `{"detail":"No."}`, Times: 1})
+	_, stderr = s.run(exitPartly, append([]string{"change"}, items...)...)
+	contains(t, stderr, "not applied, 0 unknown", "stock: partly changed", "only those")
+	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1})
+	_, stderr = s.run(exitUnknown, append([]string{"change"}, items...)...)
+	contains(t, stderr, "0 not applied", "unknown")
+}
+
+const feed = `sku,location_id,quantity
+shirt-blue-m,warehouse-1,130
+shirt-green-m,warehouse-1,142
+scarf-red,warehouse-1,12
+`
+
+func TestSync(t *testing.T) {
+	s := newSession(t)
+	s.stdin = feed
+	stdout, stderr := s.run(exitOK, "sync", "-", "--dry-run")
+	equal(t, "stdout", stdout, `
+ ID  LOCATION     SKU           FROM   TO  DIFFERENCE
+122  warehouse-1  shirt-blue-m   135  130          -5
+132  warehouse-1  scarf-red        0   12         +12
+
+2 records would change, 1 right already
+`)
+	equal(t, "stderr", stderr, "")
+	stdout, _ = s.run(exitOK, "sync", "-", "--dry-run", "--json")
+	equal(t, "stdout", stdout, `
+{
+  "steps": [
+    {
+      "id": 122,
+      "location_id": "warehouse-1",
+      "sku": "shirt-blue-m",
+      "from": 135,
+      "to": 130,
+      "difference": -5
+    },
+    {
+      "id": 132,
+      "location_id": "warehouse-1",
+      "sku": "scarf-red",
+      "from": 0,
+      "to": 12,
+      "difference": 12
+    }
+  ],
+  "equal": 1,
+  "not_known": [],
+  "conflicts": []
+}
+`)
+	_, stderr = s.run(exitRefused, "sync", "-", "--max-steps", "1")
+	equal(t, "stderr", stderr, `
+stockctl: 2 records would change, over the 1 of --max-steps
+stock: not changed
+next: look at the plan with --dry-run, and raise --max-steps if it is right
+`)
+	if n := s.writes(); n != 0 {
+		t.Fatalf("%d writes", n)
+	}
+
+	stdout, stderr = s.run(exitOK, "sync", "-", "--max-steps", "2", "--batch-size", "1")
+	equal(t, "stdout", stdout, "2 records changed, 1 right already\n")
+	equal(t, "stderr", stderr, "")
+	if a, b, n := s.quantity(122), s.quantity(132), s.writes(); a != 130 || b != 12 || n != 2 {
+		t.Errorf("%d and %d, by %d writes", a, b, n)
+	}
+	stdout, _ = s.run(exitOK, "sync", "-", "--mode", "update", "--json")
+	equal(t, "stdout", stdout, `
+{
+  "changed": 0,
+  "equal": 3,
+  "not_known": 0,
+  "refused": 0,
+  "not_tried": 0,
+  "unknown": 0,
+  "not_right": []
+}
+`)
+}
+
+func TestSyncNotRight(t *testing.T) {
+	s := newSession(t)
+	s.stdin = feed + "hat,warehouse-1,5\ncap-navy,warehouse-1,1\ncap-navy,warehouse-1,2\n"
+	stdout, _ := s.run(exitRefused, "sync", "-", "-n")
+	contains(t, stdout, "not known to Oakra: hat@warehouse-1\n", "given with different quantities: cap-navy@warehouse-1: 1 2\n")
+	stdout, stderr := s.run(exitPartly, "sync", "-")
+	equal(t, "stdout", stdout, `
+ID  LOCATION     SKU       TARGET  FATE                REASON
+    warehouse-1  hat            5  not known to Oakra
+    warehouse-1  cap-navy       1  refused             given with 2 different quantities
+    warehouse-1  cap-navy       2  refused             given with 2 different quantities
+
+2 records changed, 1 right already, 1 not known to Oakra, 2 refused
+`)
+	equal(t, "stderr", stderr, `
+stockctl: not every target is right
+stock: partly changed
+next: correct the feed, or leave out what is named above
+`)
+	s.run(exitRefused, "sync", "-") // nothing is left to change
+}
+
+func TestSyncExitCodes(t *testing.T) {
+	answer := func(status int, header http.Header) oakratest.Fault {
+		return oakratest.Fault{Op: "stock.change", Kind: oakratest.Answer, Status: status, Header: header, Body: `{"detail": "No."}`}
+	}
+	for _, test := range []struct {
+		name  string
+		fault oakratest.Fault
+		code  int
+		want  []string
+	}{
+		{"key", answer(401, nil), exitRefused, []string{"stock: not changed", "next: check the app key in OAKRA_APP_KEY, then run it again"}},
+		{"refused", answer(400, nil), exitRefused, []string{"stock: not changed", "correct the feed"}},
+		{"limit", answer(429, http.Header{"Retry-After": {"90"}}), exitRetry, []string{"stock: not changed", "next: run it again"}},
+		{"lost answer", oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1}, exitOK, nil}, // settled by reading
+		{"server error", answer(502, nil), exitUnknown, []string{"stock: unknown"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newSession(t)
+			s.stdin = feed
+			s.server.Inject(test.fault)
+			_, stderr := s.run(test.code, "sync", "-", "--settle-after", "1ms")
+			contains(t, stderr, test.want...)
+		})
+	}
+	t.Run("reading", func(t *testing.T) {
+		s := newSession(t)
+		s.stdin = feed
+		s.server.Inject(oakratest.Fault{Kind: oakratest.Answer, Status: 403})
+		_, stderr := s.run(exitRefused, "sync", "-")
+		contains(t, stderr, "403", "stock: not changed")
+	})
+	t.Run("bad feed", func(t *testing.T) {
+		s := newSession(t)
+		s.stdin = feed + "hat,here,many\n"
+		_, stderr := s.run(exitError, "sync", "-")
+		contains(t, stderr, "line 5")
+	})
+}
+
+// waitFor waits until the server has a request to write.
+func (s *session) waitFor() {
+	for s.writes() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestStop(t *testing.T) {
+	t.Run("a write under way ends well", func(t *testing.T) {
+		s := newSession(t)
+		s.server.SetLatency(200*time.Millisecond, 0)
+		ctx, stop := context.WithCancel(t.Context())
+		s.ctx = ctx
+		go func() { s.waitFor(); stop() }()
+		stdout, stderr := s.run(exitOK, "change", "122=-2")
+		contains(t, stdout, "133")
+		contains(t, stderr, "stopping when the writes under way have ended")
+	})
+	t.Run("the second cuts it off", func(t *testing.T) {
+		s := newSession(t)
+		s.server.SetLatency(time.Hour, 0)
+		ctx, stop := context.WithCancel(t.Context())
+		s.ctx = ctx
+		go func() { s.waitFor(); stop(); close(s.cut) }()
+		_, stderr := s.run(exitUnknown, "change", "122=-2")
+		contains(t, stderr, "cut off by Ctrl-C\n", "stock: unknown")
+	})
+	t.Run("before anything is written", func(t *testing.T) {
+		s := newSession(t)
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		s.ctx = ctx
+		_, stderr := s.run(exitRetry, "change", "122=-2")
+		contains(t, stderr, "the program was told to stop", "stock: not changed", "next: run it again when you like")
+		_, stderr = s.run(exitRetry, "list", "cap-navy")
+		contains(t, stderr, "stop")
+	})
+	t.Run("sync", func(t *testing.T) {
+		s := newSession(t)
+		s.server.SetLatency(300*time.Millisecond, 0)
+		ctx, stop := context.WithCancel(t.Context())
+		s.ctx, s.stdin = ctx, feed
+		go func() { s.waitFor(); stop() }()
+		stdout, _ := s.run(exitPartly, "sync", "-", "--batch-size", "1", "--concurrency", "1")
+		contains(t, stdout, "1 record changed, 1 right already, 1 not tried\n", "not sent, since the program was told to stop")
+		if n := s.writes(); n != 1 {
+			t.Errorf("%d writes", n)
+		}
+	})
+	t.Run("sync does not settle", func(t *testing.T) {
+		s := newSession(t)
+		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter})
+		ctx, stop := context.WithCancel(t.Context())
+		s.ctx, s.stdin = ctx, feed
+		go func() { s.waitFor(); stop() }()
+		s.run(exitUnknown, "sync", "-", "--settle-after", "1h")
+	})
+	t.Run("many", func(t *testing.T) {
+		records, items := many(6000)
+		s := newSession(t, records...)
+		s.server.SetLatency(200*time.Millisecond, 0)
+		ctx, stop := context.WithCancel(t.Context())
+		s.ctx = ctx
+		go func() { s.waitFor(); stop() }()
+		_, stderr := s.run(exitPartly, append([]string{"change"}, items...)...)
+		contains(t, stderr, " 0 unknown", "not sent, since the program was told to stop")
+	})
+}
+
+func TestProgress(t *testing.T) {
+	s := newSession(t)
+	s.server.SetLatency(20*time.Millisecond, 0)
+	s.stdin = feed
+	s.terminal = true
+	_, stderr := s.run(exitOK, "sync", "-", "--batch-size", "1", "--concurrency", "1")
+	contains(t, stderr, "reading: 3 records ...", "writing: 2 records ...", "50%", "records/s")
+	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1})
+	s.server.SetRecords(catalogue()...)
+	_, stderr = s.run(exitOK, "sync", "-", "--settle-after", "1ms")
+	contains(t, stderr, "unknown, to be read again after 1ms: 2 records ...")
+	if !strings.HasSuffix(stderr, eraseLine) {
+		t.Errorf("the bar is left: %q", stderr)
+	}
+
+	for _, test := range []struct {
+		terminal bool
+		flag     string
+	}{{false, "--timeout=9s"}, {true, "--json"}} {
+		s.server.SetRecords(catalogue()...)
+		s.terminal = test.terminal
+		_, stderr = s.run(exitOK, "sync", "-", "--batch-size", "1", test.flag)
+		equal(t, "stderr", stderr, "")
+	}
+	s.server.SetRecords(catalogue()...)
+	s.terminal = true
+	_, stderr = s.run(exitOK, "sync", "-", "--verbose")
+	contains(t, stderr, "op=stock.change")
+	if strings.Contains(stderr, "%") {
+		t.Errorf("a bar between the log's lines:\n%s", stderr)
+	}
+}
+
+// TestServe runs the commands that serve prints.
+func TestServe(t *testing.T) {
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		t.Skip("no curl here")
+	}
+	for _, flags := range [][]string{nil, {"--json"}} {
+		var out output
+		ctx, stop := context.WithCancel(t.Context())
+		code := make(chan int)
+		go func() {
+			code <- run(ctx, process{
+				args:   append([]string{"serve", "--addr", "127.0.0.1:0", "--key", "a-$key"}, flags...),
+				stdout: &out, stderr: &out, getenv: func(string) string { return "" }, isTerminal: func(io.Writer) bool { return false },
+			})
+		}()
+		if flags == nil {
+			waitUntil(t, &out, "Requests:")
+			commands := regexp.MustCompile(`(?m)^  curl (.*\\\n)*.*$`).FindAllString(out.String(), -1)
+			if len(commands) != 3 {
+				t.Fatalf("%d commands in:\n%s", len(commands), &out)
+			}
+			for i, want := range []string{`"quantity":135`, `"quantity":150`, `"quantity":170`} {
+				// Pasted into a shell. (Writing to it is also what orders the requests
+				// after the start of the server, as far as the race detector sees.)
+				command := exec.CommandContext(t.Context(), "sh")
+				command.Stdin = strings.NewReader(strings.Replace(commands[i], "curl", curl+" --silent --show-error --noproxy '*'", 1))
+				answer, err := command.CombinedOutput()
+				if err != nil {
+					t.Fatalf("%v: %s", err, answer)
+				}
+				contains(t, string(answer), want)
+			}
+			waitUntil(t, &out, "200  GET   /api/v1/stock/stock-records/?location_id=warehouse-1&sku=shirt-blue-m&sku=shirt-green-m\n",
+				"200  POST  /api/v1/stock/stock-record/update/  123: 142 to 150\n",
+				"200  POST  /api/v1/stock/stock-records/change/  123: 150 to 170\n")
+		} else {
+			waitUntil(t, &out, `"key": "a-$key"`, `"url": "http://127.0.0.1:`)
+		}
+		stop()
+		if got := <-code; got != exitOK {
+			t.Errorf("exit code %d", got)
+		}
+	}
+}
+
+func waitUntil(t *testing.T, out *output, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		for end := time.Now().Add(5 * time.Second); !strings.Contains(out.String(), part); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("no %q in:\n%s", part, out)
+			}
+		}
+	}
+}
+
+// TestReadme runs the commands of the README, and compares what they print.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```console\n(.*?)```").FindAllSubmatch(readme, -1)
+	if len(blocks) < 4 {
+		t.Fatalf("%d blocks", len(blocks))
+	}
+	for _, block := range blocks {
+		prompt, want, _ := strings.Cut(string(block[1]), "\n")
+		args, ok := strings.CutPrefix(prompt, "$ go run ./examples/stockctl ")
+		if !ok {
+			t.Errorf("%q is no command to run", prompt)
+			continue
+		}
+		t.Run(args, func(t *testing.T) {
+			t.Parallel()
+			var out output
+			code := run(t.Context(), process{
+				args: strings.Fields(args), stdout: &out, stderr: &out,
+				getenv: func(string) string { return "" }, isTerminal: func(io.Writer) bool { return false },
+			})
+			if code != exitOK { // as go run prints it
+				fmt.Fprintf(&out, "exit status %d\n", code)
+			}
+			equal(t, "output", out.String(), want)
+		})
+	}
+}

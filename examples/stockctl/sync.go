@@ -1,0 +1,343 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/stocksync"
+)
+
+//go:embed testdata/feed.csv
+var demoFeed []byte
+
+type syncCommand struct {
+	Feed        string        `arg:"" optional:"" help:"CSV file with the columns sku, location_id and quantity; - for standard input. With --demo, one that ships with this program if left out."`
+	DryRun      bool          `short:"n" help:"Show what would change, and write nothing."`
+	MaxSteps    int           `placeholder:"N" help:"Write nothing if more than N records would change (default: any number)."`
+	Mode        string        `enum:"change,update" default:"change" help:"change (the default) sends differences, which keeps what is sold meanwhile; update sends the numbers."`
+	BatchSize   int           `placeholder:"N" help:"Records in one request, at most (default 500)."`
+	Concurrency int           `placeholder:"N" help:"Requests under way, at most (default 4)."`
+	SettleAfter time.Duration `default:"1m" help:"How long a write whose answer was lost may still land; after that the record is read again (default ${default})."`
+}
+
+func (c *syncCommand) Run(ctx context.Context, a *app) error {
+	if min(c.MaxSteps, c.BatchSize, c.Concurrency) < 0 || c.SettleAfter < 0 {
+		return plain("--max-steps, --batch-size, --concurrency and --settle-after must not be negative")
+	}
+	targets, err := c.targets(a)
+	if err != nil {
+		return err
+	}
+	if err := a.connect(ctx); err != nil {
+		return err
+	}
+	bar := a.newProgress()
+	defer bar.clear()
+	stock := &patient{StockService: a.client.Stock}
+	bar.show("reading", 0, len(targets))
+	plan, err := stocksync.Compare(ctx, stock, targets, c.options(a, bar))
+	bar.clear()
+	var e *oakra.Error
+	switch {
+	case errors.Is(err, stocksync.ErrTooManySteps):
+		err = &failure{
+			code:    exitRefused,
+			message: fmt.Sprintf("%d records would change, over the %d of --max-steps", len(plan.Steps), c.MaxSteps),
+			next:    "look at the plan with --dry-run, and raise --max-steps if it is right",
+		}
+	case errors.As(err, &e):
+		return err
+	case err != nil:
+		return plain("%s", strings.TrimPrefix(err.Error(), "stocksync: "))
+	}
+	if c.DryRun {
+		return errors.Join(a.printPlan(plan), err, planFailure(plan))
+	}
+	if err != nil {
+		return err
+	}
+
+	var cancel context.CancelFunc
+	stock.writing, cancel = a.writing(ctx)
+	defer cancel()
+	bar.show("writing", 0, len(plan.Steps))
+	report, err := plan.Apply(ctx)
+	bar.clear()
+	printed := a.printReport(report)
+	if err := c.reportFailure(report, err); err != nil || printed == nil {
+		return err
+	}
+	return plain("the stock was written, but the report was not: %v", printed)
+}
+
+// targets reads the feed.
+func (c *syncCommand) targets(a *app) ([]stocksync.Target, error) {
+	var feed io.Reader
+	switch {
+	case c.Feed == "-":
+		feed = a.stdin
+	case c.Feed == "" && a.flags.Demo:
+		feed = bytes.NewReader(demoFeed)
+	case c.Feed == "":
+		return nil, plain("which feed? stockctl sync feed.csv, or - for standard input")
+	default:
+		file, err := os.Open(c.Feed)
+		if err != nil {
+			return nil, plain("%v", err)
+		}
+		defer file.Close()
+		feed = file
+	}
+	targets, err := stocksync.ReadCSV(feed)
+	if err != nil {
+		return nil, plain("the feed: %s", strings.TrimPrefix(err.Error(), "stocksync: "))
+	}
+	return targets, nil
+}
+
+func (c *syncCommand) options(a *app, bar *progress) stocksync.Options {
+	o := stocksync.Options{
+		BatchSize:   c.BatchSize,
+		Concurrency: c.Concurrency,
+		MaxSteps:    c.MaxSteps,
+		SettleAfter: c.SettleAfter,
+		OnProgress: func(p stocksync.Progress) {
+			what := string(p.Phase)
+			if p.Phase == stocksync.Settling {
+				what = fmt.Sprintf("unknown, to be read again after %v", c.SettleAfter)
+			}
+			bar.show(what, p.Done, p.Total)
+		},
+	}
+	if c.Mode == "update" {
+		o.Mode = stocksync.ByUpdate
+	}
+	if a.flags.Demo && o.BatchSize == 0 && o.Concurrency == 0 {
+		o.BatchSize, o.Concurrency = 2, 1 // slow, to see the progress
+	}
+	return o
+}
+
+// patient is the stock service whose writes have a context of their own, so that
+// they end well when that of the run ends.
+type patient struct {
+	*oakra.StockService
+	writing context.Context
+}
+
+func (p *patient) UpdateAll(_ context.Context, updates []oakra.StockUpdate, o oakra.BulkOptions) error {
+	return p.StockService.UpdateAll(p.writing, updates, o)
+}
+
+func (p *patient) ChangeAll(_ context.Context, changes []oakra.StockChange, o oakra.BulkOptions) error {
+	return p.StockService.ChangeAll(p.writing, changes, o)
+}
+
+func (a *app) printPlan(plan *stocksync.Plan) error {
+	if a.flags.JSON {
+		return a.printJSON(newPlanJSON(plan))
+	}
+	if len(plan.Steps) > 0 {
+		t := table{header: []string{"ID", "LOCATION", "SKU", "FROM", "TO", "DIFFERENCE"}}
+		for _, s := range plan.Steps {
+			t.add(number(s.ID), s.Key.LocationID, s.Key.SKU, number(s.From), number(s.To), signed(s.To-s.From))
+		}
+		if err := t.write(a.stdout); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.stdout)
+	}
+	fmt.Fprintf(a.stdout, "%s would change, %d right already\n", records(len(plan.Steps)), len(plan.Equal))
+	for _, t := range plan.NotKnown {
+		fmt.Fprintf(a.stdout, "not known to Oakra: %s@%s\n", printable(t.SKU), printable(t.LocationID))
+	}
+	for _, conflict := range plan.Conflicts {
+		fmt.Fprintf(a.stdout, "given with different quantities: %s@%s: %s\n",
+			printable(conflict.Key.SKU), printable(conflict.Key.LocationID), strings.Trim(fmt.Sprint(conflict.Quantities), "[]"))
+	}
+	return nil
+}
+
+func records(n int) string {
+	if n == 1 {
+		return "1 record"
+	}
+	return fmt.Sprintf("%d records", n)
+}
+
+type planJSON struct {
+	Steps     []stepJSON     `json:"steps"`
+	Equal     int            `json:"equal"`
+	NotKnown  []targetJSON   `json:"not_known"`
+	Conflicts []conflictJSON `json:"conflicts"`
+}
+
+type stepJSON struct {
+	ID         int64  `json:"id"`
+	LocationID string `json:"location_id"`
+	SKU        string `json:"sku"`
+	From       int64  `json:"from"`
+	To         int64  `json:"to"`
+	Difference int64  `json:"difference"`
+}
+
+type targetJSON struct {
+	ID         int64  `json:"id,omitempty"`
+	LocationID string `json:"location_id"`
+	SKU        string `json:"sku"`
+	Quantity   int64  `json:"quantity"`
+	Fate       string `json:"fate,omitempty"`
+	Reason     string `json:"reason,omitempty"`
+}
+
+type conflictJSON struct {
+	LocationID string  `json:"location_id"`
+	SKU        string  `json:"sku"`
+	Quantities []int64 `json:"quantities"`
+}
+
+func newPlanJSON(plan *stocksync.Plan) planJSON {
+	p := planJSON{Steps: []stepJSON{}, Equal: len(plan.Equal), NotKnown: []targetJSON{}, Conflicts: []conflictJSON{}}
+	for _, s := range plan.Steps {
+		p.Steps = append(p.Steps, stepJSON{s.ID, s.Key.LocationID, s.Key.SKU, s.From, s.To, s.To - s.From})
+	}
+	for _, t := range plan.NotKnown {
+		p.NotKnown = append(p.NotKnown, targetJSON{LocationID: t.LocationID, SKU: t.SKU, Quantity: t.Quantity})
+	}
+	for _, c := range plan.Conflicts {
+		p.Conflicts = append(p.Conflicts, conflictJSON{c.Key.LocationID, c.Key.SKU, c.Quantities})
+	}
+	return p
+}
+
+// planFailure is that of a plan that leaves something out.
+func planFailure(plan *stocksync.Plan) error {
+	if len(plan.NotKnown)+len(plan.Conflicts) == 0 {
+		return nil
+	}
+	return &failure{
+		code:    exitRefused,
+		message: fmt.Sprintf("the feed has %d records that Oakra does not know, and %d with different quantities", len(plan.NotKnown), len(plan.Conflicts)),
+		next:    "correct the feed, or leave them out",
+	}
+}
+
+// summary counts the fates of a report.
+type summary struct {
+	Changed  int          `json:"changed"`
+	Equal    int          `json:"equal"`
+	NotKnown int          `json:"not_known"`
+	Refused  int          `json:"refused"`
+	NotTried int          `json:"not_tried"`
+	Unknown  int          `json:"unknown"`
+	NotRight []targetJSON `json:"not_right"`
+
+	gravest error // of those not tried: one that does not pass by itself, if there is one
+}
+
+func summarize(report *stocksync.Report) summary {
+	s := summary{NotRight: []targetJSON{}}
+	for _, r := range report.Results {
+		switch r.Fate {
+		case stocksync.Right:
+			if r.ID != 0 {
+				s.Changed++
+			} else {
+				s.Equal++
+			}
+			continue
+		case stocksync.NotKnown:
+			s.NotKnown++
+		case stocksync.Refused:
+			s.Refused++
+		case stocksync.NotTried:
+			s.NotTried++
+			if s.gravest == nil || oakra.Retryable(s.gravest) {
+				s.gravest = r.Err
+			}
+		default:
+			s.Unknown++
+		}
+		t := targetJSON{ID: r.ID, LocationID: r.LocationID, SKU: r.SKU, Quantity: r.Quantity, Fate: r.Fate.String()}
+		if r.Err != nil {
+			t.Reason = reason(r.Err)
+		}
+		s.NotRight = append(s.NotRight, t)
+	}
+	return s
+}
+
+func (s summary) String() string {
+	text := fmt.Sprintf("%s changed, %d right already", records(s.Changed), s.Equal)
+	for _, count := range []struct {
+		n    int
+		fate stocksync.Fate
+	}{{s.NotKnown, stocksync.NotKnown}, {s.Refused, stocksync.Refused}, {s.NotTried, stocksync.NotTried}, {s.Unknown, stocksync.Unknown}} {
+		if count.n > 0 {
+			text += fmt.Sprintf(", %d %v", count.n, count.fate)
+		}
+	}
+	return text
+}
+
+func (a *app) printReport(report *stocksync.Report) error {
+	s := summarize(report)
+	if a.flags.JSON {
+		return a.printJSON(s)
+	}
+	if len(s.NotRight) > 0 {
+		t := table{header: []string{"ID", "LOCATION", "SKU", "TARGET", "FATE", "REASON"}}
+		for _, r := range s.NotRight {
+			id := ""
+			if r.ID != 0 {
+				id = number(r.ID)
+			}
+			t.add(id, r.LocationID, r.SKU, number(r.Quantity), r.Fate, r.Reason)
+		}
+		if err := t.write(a.stdout); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.stdout)
+	}
+	_, err := fmt.Fprintln(a.stdout, s)
+	return err
+}
+
+// reportFailure is that of a run that left some targets not right.
+func (c *syncCommand) reportFailure(report *stocksync.Report, err error) error {
+	s := summarize(report)
+	f := &failure{message: "not every target is right"}
+	switch {
+	case len(s.NotRight) == 0:
+		return err
+	case s.Unknown > 0:
+		f.code = exitUnknown
+		f.next = fmt.Sprintf("wait %v, then run it again: it reads the stock anew", cmp.Or(c.SettleAfter, time.Minute))
+	case s.Changed > 0:
+		f.code = exitPartly
+	case s.NotTried > 0 && oakra.Retryable(s.gravest):
+		f.code = exitRetry
+	default:
+		f.code = exitRefused
+	}
+	switch {
+	case f.next != "":
+	case s.NotTried > 0:
+		f.next = "run it again: it reads the stock anew, and leaves alone what is right"
+		if !oakra.Retryable(s.gravest) {
+			f.next = advice(exitRefused, s.gravest) + ", then run it again"
+		}
+	default:
+		f.next = "correct the feed, or leave out what is named above"
+	}
+	return f
+}

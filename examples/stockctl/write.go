@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/oakra/oakra-go"
+)
+
+type updateCommand struct {
+	Items []string `arg:"" name:"item" help:"What to set: ID=QUANTITY, or SKU@LOCATION=QUANTITY."`
+}
+
+type changeCommand struct {
+	Items []string `arg:"" name:"item" help:"What to add or deduct: ID=DIFFERENCE, or SKU@LOCATION=DIFFERENCE, such as 122=-2."`
+}
+
+func (c *updateCommand) Run(ctx context.Context, a *app) error {
+	orders, err := parseOrders(c.Items, func(text string) (int64, error) {
+		if strings.HasPrefix(text, "+") || strings.HasPrefix(text, "-") {
+			return 0, errors.New("an update sets the quantity itself, without a sign; to add or deduct, use change")
+		}
+		return parseNumber(text)
+	})
+	if err != nil {
+		return err
+	}
+	return write(ctx, a, orders,
+		func(o order) oakra.StockUpdate { return oakra.StockUpdate{ID: o.id, Quantity: o.n} },
+		(*oakra.StockService).Update, (*oakra.StockService).UpdateAll)
+}
+
+func (c *changeCommand) Run(ctx context.Context, a *app) error {
+	orders, err := parseOrders(c.Items, func(text string) (int64, error) {
+		n, err := parseNumber(text)
+		if err == nil && n == 0 {
+			err = errors.New("a difference of 0 changes nothing; to set the quantity, use update")
+		}
+		return n, err
+	})
+	if err != nil {
+		return err
+	}
+	return write(ctx, a, orders,
+		func(o order) oakra.StockChange { return oakra.StockChange{ID: o.id, QuantityChange: o.n} },
+		(*oakra.StockService).Change, (*oakra.StockService).ChangeAll)
+}
+
+// order is one item of a write, as a person gives it.
+type order struct {
+	text string
+	id   int64          // 0 until it is looked up
+	key  oakra.StockKey // if no id was given
+	n    int64
+}
+
+// parseOrders reads ID=N and SKU@LOCATION=N. Both a SKU and a location may hold
+// any character; the last = and the last @ count.
+func parseOrders(texts []string, parse func(string) (int64, error)) ([]order, error) {
+	orders := make([]order, len(texts))
+	for i, text := range texts {
+		at := strings.LastIndexByte(text, '=')
+		if at < 0 {
+			return nil, plain("%q is not ID=NUMBER or SKU@LOCATION=NUMBER", text)
+		}
+		o := order{text: text}
+		var err error
+		if o.n, err = parse(text[at+1:]); err != nil {
+			return nil, plain("%q: %v", text, err)
+		}
+		name := text[:at]
+		if at := strings.LastIndexByte(name, '@'); at >= 0 {
+			o.key = oakra.StockKey{SKU: name[:at], LocationID: name[at+1:]}
+			if strings.TrimSpace(o.key.SKU) == "" || o.key.LocationID == "" {
+				return nil, plain("%q: a SKU and a location are needed, SKU@LOCATION", text)
+			}
+		} else if o.id, err = strconv.ParseInt(name, 10, 64); err != nil || o.id <= 0 {
+			return nil, plain("%q: %q is neither the ID of a record, a whole number from 1, nor SKU@LOCATION", text, name)
+		}
+		orders[i] = o
+	}
+	return orders, nil
+}
+
+func parseNumber(text string) (int64, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return 0, fmt.Errorf("%q is out of range", text)
+	case err != nil:
+		return 0, fmt.Errorf("%q is not a whole number", text)
+	}
+	return n, nil
+}
+
+// lookUp fills in the ids. A key that is not known, or a record that is named
+// twice, is an error: nothing has been written then.
+func (a *app) lookUp(ctx context.Context, orders []order) error {
+	var keys []oakra.StockKey
+	for _, o := range orders {
+		if o.id == 0 {
+			keys = append(keys, o.key)
+		}
+	}
+	found, err := a.client.Stock.Lookup(ctx, keys)
+	if err != nil {
+		return err
+	}
+	var unknown []string
+	named := make(map[int64]string, len(orders))
+	for i := range orders {
+		o := &orders[i]
+		if o.id == 0 {
+			record, ok := found[o.key]
+			if !ok {
+				unknown = append(unknown, o.key.SKU+"@"+o.key.LocationID)
+				continue
+			}
+			o.id = record.ID
+		}
+		if first, twice := named[o.id]; twice {
+			return plain("%q and %q name the same record, %d", first, o.text, o.id)
+		}
+		named[o.id] = o.text
+	}
+	if len(unknown) > 0 {
+		return &failure{
+			code:    exitRefused,
+			message: "no stock record: " + strings.Join(unknown, ", "),
+			next:    "correct what is named above",
+		}
+	}
+	return nil
+}
+
+// inOneRequest is how many records a write sends without asking for a bulk run.
+const inOneRequest = 500
+
+// write sends the orders, in one request or in many, and prints what came of it.
+func write[T any](ctx context.Context, a *app, orders []order, itemOf func(order) T,
+	one func(*oakra.StockService, context.Context, []T) ([]oakra.StockRecord, error),
+	many func(*oakra.StockService, context.Context, []T, oakra.BulkOptions) error,
+) error {
+	if err := a.connect(ctx); err != nil {
+		return err
+	}
+	if err := a.lookUp(ctx, orders); err != nil {
+		return err
+	}
+	items := make([]T, len(orders))
+	for i, o := range orders {
+		items[i] = itemOf(o)
+	}
+	ctx, cancel := a.writing(ctx)
+	defer cancel()
+	if len(items) > inOneRequest {
+		bar := a.newProgress()
+		bar.show("writing", 0, len(items))
+		err := many(a.client.Stock, ctx, items, oakra.BulkOptions{OnProgress: func(p oakra.BulkProgress) {
+			bar.show("writing", p.Done(), p.Total)
+		}})
+		bar.clear()
+		if err != nil {
+			return bulkFailure(orders, err)
+		}
+		if a.flags.JSON {
+			return a.printJSON(map[string]int{"applied": len(items)})
+		}
+		fmt.Fprintf(a.stdout, "%d records written\n", len(items))
+		return nil
+	}
+	records, err := one(a.client.Stock, ctx, items)
+	if err == nil {
+		if err := a.printRecords(records); err != nil {
+			return plain("the stock was written, but the records were not: %v", err)
+		}
+		return nil
+	}
+	var e *oakra.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	if len(e.Records) > 0 || e.Outcome == oakra.OutcomeApplied { // what was applied all the same
+		_ = a.printRecords(e.Records) // the failure weighs more
+	}
+	return writeFailure(orders, e)
+}
+
+// writeFailure is that of one request.
+func writeFailure(orders []order, e *oakra.Error) *failure {
+	applied := make(map[int64]bool, len(e.Records))
+	for _, r := range e.Records {
+		applied[r.ID] = true
+	}
+	var n counts
+	short := *e
+	if len(orders) > 1 {
+		short.Fields = nil // they are said of each item
+	}
+	f := &failure{message: reason(&short)}
+	for i, o := range orders {
+		outcome := e.Outcome
+		if applied[o.id] {
+			outcome = oakra.OutcomeApplied
+		}
+		n.add(outcome)
+		it := item{Item: o.text, Outcome: outcome.String(), Reason: fieldMessage(e, i)}
+		if it.Reason == "" && len(e.Fields) > 0 && outcome == oakra.OutcomeNotApplied {
+			it.Reason = "refused together with the others"
+		}
+		f.items = append(f.items, it)
+	}
+	f.code = n.exitCode(oakra.Retryable(e))
+	f.next = advice(f.code, e)
+	return f
+}
+
+// fieldMessage is what the server said of item i of a request.
+func fieldMessage(e *oakra.Error, i int) string {
+	prefix := fmt.Sprintf("stock_records[%d]", i)
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(e.Fields)) {
+		if field, ok := strings.CutPrefix(name, prefix); ok {
+			all = append(all, strings.TrimPrefix(field+": ", ".")+strings.Join(e.Fields[name], " "))
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+// bulkFailure is that of many requests.
+func bulkFailure(orders []order, err error) error {
+	var bulk *oakra.BulkError
+	if !errors.As(err, &bulk) {
+		return err
+	}
+	n := counts{applied: bulk.Applied}
+	f := &failure{}
+	for _, failed := range bulk.Failures {
+		n.add(failed.Outcome)
+		f.items = append(f.items, item{
+			Item:    orders[failed.Index].text,
+			Outcome: failed.Outcome.String(),
+			Reason:  reason(failed.Err),
+		})
+	}
+	f.code = n.exitCode(oakra.Retryable(err))
+	f.message = fmt.Sprintf("of %d items %v; those not applied or unknown:", len(orders), n)
+	f.next = advice(f.code, err)
+	return f
+}

@@ -1,0 +1,194 @@
+package oakra_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/oakra/oakra-go"
+)
+
+// tableOutcome is the outcome that design and documentation promise for a
+// status that is not 2xx.
+func tableOutcome(status int) oakra.Outcome {
+	switch status {
+	case 301, 302, 307, 308, 400, 401, 403, 404, 405, 409, 410, 413, 415, 422, 425, 429:
+		return oakra.OutcomeNotApplied
+	}
+	return oakra.OutcomeUnknown
+}
+
+// FuzzAnswer feeds any answer to each of the calls. What must hold for all of
+// them: no panic, an error or records and never both, an outcome as the table
+// has it, no key in any text.
+func FuzzAnswer(f *testing.F) {
+	const key = stubKey
+	bodies := []string{
+		``, ` `, `null`, `[]`, `{}`, `[null]`, `[{}]`, `{"stock_records":null}`, `{"stock_records":[]}`, `{"stock_records":[null]}`,
+		`[` + answerA + `]`, `[` + answerA + `,` + answerB + `]`, `{"stock_records":[` + answerA + `,` + answerB + `]}`,
+		`{"stock_records":[` + answerA, `[` + answerA + `,`, `[` + answerA + `,` + answerB + `]x`, `[` + answerA + answerB + `]`,
+		`[{"id":"1","location_id":"l","sku":"a","quantity":5.0},{"id":2e0,"location_id":"m","sku":"b","quantity":"-6.00"}]`,
+		`[{"id":1,"location_id":"l","sku":"a","quantity":9223372036854775808},` + answerB + `]`,
+		`[{"ID":1,"location_id":"l","sku":"a","quantity":5},` + answerB + `]`,
+		`{"detail":"No."}`, `{"detail":["One.",2]}`, `{"stock_records":[{},{"quantity":["Too small."]}]}`, `["a","b"]`, `"text"`, `5`,
+		`<html>Bad Gateway</html>`, `{"detail":"` + key + `"}`, `Bearer ` + key, `{"` + key + `":["x"]}`, `[{"` + key, `{"detail":"\u0073tub-key-0123456789abcdef"}`,
+		`{"stock\u005frecords":[` + answerA + `,` + answerB + `]}`, "\xef\xbb\xbf[]", "\x1f\x8b\x08", `{"stock_records":[],"stock_records":[` + answerA + `]}`,
+		strings.Repeat(`[`, 200), strings.Repeat(`{"a":`, 200),
+	}
+	for i, body := range bodies {
+		f.Add(uint8(i), 200, []byte(body), "")
+		f.Add(uint8(i+1), 200, []byte(body), "")
+		f.Add(uint8(i+2), 201+i, []byte(body), "/x")
+		f.Add(uint8(i), 400, []byte(body), "https://elsewhere.test/"+key)
+		f.Add(uint8(i+1), 404, []byte(body), "")
+	}
+	for status := 200; status < 600; status += 1 {
+		f.Add(uint8(status), status, []byte(`{"detail":"No."}`), "https://elsewhere.test/")
+	}
+	f.Fuzz(func(t *testing.T, op uint8, status int, body []byte, location string) {
+		if status < 200 || status > 999 { // no final answer
+			return
+		}
+		call := answerCalls[int(op)%len(answerCalls)]
+		client, err := oakra.NewClient(key,
+			oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
+				return stubAnswer(status, string(body), "Location", location), nil
+			})}),
+			oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		records, err := call.call(context.Background(), client)
+
+		if err == nil {
+			if status/100 != 2 || status == 202 {
+				t.Fatalf("%d is a success", status)
+			}
+			checkRecords(t, call, body, records)
+			return
+		}
+		if records != nil {
+			t.Fatalf("an error and %d records", len(records))
+		}
+		checkError(t, call, status, body, err)
+	})
+}
+
+// checkRecords looks for what a success must have.
+func checkRecords(t *testing.T, call answerCall, body []byte, records []oakra.StockRecord) {
+	t.Helper()
+	if records == nil {
+		t.Fatal("neither an error nor records")
+	}
+	if !json.Valid(body) && utf8.Valid(body) {
+		t.Fatalf("a success that is not JSON: %q", body)
+	}
+	ids := map[int64]bool{}
+	for _, record := range records {
+		ids[record.ID] = true
+	}
+	if isWrite(call) && !(ids[1] && ids[2]) {
+		t.Fatal("a record of the write is missing, and that is no error")
+	}
+}
+
+func checkError(t *testing.T, call answerCall, status int, body []byte, err error) {
+	t.Helper()
+	var e *oakra.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("%T is not *oakra.Error", err)
+	}
+	if e.Op != call.name || e.StatusCode != status {
+		t.Fatalf("the error is of %s and %d", e.Op, e.StatusCode)
+	}
+	switch {
+	case !isWrite(call):
+		if e.Outcome != oakra.OutcomeNotApplied {
+			t.Fatalf("a read is %v", e.Outcome)
+		}
+	case status/100 != 2 || status == 202:
+		if e.Outcome != tableOutcome(status) {
+			t.Fatalf("%d is %v", status, e.Outcome)
+		}
+	case e.Outcome == oakra.OutcomeNotApplied:
+		t.Fatal("a 2xx says that nothing was applied")
+	case e.Outcome == oakra.OutcomeApplied:
+		// Only where records began: an array, or the member of an object.
+		text := strings.TrimLeft(string(body), " \t\r\n")
+		if !strings.HasPrefix(text, "[") && !strings.HasPrefix(text, "{") || !strings.Contains(text, "[") {
+			t.Fatalf("applied, without records: %q", body)
+		}
+	}
+	if status/100 == 2 && !errors.Is(err, oakra.ErrBadResponse) {
+		t.Fatalf("a 2xx that is not ErrBadResponse: %v", err)
+	}
+	if len(e.MissingIDs) > 0 && (e.Outcome != oakra.OutcomeUnknown || !isWrite(call)) {
+		t.Fatalf("ids are missing, and the outcome is %v", e.Outcome)
+	}
+	if len(e.MissingIDs) == 0 && len(e.Records) > 0 {
+		t.Fatal("a partial result")
+	}
+	if oakra.OutcomeOf(err) != e.Outcome {
+		t.Fatal("OutcomeOf says otherwise")
+	}
+	if retryable := oakra.Retryable(err); retryable && e.Outcome != oakra.OutcomeNotApplied ||
+		status == 429 && !retryable {
+		t.Fatalf("%d is retryable: %t", status, retryable)
+	}
+	if len(e.Body) > 64<<10 {
+		t.Fatalf("%d bytes of the body are kept", len(e.Body))
+	}
+	for _, text := range []string{err.Error(), string(e.Body), e.LogValue().String(), e.Message} {
+		if strings.Contains(text, stubKey) {
+			t.Fatalf("the key is shown: %q", text)
+		}
+	}
+}
+
+// FuzzErrorBody looks at how errors are read: what is said of a refusal is
+// never lost, never made up, and never the reason for another failure.
+func FuzzErrorBody(f *testing.F) {
+	for _, body := range []string{
+		``, `null`, `{}`, `[]`, `""`, `"No."`, `{"detail":"No."}`, `{"detail":null}`, `{"detail":[]}`, `{"detail":["a","b"]}`, `{"detail":{"code":"x"}}`,
+		`{"quantity":["Too small."]}`, `{"stock_records":[{},{"quantity":["A valid integer is required."]}]}`, `{"stock_records":{"1":{"id":"x"}}}`,
+		`{"":["x"]}`, `{"a":{"":""}}`, `{"detail":"` + stubKey + `"}`, `{"` + stubKey + `":"x","[app key]":"y"}`, `["` + stubKey + `"]`,
+		`{"a":"\ud800"}`, `{"a":"\u0000"}`, "{\"a\":\"\xff\"}", `{"detail":"cut`, `<html>`, strings.Repeat(`{"a":[`, 500),
+		strings.Repeat("x", 64<<10-10) + stubKey, `{"a":"` + strings.Repeat("x", 64<<10) + `"}`,
+	} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		_, err := answerCalls[2].call(context.Background(), answering(t, 400, string(body)))
+		checkError(t, answerCalls[2], 400, body, err)
+		var e *oakra.Error
+		errors.As(err, &e)
+		var text string
+		if json.Unmarshal(body, &text) == nil && !strings.Contains(string(body), "stub-key") && !strings.Contains(string(body), "0123456") && !strings.Contains(string(body), `\`) && e.Message != text && len(body) < 60<<10 && string(body) != "null" {
+			t.Fatalf("the text %q came as %q", text, e.Message)
+		}
+		if !json.Valid(body) && (e.Message != "" || len(e.Fields) > 0) {
+			t.Fatalf("a message %q %v of what is not JSON: %q", e.Message, e.Fields, body)
+		}
+		said := err.Error()
+		for name, texts := range e.Fields {
+			if len(texts) == 0 {
+				t.Fatalf("no text for %q", name)
+			}
+			if !strings.Contains(said, name) {
+				t.Fatalf("%q is not in %q", name, said)
+			}
+		}
+		// Parts of the key may be cut out, and so may what could be one in disguise.
+		plain := !strings.Contains(string(body), `\`) && len(body) <= 64<<10
+		for i := 0; plain && i+4 <= len(stubKey); i++ {
+			plain = !strings.Contains(string(body), stubKey[i:i+4])
+		}
+		if plain && string(e.Body) != string(body) {
+			t.Fatalf("the body %q came as %q", body, e.Body)
+		}
+	})
+}

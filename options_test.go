@@ -1,0 +1,417 @@
+package oakra_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go"
+)
+
+// requireInvalidOption checks the error of a NewClient that must fail: that it
+// is the one error type, and repeats nothing that might be secret.
+func requireInvalidOption(t *testing.T, err error, secrets ...string) {
+	t.Helper()
+	require.ErrorIs(t, err, oakra.ErrInvalidRequest)
+	e := requireError(t, err)
+	require.Equal(t, oakra.OutcomeNotApplied, e.Outcome)
+	require.Equal(t, oakra.OutcomeNotApplied, oakra.OutcomeOf(err))
+	require.False(t, oakra.Retryable(err))
+	require.Zero(t, e.StatusCode)
+	require.Zero(t, e.Attempts)
+	require.Empty(t, e.Method)
+	require.NotEmpty(t, e.Message)
+	for _, secret := range secrets {
+		if secret != "" {
+			require.NotContains(t, err.Error(), secret)
+		}
+	}
+}
+
+func TestOptionBaseURL(t *testing.T) {
+	for _, good := range []string{
+		"https://app.oakra.com/api/v1/", "https://app.oakra.com/api/v1", "https://app.oakra.com",
+		"HTTPS://App.Oakra.Com/api/v1/", "https://example.com:8443/", "https://192.0.2.7/", "https://[2001:db8::1]:8443/a/",
+		"https://example.com/shop%2Fnorth/",
+		"http://localhost/", "http://localhost:8000/api/v1/", "http://LocalHost:8000", "http://127.0.0.1:8000/", "http://127.8.9.10/",
+		"http://[::1]/", "http://[::1]:8000/api",
+	} {
+		_, err := oakra.NewClient(stubKey, oakra.WithBaseURL(good))
+		require.NoError(t, err, good)
+	}
+	bad := map[string]string{
+		"empty":                    "",
+		"a path":                   "/hidden/api/v1/",
+		"a word":                   "hidden",
+		"no scheme":                "hidden.example/api/",
+		"no scheme but slashes":    "//hidden.example/api/",
+		"another scheme":           "ftp://hidden.example/",
+		"no host":                  "https:///hidden/api/",
+		"only a port":              "https://:8443/hidden/",
+		"opaque":                   "https:hidden.example/api/",
+		"user":                     "https://hidden@example.com/",
+		"user and password":        "https://user:hidden@example.com/",
+		"empty user":               "https://@hidden.example/",
+		"query":                    "https://example.com/?hidden=1",
+		"bare ?":                   "https://hidden.example/api/?",
+		"fragment":                 "https://example.com/#hidden",
+		"bare #":                   "https://hidden.example/api/#",
+		"? and #":                  "https://hidden.example/?#",
+		"a bad escape":             "https://example.com/hidden%zz/",
+		"a bad port":               "https://hidden.example:port/",
+		"a space in the host":      "https://hidden .example/",
+		"a line break":             "https://hidden.example/\n",
+		"plain http":               "http://hidden.example/",
+		"plain http, any address":  "http://0.0.0.0/hidden",
+		"plain http, a LAN":        "http://192.168.1.2/hidden",
+		"plain http, localhost.":   "http://localhost.hidden.example/",
+		"plain http, not loopback": "http://127.0.0.1.hidden.example/",
+		"plain http, IPv6":         "http://[2001:db8::1]/hidden",
+	}
+	for name, url := range bad {
+		t.Run(name, func(t *testing.T) {
+			client, err := oakra.NewClient(stubKey, oakra.WithBaseURL(url))
+			require.Nil(t, client)
+			requireInvalidOption(t, err, "hidden", stubKey, url)
+		})
+	}
+}
+
+func TestOptionInsecureHTTP(t *testing.T) {
+	const url = "http://oakra.test:8080/api/v1/"
+	for _, opts := range [][]oakra.Option{
+		{oakra.WithBaseURL(url), oakra.WithInsecureHTTP()},
+		{oakra.WithInsecureHTTP(), oakra.WithBaseURL(url)},
+	} {
+		_, err := oakra.NewClient(stubKey, opts...)
+		require.NoError(t, err, "in either order")
+	}
+	// It permits plain http, and nothing else.
+	for _, bad := range []string{"ftp://hidden.test/", "http://user@hidden.test/", "http://hidden.test/?", "http:///hidden", "http://hidden.test/#"} {
+		_, err := oakra.NewClient(stubKey, oakra.WithBaseURL(bad), oakra.WithInsecureHTTP())
+		requireInvalidOption(t, err, "hidden")
+	}
+}
+
+func TestOptionKey(t *testing.T) {
+	every := ""
+	for b := byte(0x21); b <= 0x7e; b++ {
+		every += string(rune(b))
+	}
+	for _, good := range []string{"k", strings.Repeat("k", 512), every} {
+		_, err := oakra.NewClient(good)
+		require.NoError(t, err)
+	}
+	for name, bad := range map[string]string{
+		"empty":             "",
+		"too long":          strings.Repeat("hidden-", 73) + "xx", // 513 bytes
+		"only a space":      " ",
+		"a space before":    " hidden-key",
+		"a space after":     "hidden-key ",
+		"a space within":    "hidden key",
+		"a line break":      "hidden-key\n",
+		"a header injected": "hidden-key\r\nX-Evil: 1",
+		"a tab":             "hidden\tkey",
+		"a zero":            "hidden\x00key",
+		"delete":            "hidden-key\x7f",
+		"not ASCII":         "hidden-kéy",
+		"a BOM":             "\ufeffhidden-key",
+		"not UTF-8":         "hidden-key\xff",
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, err := oakra.NewClient(bad)
+			require.Nil(t, client)
+			requireInvalidOption(t, err, "hidden")
+		})
+	}
+	require.Len(t, strings.Repeat("hidden-", 73)+"xx", 513)
+}
+
+func TestOptionKeyOrSource(t *testing.T) {
+	source := oakra.WithAppKeySource(func(context.Context, string) (string, error) { return "source-key", nil })
+	_, err := oakra.NewClient("", source)
+	require.NoError(t, err)
+	_, err = oakra.NewClient("hidden-key", source)
+	requireInvalidOption(t, err, "hidden")
+	_, err = oakra.NewClient("")
+	requireInvalidOption(t, err)
+	// A source of bad keys is found out when it is asked, and its key is not sent.
+	for _, key := range []string{"", "hidden key", strings.Repeat("h", 513), "hidden\n"} {
+		client, err := oakra.NewClient("", oakra.WithAppKeySource(func(context.Context, string) (string, error) { return key, nil }),
+			oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
+				t.Error("a request was made")
+				return nil, errors.New("no")
+			})}))
+		require.NoError(t, err)
+		for _, call := range answerCalls {
+			_, err = call.call(t.Context(), client)
+			e := requireError(t, err)
+			require.Equal(t, oakra.OutcomeNotApplied, e.Outcome)
+			require.Zero(t, e.Attempts)
+			require.False(t, oakra.Retryable(err))
+			require.NotContains(t, err.Error(), "hidden")
+		}
+	}
+}
+
+func TestOptionBadValues(t *testing.T) {
+	for name, option := range map[string]oakra.Option{
+		"nil option":              nil,
+		"nil http.Client":         oakra.WithHTTPClient(nil),
+		"no attempt timeout":      oakra.WithAttemptTimeout(0),
+		"negative timeout":        oakra.WithAttemptTimeout(-time.Second),
+		"nil logger":              oakra.WithLogger(nil),
+		"empty product":           oakra.WithUserAgent(""),
+		"blank product":           oakra.WithUserAgent(" \t"),
+		"line break in product":   oakra.WithUserAgent("shop\r\nX-Evil: 1"),
+		"product not ASCII":       oakra.WithUserAgent("café/1.0"),
+		"nil source":              oakra.WithAppKeySource(nil),
+		"nil limiter":             oakra.WithLimiter(nil),
+		"negative attempts":       oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: -1}),
+		"negative MinBackoff":     oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: -1}),
+		"negative MaxBackoff":     oakra.WithRetryPolicy(oakra.RetryPolicy{MaxBackoff: -1}),
+		"negative MaxRetryAfter":  oakra.WithRetryPolicy(oakra.RetryPolicy{MaxRetryAfter: -1}),
+		"minimum above maximum":   oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 2, MaxBackoff: 1}),
+		"plain http to elsewhere": oakra.WithBaseURL("http://example.com"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, err := oakra.NewClient(stubKey, option)
+			require.Nil(t, client)
+			requireInvalidOption(t, err, stubKey)
+		})
+	}
+}
+
+func TestOptionGoodValues(t *testing.T) {
+	for name, option := range map[string]oakra.Option{
+		"http.Client":       oakra.WithHTTPClient(&http.Client{}),
+		"default transport": oakra.WithHTTPClient(&http.Client{Transport: oakra.DefaultTransport()}),
+		"shortest timeout":  oakra.WithAttemptTimeout(1),
+		"longest timeout":   oakra.WithAttemptTimeout(math.MaxInt64),
+		"logger":            oakra.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))),
+		"product":           oakra.WithUserAgent("my-shop/2.1 (linux; nightly)"),
+		"limiter":           oakra.WithLimiter(stubLimiter(func(context.Context) error { return nil })),
+		"zero policy":       oakra.WithRetryPolicy(oakra.RetryPolicy{}),
+		"one attempt":       oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
+		"minimum = maximum": oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 5, MaxBackoff: 5}),
+		"a small maximum":   oakra.WithRetryPolicy(oakra.RetryPolicy{MaxBackoff: time.Millisecond}),
+		"a large minimum":   oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: time.Hour}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, err := oakra.NewClient(stubKey, option)
+			require.NoError(t, err)
+			require.NotNil(t, client.Stock)
+			client.CloseIdleConnections()
+		})
+	}
+}
+
+type stubLimiter func(context.Context) error
+
+func (f stubLimiter) Wait(ctx context.Context) error { return f(ctx) }
+
+// TestOptionHTTPClientIsCopied: programs share one http.Client among libraries.
+func TestOptionHTTPClientIsCopied(t *testing.T) {
+	followed, sent := 0, 0
+	transport := stubTransport(func(r *http.Request) (*http.Response, error) {
+		sent++
+		return stubAnswer(307, "", "Location", "https://elsewhere.test/"), nil
+	})
+	given := &http.Client{
+		Transport:     &transport,
+		Timeout:       7 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { followed++; return nil },
+	}
+	client, err := oakra.NewClient(stubKey, oakra.WithHTTPClient(given))
+	require.NoError(t, err)
+	for _, call := range answerCalls {
+		_, err = call.call(t.Context(), client)
+		require.ErrorIs(t, err, oakra.ErrRedirect)
+		require.Contains(t, err.Error(), "elsewhere.test", "it says where the redirect pointed")
+	}
+	require.Equal(t, 3, sent, "no redirect is followed")
+	require.Zero(t, followed)
+
+	require.Same(t, &transport, given.Transport)
+	require.Equal(t, 7*time.Second, given.Timeout)
+	require.NotNil(t, given.CheckRedirect)
+	require.NoError(t, given.CheckRedirect(nil, nil))
+	require.Equal(t, 1, followed, "the caller's own function is still there")
+
+	// Nor does the client see what the caller changes later.
+	given.Transport = stubTransport(func(*http.Request) (*http.Response, error) { return nil, errors.New("changed") })
+	_, err = answerCalls[0].call(t.Context(), client)
+	require.ErrorIs(t, err, oakra.ErrRedirect)
+
+	// Without a transport the default one is used, and not put into the given client.
+	empty := &http.Client{}
+	_, err = oakra.NewClient(stubKey, oakra.WithHTTPClient(empty))
+	require.NoError(t, err)
+	require.Nil(t, empty.Transport)
+	require.Nil(t, empty.CheckRedirect)
+}
+
+// hanging never answers, and counts its attempts.
+func hanging(attempts *atomic.Int32) stubTransport {
+	return func(r *http.Request) (*http.Response, error) {
+		attempts.Add(1)
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+}
+
+// TestOptionTimeouts: the timeout of the given http.Client and that of the option
+// both bound one attempt, the shorter one in force.
+func TestOptionTimeouts(t *testing.T) {
+	for name, tt := range map[string]struct {
+		client, option, want time.Duration
+	}{
+		"of the client":         {2 * time.Second, 0, 2 * time.Second},
+		"of the option":         {0, 3 * time.Second, 3 * time.Second},
+		"the client's shorter":  {2 * time.Second, 3 * time.Second, 2 * time.Second},
+		"the option's shorter":  {3 * time.Second, 2 * time.Second, 2 * time.Second},
+		"default":               {0, 0, 30 * time.Second},
+		"the default's shorter": {time.Hour, 0, 30 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var attempts atomic.Int32
+				opts := []oakra.Option{
+					oakra.WithHTTPClient(&http.Client{Transport: hanging(&attempts), Timeout: tt.client}),
+					oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 3, MinBackoff: 1, MaxBackoff: 1}),
+				}
+				if tt.option != 0 {
+					opts = append(opts, oakra.WithAttemptTimeout(tt.option))
+				}
+				client, err := oakra.NewClient(stubKey, opts...)
+				require.NoError(t, err)
+				start := time.Now()
+				_, err = answerCalls[0].call(t.Context(), client)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				require.EqualValues(t, 3, attempts.Load(), "it bounds an attempt, not the call")
+				require.InDelta(t, 3*tt.want, time.Since(start), 10)
+			})
+		})
+	}
+}
+
+// slowBody answers at once, and then its body never comes.
+type slowBody struct{ ctx context.Context }
+
+func (b slowBody) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, b.ctx.Err() }
+func (b slowBody) Close() error             { return nil }
+
+// TestOptionTimeoutCoversBody: an attempt ends with its answer's last byte.
+func TestOptionTimeoutCoversBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := stubClient(t, stubTransport(func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Body: slowBody{r.Context()}, ContentLength: -1}, nil
+		}), oakra.WithAttemptTimeout(4*time.Second))
+		start := time.Now()
+		_, err := answerCalls[2].call(t.Context(), client)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 4*time.Second, time.Since(start))
+		require.Equal(t, oakra.OutcomeUnknown, oakra.OutcomeOf(err))
+		require.Equal(t, 200, requireError(t, err).StatusCode)
+	})
+}
+
+// TestOptionRetryPolicyBends: the zero fields fit the ones that are set. What
+// the waits come to is measured in the backoff tests.
+func TestOptionRetryPolicyBends(t *testing.T) {
+	for name, tt := range map[string]struct {
+		policy   oakra.RetryPolicy
+		attempts int
+		longest  time.Duration // the waits together
+		shortest time.Duration // what 40 calls surely exceed once
+	}{
+		"defaults":             {oakra.RetryPolicy{}, 4, 250*time.Millisecond + 500*time.Millisecond + time.Second, 800 * time.Millisecond},
+		"a small maximum":      {oakra.RetryPolicy{MaxBackoff: 10 * time.Millisecond}, 4, 30 * time.Millisecond, 10 * time.Millisecond},
+		"a large minimum":      {oakra.RetryPolicy{MinBackoff: time.Minute}, 4, 3 * time.Minute, time.Minute},
+		"a minimum and a half": {oakra.RetryPolicy{MinBackoff: 4 * time.Second}, 4, 14 * time.Second, 5 * time.Second},
+		"only attempts":        {oakra.RetryPolicy{MaxAttempts: 2}, 2, 250 * time.Millisecond, 100 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sent := 0
+				client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+					sent++
+					return stubAnswer(503, ""), nil
+				}), oakra.WithRetryPolicy(tt.policy))
+				var most time.Duration
+				for range 40 {
+					sent = 0
+					start := time.Now()
+					_, err := answerCalls[0].call(t.Context(), client)
+					require.ErrorIs(t, err, oakra.ErrServer)
+					require.Equal(t, tt.attempts, sent)
+					require.Equal(t, tt.attempts, requireError(t, err).Attempts)
+					most = max(most, time.Since(start))
+				}
+				require.LessOrEqual(t, most, tt.longest)
+				require.GreaterOrEqual(t, most, tt.shortest)
+			})
+		})
+	}
+}
+
+// TestOptionRetryPolicyExtremes: a wait as long as can be said is no crash.
+func TestOptionRetryPolicyExtremes(t *testing.T) {
+	for name, policy := range map[string]oakra.RetryPolicy{
+		"minimum": {MinBackoff: math.MaxInt64},
+		"both":    {MinBackoff: math.MaxInt64, MaxBackoff: math.MaxInt64},
+		"maximum": {MinBackoff: math.MaxInt64 / 2, MaxBackoff: math.MaxInt64},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+				return stubAnswer(429, ""), nil
+			}), oakra.WithRetryPolicy(policy))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			var err error
+			require.NotPanics(t, func() { _, err = answerCalls[2].call(ctx, client) })
+			require.ErrorIs(t, err, oakra.ErrRateLimited)
+		})
+	}
+}
+
+func TestOptionDefaultTransport(t *testing.T) {
+	one, two := oakra.DefaultTransport(), oakra.DefaultTransport()
+	require.NotSame(t, one, two, "each is the caller's own, to change")
+	require.Equal(t, 64, one.MaxIdleConnsPerHost)
+	require.Positive(t, one.IdleConnTimeout)
+	require.Less(t, one.IdleConnTimeout, 2*time.Second, "servers of this kind close an idle connection after two")
+	require.NotNil(t, one.Proxy)
+	require.NotZero(t, one.TLSHandshakeTimeout)
+	require.NotSame(t, http.DefaultTransport, one)
+}
+
+// TestOptionNothingFromTheEnvironment: an ambient address could send the key
+// elsewhere.
+func TestOptionNothingFromTheEnvironment(t *testing.T) {
+	for _, name := range []string{"OAKRA_APP_KEY", "OAKRA_API_KEY", "OAKRA_KEY", "OAKRA_TOKEN"} {
+		t.Setenv(name, "ambient-key")
+	}
+	for _, name := range []string{"OAKRA_BASE_URL", "OAKRA_URL", "OAKRA_API_URL", "OAKRA_ENDPOINT"} {
+		t.Setenv(name, "https://elsewhere.test/")
+	}
+	_, err := oakra.NewClient("")
+	requireInvalidOption(t, err)
+	client := stubClient(t, stubTransport(func(r *http.Request) (*http.Response, error) {
+		require.Equal(t, "https://app.oakra.com/api/v1/stock/stock-records/?sku=a&sku=b", r.URL.String())
+		require.Equal(t, "Bearer "+stubKey, r.Header.Get("Authorization"))
+		return stubAnswer(200, "[]"), nil
+	}))
+	_, err = answerCalls[0].call(t.Context(), client)
+	require.NoError(t, err)
+}

@@ -1,0 +1,667 @@
+package oakra_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptrace"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go"
+)
+
+// secretKeys are an ordinary key, and one made of what encoders escape.
+var secretKeys = []string{
+	"5ecre7-0f-the-shop-9f86d081884c7d65",
+	`q"b\s/s<l>g&a'u+%20{}:;=5ecre7-0f86d081`,
+}
+
+// shows reports in which form text has the key in it, "" if in none.
+func shows(text, key string) string {
+	quoted := strconv.Quote(key)
+	escaped, _ := json.Marshal(key)
+	for form, written := range map[string]string{
+		"plain":        key,
+		"Go-quoted":    quoted[1 : len(quoted)-1],
+		"JSON":         string(escaped[1 : len(escaped)-1]),
+		"hexadecimal":  hex.EncodeToString([]byte(key)),
+		"HEXADECIMAL":  strings.ToUpper(hex.EncodeToString([]byte(key))),
+		"byte numbers": strings.Trim(fmt.Sprint([]byte(key)), "[]"),
+		"Go bytes":     strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%#v", []byte(key)), "[]byte{"), "}"),
+		"base64":       base64.StdEncoding.EncodeToString([]byte(key))[:len(key)],
+	} {
+		if strings.Contains(text, written) {
+			return form
+		}
+	}
+	return ""
+}
+
+// requireHidden renders v in every way that ends up in a log.
+func requireHidden(t *testing.T, v any, keys ...string) {
+	t.Helper()
+	rendered := map[string]string{}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%T"} {
+		rendered[verb] = fmt.Sprintf(verb, v)
+	}
+	if marshalled, err := json.Marshal(v); err == nil {
+		rendered["json.Marshal"] = string(marshalled)
+	} else {
+		rendered["json.Marshal's error"] = err.Error()
+	}
+	var logged bytes.Buffer
+	for name, handler := range map[string]slog.Handler{
+		"slog text": slog.NewTextHandler(&logged, nil),
+		"slog JSON": slog.NewJSONHandler(&logged, nil),
+	} {
+		logged.Reset()
+		slog.New(handler).Info("test", "value", v, slog.Group("group", slog.Any("value", v)))
+		rendered[name] = logged.String()
+	}
+	for how, text := range rendered {
+		for _, key := range keys {
+			if form := shows(text, key); form != "" {
+				t.Errorf("%s of %T shows the key (%s): %.400s", how, v, form, text)
+			}
+		}
+	}
+}
+
+// requireHiddenError does so for an error, the errors that wrap it, and all that
+// it holds.
+func requireHiddenError(t *testing.T, err error, keys ...string) {
+	t.Helper()
+	require.Error(t, err)
+	e := requireError(t, err)
+	requireHidden(t, err, keys...)
+	requireHidden(t, *e, keys...)
+	requireHidden(t, fmt.Errorf("the shop: %w", err), keys...)
+	requireHidden(t, errors.Join(io.EOF, err), keys...)
+	var chain func(error)
+	chain = func(inner error) {
+		for _, key := range keys {
+			require.Empty(t, shows(inner.Error(), key), "%T", inner)
+		}
+		switch inner := inner.(type) {
+		case interface{ Unwrap() error }:
+			if next := inner.Unwrap(); next != nil {
+				chain(next)
+			}
+		case interface{ Unwrap() []error }:
+			for _, next := range inner.Unwrap() {
+				chain(next)
+			}
+		}
+	}
+	chain(err)
+	for _, key := range keys {
+		require.Empty(t, shows(string(e.Body), key), "in the body")
+		var decoded any
+		if json.Unmarshal(e.Body, &decoded) == nil {
+			require.NotContains(t, fmt.Sprint(decoded), key, "in the decoded body")
+		}
+		for name, texts := range e.Fields {
+			require.NotContains(t, name+strings.Join(texts, " "), key)
+		}
+	}
+}
+
+func TestSecretClient(t *testing.T) {
+	for _, key := range secretKeys {
+		source := func(context.Context, string) (string, error) { return key, nil }
+		for name, client := range map[string]func() (*oakra.Client, error){
+			"key":    func() (*oakra.Client, error) { return oakra.NewClient(key) },
+			"source": func() (*oakra.Client, error) { return oakra.NewClient("", oakra.WithAppKeySource(source)) },
+			"all options": func() (*oakra.Client, error) {
+				return oakra.NewClient(key, oakra.WithBaseURL("https://example.com/"), oakra.WithUserAgent("x"),
+					oakra.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))), oakra.WithHTTPClient(&http.Client{
+						Transport: stubTransport(func(*http.Request) (*http.Response, error) { return stubAnswer(200, "[]"), nil }),
+					}))
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				client, err := client()
+				require.NoError(t, err)
+				if name == "all options" { // what a call leaves behind is hidden too
+					_, err = answerCalls[0].call(t.Context(), client)
+					require.NoError(t, err)
+				}
+				requireHidden(t, client, key)
+				requireHidden(t, client.Stock, key)
+				requireHidden(t, *client.Stock, key)
+				requireHidden(t, []*oakra.Client{client}, key)
+				requireHidden(t, struct{ C *oakra.Client }{client}, key)
+				// Through reflection, since vet refuses the copy that others may make.
+				requireHidden(t, reflect.ValueOf(client).Elem().Interface(), key)
+				requireNoText(t, reflect.ValueOf(client), key)
+			})
+		}
+		for _, option := range []oakra.Option{
+			oakra.WithAppKeySource(source),
+			oakra.WithBaseURL("https://" + "user:" + "pass@example.com"),
+		} {
+			requireHidden(t, option, key)
+		}
+	}
+}
+
+// requireNoText walks through all that v holds, exported or not, as a debugger
+// or a deep printer would: no text in it is the key.
+func requireNoText(t *testing.T, v reflect.Value, key string) {
+	t.Helper()
+	seen := map[any]bool{}
+	texts := 0
+	var walk func(v reflect.Value, path string)
+	walk = func(v reflect.Value, path string) {
+		switch v.Kind() {
+		case reflect.Pointer:
+			at := [2]any{v.Pointer(), v.Type()}
+			if v.IsNil() || seen[at] {
+				return
+			}
+			seen[at] = true
+			walk(v.Elem(), path)
+		case reflect.Interface:
+			if !v.IsNil() {
+				walk(v.Elem(), path)
+			}
+		case reflect.Struct:
+			for i := range v.NumField() {
+				walk(v.Field(i), path+"."+v.Type().Field(i).Name)
+			}
+		case reflect.Slice, reflect.Array:
+			if v.Type().Elem().Kind() == reflect.Uint8 {
+				text := make([]byte, v.Len())
+				for i := range text {
+					text[i] = byte(v.Index(i).Uint())
+				}
+				require.NotContains(t, string(text), key, path)
+				return
+			}
+			for i := range v.Len() {
+				walk(v.Index(i), path+"["+strconv.Itoa(i)+"]")
+			}
+		case reflect.Map:
+			for _, name := range v.MapKeys() {
+				walk(name, path+".key")
+				walk(v.MapIndex(name), path+".value")
+			}
+		case reflect.String:
+			texts++
+			require.NotContains(t, v.String(), key, path)
+		}
+	}
+	walk(v, "client")
+	require.NotZero(t, texts, "the walk saw nothing")
+}
+
+// jsonForms are ways in which encoders write a key.
+func jsonForms(key string) map[string]string {
+	html, _ := json.Marshal(key)
+	var plain bytes.Buffer
+	encoder := json.NewEncoder(&plain)
+	encoder.SetEscapeHTML(false)
+	encoder.Encode(key)
+	all := &strings.Builder{}
+	for _, r := range key {
+		fmt.Fprintf(all, `\u%04X`, r)
+	}
+	return map[string]string{
+		"careful":      strings.Trim(string(html), "\n"),
+		"plain":        strings.Trim(plain.String(), "\n"),
+		"slashes":      strings.ReplaceAll(strings.Trim(plain.String(), "\n"), "/", `\/`),
+		"all escaped":  `"` + all.String() + `"`,
+		"as it is (!)": `"` + key + `"`, // not JSON if the key has a quote
+	}
+}
+
+// TestSecretEchoed: servers, proxies and debug pages repeat the request.
+func TestSecretEchoed(t *testing.T) {
+	for i, key := range secretKeys {
+		bodies := map[string]string{
+			"page":            "<html><body><pre>Authorization: Bearer " + key + "</pre></body></html>",
+			"text":            "Bearer " + key,
+			"text, many":      strings.Repeat(key+" ", 50),
+			"nothing but key": key,
+		}
+		for form, written := range jsonForms(key) {
+			inText := strings.TrimPrefix(written, `"`)
+			bodies["detail, "+form] = `{"detail":"Bad key: ` + inText + `}`
+			bodies["details, "+form] = `{"detail":["Bad key:",` + written + `]}`
+			bodies["field, "+form] = `{"stock_records":[{},{"quantity":[` + written + `]}]}`
+			bodies["name, "+form] = `{` + written + `:["is wrong"]}`
+			bodies["deep name, "+form] = `{"a":{` + written + `:{"b":["is wrong"]}}}`
+			bodies["beside a detail, "+form] = `{"detail":"No.","request":{"headers":{"Authorization":"Bearer ` + inText + `}}}`
+			bodies["beside numbers, "+form] = `{"detail":"No.","request":[1,true,null,` + written + `]}`
+			bodies["text only, "+form] = written
+			bodies["list, "+form] = `[` + written + `]`
+			bodies["cut, "+form] = `{"detail":"No.","request":"` + inText + `,`
+			bodies["deep, "+form] = `{"detail":"No."` + strings.Repeat(`,"a":{"b":1`, 30) + `,"c":` + written + strings.Repeat(`}`, 31)
+			bodies["under a long name, "+form] = `{"` + strings.Repeat("n", 2000) + `":{"x":` + written + `}}`
+		}
+		for name, body := range bodies {
+			for _, status := range []int{200, 302, 400, 503} {
+				t.Run(fmt.Sprintf("key %d/%s/%d", i, name, status), func(t *testing.T) {
+					var logged bytes.Buffer
+					client, err := oakra.NewClient(key,
+						oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
+							return stubAnswer(status, body), nil
+						})}),
+						oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 2, MinBackoff: 1, MaxBackoff: 1}),
+						oakra.WithLogger(slog.New(slog.NewJSONHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+					require.NoError(t, err)
+					_, err = answerCalls[2].call(t.Context(), client)
+					requireHiddenError(t, err, key)
+					require.NotEmpty(t, logged.String())
+					require.Empty(t, shows(logged.String(), key), "in the log")
+				})
+			}
+		}
+	}
+}
+
+// TestSecretKeepsTheRest: the key is cut out, and what stands around it is kept.
+func TestSecretKeepsTheRest(t *testing.T) {
+	key := secretKeys[0]
+	for body, want := range map[string]struct{ body, message string }{
+		"<pre>Bearer " + key + "</pre>":            {"<pre>Bearer [app key]</pre>", ""},
+		`{"detail":"Bad key ` + key + `, sorry."}`: {`{"detail":"Bad key [app key], sorry."}`, "Bad key [app key], sorry."},
+	} {
+		client, err := oakra.NewClient(key, oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
+			return stubAnswer(400, body), nil
+		})}))
+		require.NoError(t, err)
+		_, err = answerCalls[2].call(t.Context(), client)
+		e := requireError(t, err)
+		require.Equal(t, want.body, string(e.Body))
+		require.Equal(t, want.message, e.Message)
+	}
+}
+
+// TestSecretCut: where a body is cut, by the network or by what is kept of it, a
+// key may be cut too. Of what is left, less than half of the key may be seen.
+func TestSecretCut(t *testing.T) {
+	const kept = 64 << 10
+	key := secretKeys[0]
+	half := key[:len(key)/2]
+	for name, tt := range map[string]struct{ before, after string }{
+		"page":         {"<pre>", "</pre>"},
+		"JSON":         {`{"detail":"No.","request":"`, `"}`},
+		"array":        {`[{"id":1,"x":"`, `"}]`},
+		"records":      {`{"stock_records":[{"id":1,"x":"`, `"}]}`},
+		"key and key":  {key, key},
+		"many of them": {strings.Repeat(key+",", 100), ""},
+	} {
+		for _, status := range []int{200, 400, 503} {
+			t.Run(fmt.Sprintf("%s/%d", name, status), func(t *testing.T) {
+				list := func(body string) error {
+					client, err := oakra.NewClient(key, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
+						oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
+							return stubAnswer(status, body), nil
+						})}))
+					require.NoError(t, err)
+					_, err = answerCalls[2].call(t.Context(), client)
+					return err
+				}
+				check := func(err error, what string, at int) {
+					t.Helper()
+					e := requireError(t, err)
+					require.LessOrEqual(t, len(e.Body), kept)
+					for _, text := range []string{string(e.Body), err.Error(), fmt.Sprintf("%+v", e.Fields)} {
+						if strings.Contains(text, half) {
+							t.Fatalf("half of the key is seen: %s at %d", what, at)
+						}
+					}
+				}
+				// The network cuts.
+				for n := 1; n <= len(key); n++ {
+					check(list(tt.before+key[:n]), "cut", n)
+				}
+				// What is kept ends within the key.
+				for from := kept - len(key) - 2; from <= kept+2; from += 5 {
+					if filling := from - len(tt.before); filling >= 0 {
+						body := tt.before + strings.Repeat("x", filling) + key + tt.after + strings.Repeat("y", 3000)
+						check(list(body), "at the end of what is kept", from)
+					}
+				}
+				// What is read ends within the key, and cutting out others makes room for it.
+				for from := kept + 1024 - len(key) - 2; from <= kept+1024+2; from += 5 {
+					many := strings.Repeat(key, 300)
+					if filling := from - len(tt.before) - len(many); filling >= 0 {
+						body := tt.before + many + strings.Repeat("x", filling) + key + tt.after + strings.Repeat("y", 3000)
+						check(list(body), "at the end of what is read", from)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestSecretExcerpt: an error that quotes the beginning of what is wrong quotes no
+// part of a key with it, though the whole key does not fit.
+func TestSecretExcerpt(t *testing.T) {
+	for _, key := range []string{
+		"5ecre7e5" + strings.Repeat("0f9a", 14), // 64 bytes, as the API reference shows one
+		secretKeys[0],
+	} {
+		for name, format := range map[string]string{
+			"nothing else":   `%s`,
+			"page":           `<pre>%s</pre>`,
+			"header":         `Authorization: Bearer %s`,
+			"an id":          `[{"location_id":"l","sku":"a","quantity":5,"id":"%s"}]`,
+			"a quantity":     `[{"id":1,"location_id":"l","sku":"a","quantity":"%s"}]`,
+			"bare":           `[{"id":1,"location_id":"l","sku":"a","quantity":%s}]`,
+			"a record":       `["%s"]`,
+			"a name":         `[{"%s"}]`,
+			"the records":    `{"stock_records":"%s"}`,
+			"behind records": `[` + answerA + `,` + answerB + `] %s`,
+			"bad escape":     `[{"id":1,"sku":"\x%s"}]`,
+		} {
+			for _, cut := range []int{len(key), len(key) - 1, len(key) / 2} {
+				for _, call := range answerCalls {
+					var logged bytes.Buffer
+					body := fmt.Sprintf(format, key)
+					if cut < len(key) { // the network cuts
+						body = body[:strings.Index(body, key)+cut]
+					}
+					client, err := oakra.NewClient(key, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
+						oakra.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+						oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
+							return stubAnswer(200, body), nil
+						})}))
+					require.NoError(t, err)
+					_, err = call.call(t.Context(), client)
+					require.Error(t, err)
+					for _, text := range []string{err.Error(), fmt.Sprintf("%#v", err), logged.String(), string(requireError(t, err).Body)} {
+						if part := partOf(key, text); part != "" {
+							t.Errorf("%s, %d of %d bytes: %q of the key is seen: %.300s", name, cut, len(key), part, text)
+							break
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// partOf returns a part of 16 bytes of the key that is in the text, "" if none is.
+func partOf(key, text string) string {
+	const telling = 16
+	for i := range len(key) - telling + 1 {
+		if part := key[i : i+telling]; strings.Contains(text, part) {
+			return part
+		}
+	}
+	return ""
+}
+
+// TestSecretLocation: a redirect may repeat the request's header in its target.
+func TestSecretLocation(t *testing.T) {
+	for _, key := range secretKeys[:1] {
+		for _, location := range []string{
+			"https://elsewhere.test/" + key + "/x",
+			"https://elsewhere.test/?key=" + key,
+			"https://elsewhere.test/#" + key,
+			"https://" + key + "@elsewhere.test/",
+			"https://user:" + key + "@elsewhere.test/",
+			"https://" + key + ".elsewhere.test/",
+			"//" + key + "/",
+			"/" + key, key, "mailto:" + key, key + "://x/", "?" + key, "%zz" + key,
+			"https://elsewhere.test/" + strings.Repeat("x", 180) + key,
+			"https://elsewhere.test/" + strings.Repeat("x", 160) + key,
+		} {
+			for _, status := range []int{301, 302, 303, 307, 308} {
+				client, err := oakra.NewClient(key, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
+					oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
+						return stubAnswer(status, "", "Location", location), nil
+					})}))
+				require.NoError(t, err)
+				for _, call := range answerCalls {
+					_, err = call.call(t.Context(), client)
+					require.ErrorIs(t, err, oakra.ErrRedirect)
+					requireHiddenError(t, err, key)
+					require.NotContains(t, err.Error(), key[:len(key)/2], location)
+				}
+			}
+		}
+	}
+}
+
+// dumpError is what a tracing or recording transport might return.
+type dumpError struct{ Header http.Header }
+
+func (e *dumpError) Error() string { return fmt.Sprintf("could not send %v", e.Header) }
+
+// quietError says nothing of the header that it holds.
+type quietError struct{ Header http.Header }
+
+func (e *quietError) Error() string { return "could not send" }
+
+// quietValue is one that is no pointer, which %#v prints to the bottom.
+type quietValue struct{ Header http.Header }
+
+func (e quietValue) Error() string { return "could not send" }
+
+func TestSecretTransportError(t *testing.T) {
+	for _, key := range secretKeys {
+		for name, failing := range map[string]func(h http.Header) error{
+			"in the text":         func(h http.Header) error { return &dumpError{h} },
+			"wrapped":             func(h http.Header) error { return fmt.Errorf("trace: %w", &dumpError{h}) },
+			"joined":              func(h http.Header) error { return errors.Join(io.ErrUnexpectedEOF, &dumpError{h}) },
+			"quoted":              func(h http.Header) error { return fmt.Errorf("sending %q: %w", h.Get("Authorization"), io.EOF) },
+			"held by a pointer":   func(h http.Header) error { return &quietError{h} },
+			"held by a value":     func(h http.Header) error { return quietValue{h} },
+			"held, and wrapped":   func(h http.Header) error { return fmt.Errorf("trace: %w", quietValue{h}) },
+			"as a text of itself": func(h http.Header) error { return errors.New(h.Get("Authorization")) },
+		} {
+			for when, hooks := range map[string]func(*httptrace.ClientTrace){
+				"without a trace": func(*httptrace.ClientTrace) {},
+				"unreachable":     func(trace *httptrace.ClientTrace) { trace.GetConn("") },
+				"connected":       func(trace *httptrace.ClientTrace) { trace.GetConn(""); trace.GotConn(httptrace.GotConnInfo{}) },
+			} {
+				t.Run(name+"/"+when, func(t *testing.T) {
+					var logged bytes.Buffer
+					client, err := oakra.NewClient(key,
+						oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
+							hooks(httptrace.ContextClientTrace(r.Context()))
+							return nil, failing(r.Header.Clone())
+						})}),
+						oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 2, MinBackoff: 1, MaxBackoff: 1}),
+						oakra.WithLogger(slog.New(slog.NewJSONHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+					require.NoError(t, err)
+					for _, call := range answerCalls {
+						_, err = call.call(t.Context(), client)
+						requireHiddenErrorText(t, err, key)
+						requireHidden(t, err, key)
+					}
+					require.NotEmpty(t, logged.String())
+					require.Empty(t, shows(logged.String(), key))
+				})
+			}
+		}
+	}
+	// What the hidden error wraps can still be told.
+	key := secretKeys[0]
+	client, err := oakra.NewClient(key, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
+		oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
+			return nil, fmt.Errorf("sending %q: %w", r.Header, io.ErrUnexpectedEOF)
+		})}))
+	require.NoError(t, err)
+	_, err = answerCalls[0].call(t.Context(), client)
+	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+}
+
+// requireHiddenErrorText checks the texts along the chain of a transport's error.
+func requireHiddenErrorText(t *testing.T, err error, key string) {
+	t.Helper()
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		require.Empty(t, shows(inner.Error(), key))
+	}
+}
+
+func TestSecretBodyError(t *testing.T) {
+	key := secretKeys[0]
+	for _, status := range []int{200, 400, 500} {
+		client, err := oakra.NewClient(key, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
+			oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
+				a := stubAnswer(status, "")
+				a.Body = io.NopCloser(io.MultiReader(strings.NewReader("[{"), failingReader{fmt.Errorf("replaying %v", r.Header)}))
+				a.ContentLength = -1
+				return a, nil
+			})}))
+		require.NoError(t, err)
+		for _, call := range answerCalls {
+			_, err = call.call(t.Context(), client)
+			requireHiddenError(t, err, key)
+		}
+	}
+}
+
+type failingReader struct{ err error }
+
+func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
+
+func TestSecretSourceError(t *testing.T) {
+	key, other := secretKeys[0], "an0ther-5ecre7-0f-the-shop-e3b0c44298fc"
+	status := 503
+	transport := stubTransport(func(*http.Request) (*http.Response, error) { return stubAnswer(status, ""), nil })
+	for name, tt := range map[string]struct {
+		status int
+		source func() func(context.Context, string) (string, error)
+	}{
+		"repeats the key that it gave before": {503, func() func(context.Context, string) (string, error) {
+			asked := 0
+			return func(context.Context, string) (string, error) {
+				if asked++; asked > 1 {
+					return "", fmt.Errorf("the lease of %s is over", key)
+				}
+				return key, nil
+			}
+		}},
+		"repeats the rejected key": {401, func() func(context.Context, string) (string, error) {
+			return func(_ context.Context, rejected string) (string, error) {
+				if rejected != "" {
+					return "", fmt.Errorf("nothing newer than %s", rejected)
+				}
+				return key, nil
+			}
+		}},
+		"gives a key and an error that repeats it": {503, func() func(context.Context, string) (string, error) {
+			return func(context.Context, string) (string, error) { return key, fmt.Errorf("%s expired", key) }
+		}},
+		"gives a new key and an error that repeats it": {401, func() func(context.Context, string) (string, error) {
+			return func(_ context.Context, rejected string) (string, error) {
+				if rejected != "" {
+					return other, fmt.Errorf("%s is not valid yet", other)
+				}
+				return key, nil
+			}
+		}},
+		"gives a bad key": {401, func() func(context.Context, string) (string, error) {
+			return func(_ context.Context, rejected string) (string, error) {
+				if rejected != "" {
+					return other + "\n", nil
+				}
+				return key, nil
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			status = tt.status
+			for _, call := range answerCalls {
+				client, err := oakra.NewClient("", oakra.WithAppKeySource(tt.source()),
+					oakra.WithHTTPClient(&http.Client{Transport: transport}),
+					oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1}))
+				require.NoError(t, err)
+				_, err = call.call(t.Context(), client)
+				requireHiddenError(t, err, key, other)
+			}
+		})
+	}
+}
+
+// TestSecretRotation: after a rotation both keys are secret, and a key that
+// begins another does not uncover its end.
+func TestSecretRotation(t *testing.T) {
+	for name, keys := range map[string][2]string{
+		"unlike":            {secretKeys[0], secretKeys[1]},
+		"old begins new":    {"shop-5ecre7-0123456789", "shop-5ecre7-0123456789-and-its-5uccessor-abcdef"},
+		"new begins old":    {"shop-5ecre7-0123456789-and-its-5uccessor-abcdef", "shop-5ecre7-0123456789"},
+		"old is in the new": {"5ecre7-0123456789", "shop-5ecre7-0123456789-5uccessor-abcdef"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, wrap := range []func(string) string{
+				func(s string) string { return s },
+				func(s string) string { return "<pre>" + s + "</pre>" },
+				func(s string) string { b, _ := json.Marshal(map[string]string{"detail": s}); return string(b) },
+			} {
+				var logged bytes.Buffer
+				client, err := oakra.NewClient("", oakra.WithAppKeySource(func(_ context.Context, rejected string) (string, error) {
+					if rejected != "" {
+						return keys[1], nil
+					}
+					return keys[0], nil
+				}), oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
+					return stubAnswer(401, wrap("neither "+keys[0]+" nor "+keys[1])), nil
+				})}), oakra.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+				require.NoError(t, err)
+				for _, call := range answerCalls {
+					_, err = call.call(t.Context(), client)
+					require.ErrorIs(t, err, oakra.ErrUnauthorized)
+					require.Equal(t, 2, requireError(t, err).Attempts)
+					requireHiddenError(t, err, keys[0], keys[1])
+					e := requireError(t, err)
+					require.NotContains(t, err.Error()+string(e.Body), "5uccessor", "the rest of a key")
+				}
+			}
+		})
+	}
+}
+
+// TestSecretLimiterError: a limiter knows no key, but its text may name one.
+func TestSecretLimiterError(t *testing.T) {
+	key := secretKeys[0]
+	asked := 0
+	client, err := oakra.NewClient(key, oakra.WithLimiter(stubLimiter(func(context.Context) error {
+		if asked++; asked%2 == 0 {
+			return fmt.Errorf("the quota of %s is used up", key)
+		}
+		return nil
+	})), oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
+		return stubAnswer(503, ""), nil
+	})}), oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1}))
+	require.NoError(t, err)
+	_, err = answerCalls[0].call(t.Context(), client)
+	requireHiddenError(t, err, key)
+}
+
+// TestSecretStaysAtHome: the key goes to the base URL's host and nowhere else.
+func TestSecretStaysAtHome(t *testing.T) {
+	key := secretKeys[0]
+	client, err := oakra.NewClient(key, oakra.WithBaseURL("https://shop.test:8443/api/"),
+		oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
+			require.Equal(t, "https://shop.test:8443", r.URL.Scheme+"://"+r.URL.Host)
+			require.Contains(t, []string{"", "shop.test:8443"}, r.Host)
+			require.Equal(t, "Bearer "+key, r.Header.Get("Authorization"))
+			require.NotContains(t, r.URL.String(), key)
+			require.Nil(t, r.URL.User)
+			return stubAnswer(307, "", "Location", "https://shop.test/api/"), nil
+		})}))
+	require.NoError(t, err)
+	for _, call := range answerCalls {
+		_, err = call.call(t.Context(), client)
+		require.ErrorIs(t, err, oakra.ErrRedirect)
+	}
+}

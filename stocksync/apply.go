@@ -1,0 +1,441 @@
+package stocksync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/oakra/oakra-go"
+)
+
+// Fate is what became of a target.
+type Fate int
+
+const (
+	// NotTried: nothing was applied, and nothing speaks against trying again:
+	// the run was stopped or refused before its turn, or the cause was passing,
+	// such as 429 or no connection, and lasted for all rounds.
+	NotTried Fate = iota
+	// Right: Oakra had the target's quantity when it was read, or the step was
+	// applied: a change exactly once, so that the record is at the target less
+	// what was sold meanwhile.
+	Right
+	// NotKnown: Oakra has no such SKU at that location. Nothing was written.
+	NotKnown
+	// Refused: nothing was applied, and trying again will not help: Oakra refused
+	// the record (400, 404, 409, 413, 422), the target contradicts another, or
+	// the difference is more than 64 bits hold.
+	Refused
+	// Unknown: the step may have been applied, a change once at most, or may
+	// still be.
+	Unknown
+)
+
+// String returns "right", "not known to Oakra", "refused", "unknown" or "not
+// tried".
+func (f Fate) String() string {
+	switch f {
+	case NotTried:
+		return "not tried"
+	case Right:
+		return "right"
+	case NotKnown:
+		return "not known to Oakra"
+	case Refused:
+		return "refused"
+	case Unknown:
+		return "unknown"
+	}
+	return "Fate(" + strconv.Itoa(int(f)) + ")"
+}
+
+// Result is what became of one target.
+type Result struct {
+	Target
+	ID   int64 // of the record; 0 if the target was no step of the plan
+	Fate Fate
+	Err  error // why; nil if it is Right or NotKnown
+
+	// Reread: after the last time that it was sent, with unknown outcome, Oakra
+	// was read again and had Seen.
+	Reread bool
+	Seen   int64
+}
+
+// Report has one result for each target of a plan: those of its Steps in their
+// order, then Equal, NotKnown and Conflicts. A conflict has one for each of its
+// quantities.
+type Report struct {
+	Results []Result
+}
+
+// Count returns how many targets met a fate.
+func (r *Report) Count(f Fate) int {
+	n := 0
+	for i := range r.Results {
+		if r.Results[i].Fate == f {
+			n++
+		}
+	}
+	return n
+}
+
+// Apply does the plan's steps and no others, as the package comment says. A batch
+// that is refused is cut in halves to find the records at fault; that rests on
+// the assumption of package oakra that a refused request has applied nothing.
+//
+// The report is never nil. The error is nil if every target is Right or
+// NotKnown. Else it says how many met which fate and what to do; it wraps
+// ErrIncomplete and the cause of the gravest, unknown before not tried before
+// refused, an [*oakra.Error] unless this package refused the target.
+//
+// With other errors nothing was sent, and all steps are not tried:
+// ErrTooManySteps; ErrApplied, when the plan was applied before, whatever came of
+// it; a step whose ID is not more than 0, or that of another step.
+//
+// A context that ends ends the run: requests in flight are unknown, what
+// was not sent is not tried, and nothing is waited for or read again. A program
+// that shuts down should rather let Apply end.
+func (p *Plan) Apply(ctx context.Context) (*Report, error) {
+	if err := p.begin(); err != nil {
+		return p.report(p.notTried(err), err), err
+	}
+	r := run{stock: p.stock, options: p.options, steps: p.Steps, results: p.notTried(nil)}
+	r.do(ctx)
+	report := p.report(r.results, nil)
+	return report, report.err(p.options)
+}
+
+// begin refuses a plan that must not be applied.
+func (p *Plan) begin() error {
+	if p.stock == nil {
+		return errors.New("stocksync: the plan is not one that Compare returned")
+	}
+	if err := p.tooMany(); err != nil {
+		return err
+	}
+	first := make(map[int64]int, len(p.Steps))
+	for i, step := range p.Steps {
+		if step.ID <= 0 {
+			return fmt.Errorf("stocksync: Steps[%d]: the ID %d is not more than 0; nothing was written", i, step.ID)
+		}
+		if at, twice := first[step.ID]; twice {
+			return fmt.Errorf("stocksync: Steps[%d]: the ID %d was given before, in Steps[%d]; nothing was written", i, step.ID, at)
+		}
+		first[step.ID] = i
+	}
+	if p.applied.Swap(true) {
+		return ErrApplied
+	}
+	return nil
+}
+
+// notTried are results of the steps before anything is sent.
+func (p *Plan) notTried(err error) []Result {
+	results := make([]Result, len(p.Steps))
+	for i, step := range p.Steps {
+		t := Target{SKU: step.Key.SKU, LocationID: step.Key.LocationID, Quantity: step.To}
+		results[i] = Result{Target: t, ID: step.ID, Fate: NotTried, Err: err}
+	}
+	return results
+}
+
+// report adds to the results of the steps those of all other targets.
+func (p *Plan) report(results []Result, err error) *Report {
+	for _, t := range p.Equal {
+		results = append(results, Result{Target: t, Fate: Right})
+	}
+	for _, t := range p.NotKnown {
+		results = append(results, Result{Target: t, Fate: NotKnown})
+	}
+	for _, c := range p.Conflicts {
+		for _, quantity := range c.Quantities {
+			t := Target{SKU: c.Key.SKU, LocationID: c.Key.LocationID, Quantity: quantity}
+			results = append(results, Result{Target: t, Fate: Refused, Err: fmt.Errorf("given with %d different quantities", len(c.Quantities))})
+		}
+	}
+	for _, t := range p.unread {
+		results = append(results, Result{Target: t, Fate: NotTried, Err: err})
+	}
+	return &Report{Results: results}
+}
+
+// err is the error of a run that ended so.
+func (r *Report) err(o Options) error {
+	advice := map[Fate]string{
+		Unknown:  fmt.Sprintf("the unknown may differ from both: wait %v and run again, which reads them anew", o.settleAfter()),
+		NotTried: "of those not tried nothing was applied: run again",
+		Refused:  "of those refused nothing was applied, and running again will not help",
+	}
+	for _, gravest := range []Fate{Unknown, NotTried, Refused} {
+		for _, result := range r.Results {
+			if result.Fate != gravest {
+				continue
+			}
+			var counts []string
+			for _, f := range []Fate{Right, NotKnown, Refused, Unknown, NotTried} {
+				if n := r.Count(f); n > 0 {
+					counts = append(counts, fmt.Sprintf("%d %v", n, f))
+				}
+			}
+			return fmt.Errorf("%w: of %d %s; %s; first %v, %s: %w", ErrIncomplete,
+				len(r.Results), strings.Join(counts, ", "), advice[gravest], gravest, result.name(), result.Err)
+		}
+	}
+	return nil
+}
+
+// rounds is how often a step is sent at most, each time after its write before
+// was not applied: with one request in four failing, one in 65,000 steps is left
+// over.
+const rounds = 8
+
+// run applies steps, which are named by their index. The results are true at
+// any time, were the run to stop there.
+type run struct {
+	stock   Stock
+	options Options
+	steps   []Step
+	results []Result
+	lost    []request // of unknown outcome, not yet settled
+	right   int
+}
+
+// request is what is left of a request that failed: the steps whose outcome is
+// unknown, and how many of its records Oakra said it had written.
+type request struct {
+	steps     []int
+	confirmed int
+}
+
+func (r *run) do(ctx context.Context) {
+	var send []int
+	for i, step := range r.steps {
+		if _, ok := difference(step); !ok && r.options.Mode == ByChange {
+			r.results[i].Fate = Refused
+			r.results[i].Err = fmt.Errorf("the difference between %d and %d is more than 64 bits hold", step.From, step.To)
+			continue
+		}
+		send = append(send, i)
+	}
+	for round := 1; ; round++ {
+		send = r.write(ctx, send)
+		if len(r.lost) == 0 && (len(send) == 0 || round == rounds) {
+			return
+		}
+		if !r.wait(ctx) {
+			return
+		}
+		send = append(send, r.settle(ctx, round == rounds)...)
+		if round == rounds {
+			return
+		}
+	}
+}
+
+func difference(s Step) (d int64, ok bool) {
+	d = s.To - s.From
+	return d, (d > 0) == (s.To > s.From)
+}
+
+// write sends steps, and returns those that were not applied for a passing cause.
+func (r *run) write(ctx context.Context, send []int) (again []int) {
+	if len(send) == 0 {
+		return nil
+	}
+	o := oakra.BulkOptions{
+		BatchSize:    r.options.BatchSize,
+		Concurrency:  r.options.Concurrency,
+		SplitRefused: true,
+		OnProgress: func(p oakra.BulkProgress) {
+			r.options.progress(Writing, r.right+p.Applied, len(r.steps))
+		},
+	}
+	var err error
+	switch r.options.Mode {
+	case ByUpdate:
+		updates := make([]oakra.StockUpdate, len(send))
+		for n, i := range send {
+			updates[n] = oakra.StockUpdate{ID: r.steps[i].ID, Quantity: r.steps[i].To}
+		}
+		err = r.stock.UpdateAll(ctx, updates, o)
+	default:
+		changes := make([]oakra.StockChange, len(send))
+		for n, i := range send {
+			d, _ := difference(r.steps[i])
+			changes[n] = oakra.StockChange{ID: r.steps[i].ID, QuantityChange: d}
+		}
+		err = r.stock.ChangeAll(ctx, changes, o)
+	}
+
+	for _, i := range send {
+		r.decide(i, Right, nil)
+		r.results[i].Reread = false
+	}
+	requests := make(map[*oakra.Error]int) // in r.lost
+	for _, f := range failuresOf(err, len(send)) {
+		i := send[f.Index]
+		var e *oakra.Error
+		switch {
+		case f.Outcome == oakra.OutcomeApplied:
+			continue
+		case f.Outcome == oakra.OutcomeNotApplied && oakra.Retryable(f.Err):
+			r.decide(i, NotTried, f.Err)
+			again = append(again, i)
+			continue
+		case errors.As(f.Err, &e) && f.Outcome == oakra.OutcomeNotApplied && refuses(e):
+			r.decide(i, Refused, f.Err)
+			continue
+		case f.Outcome == oakra.OutcomeNotApplied: // the run was stopped
+			r.decide(i, NotTried, f.Err)
+			continue
+		}
+		r.decide(i, Unknown, f.Err)
+		at, seen := requests[e]
+		if e == nil || !seen {
+			at = len(r.lost)
+			r.lost = append(r.lost, request{})
+			if e != nil {
+				requests[e], r.lost[at].confirmed = at, len(e.Records)
+			}
+		}
+		r.lost[at].steps = append(r.lost[at].steps, i)
+	}
+	return again
+}
+
+// failuresOf reads the error of a bulk run of n items.
+func failuresOf(err error, n int) []oakra.BulkFailure {
+	if err == nil {
+		return nil
+	}
+	var bulk *oakra.BulkError
+	if errors.As(err, &bulk) {
+		return bulk.Failures
+	}
+	failures := make([]oakra.BulkFailure, n)
+	for i := range failures {
+		failures[i] = oakra.BulkFailure{Index: i, Outcome: oakra.OutcomeOf(err), Err: err}
+	}
+	return failures
+}
+
+// refuses reports whether Oakra refused the record, and not everything alike. A
+// 404 with a cause is that of a missing route.
+func refuses(e *oakra.Error) bool {
+	switch e.StatusCode {
+	case 400, 409, 413, 422:
+		return true
+	case 404:
+		return e.Err == nil
+	}
+	return false
+}
+
+// decide notes the fate of a step, which may change until the run ends.
+func (r *run) decide(i int, f Fate, err error) {
+	if result := &r.results[i]; result.Fate != f {
+		switch Right {
+		case f:
+			r.right++
+		case result.Fate:
+			r.right--
+		}
+		result.Fate = f
+	}
+	r.results[i].Err = err
+}
+
+// wait reports whether SettleAfter passed before the context ended.
+func (r *run) wait(ctx context.Context) bool {
+	unsettled := 0
+	for _, request := range r.lost {
+		unsettled += len(request.steps)
+	}
+	r.options.progress(Settling, 0, unsettled)
+	timer := time.NewTimer(r.options.settleAfter())
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// settle reads the records of unknown outcome again, and returns the steps that
+// were not applied. If it cannot read, they are left for the next round.
+func (r *run) settle(ctx context.Context, last bool) (again []int) {
+	var keys []oakra.StockKey
+	for _, request := range r.lost {
+		for _, i := range request.steps {
+			keys = append(keys, r.steps[i].Key)
+		}
+	}
+	records, err := read(ctx, r.stock, keys, func(done int) { r.options.progress(Settling, done, len(keys)) })
+	for _, request := range r.lost {
+		switch {
+		case err == nil:
+			again = append(again, r.settleRequest(request, records)...)
+		case last || ctx.Err() != nil:
+			for _, i := range request.steps {
+				r.decide(i, Unknown, fmt.Errorf("%w; it could not be read again: %w", r.results[i].Err, err))
+			}
+		}
+	}
+	if err == nil {
+		r.lost = nil
+	}
+	return again
+}
+
+// settleRequest settles the steps of one request by what was read.
+func (r *run) settleRequest(request request, records map[oakra.StockKey]oakra.StockRecord) (again []int) {
+	var atTo, atFrom []int
+	for _, i := range request.steps {
+		step, result := r.steps[i], &r.results[i]
+		record, here := records[step.Key]
+		if !here || record.ID != step.ID {
+			r.decide(i, Unknown, fmt.Errorf("read again, the record is gone: %w", result.Err))
+			continue
+		}
+		result.Reread, result.Seen = true, record.Quantity
+		switch record.Quantity {
+		case step.To:
+			atTo = append(atTo, i)
+		case step.From:
+			atFrom = append(atFrom, i)
+		default:
+			r.decide(i, Unknown, fmt.Errorf("read again, it is at %d, neither %d nor %d, so somebody else changed it: %w",
+				record.Quantity, step.From, step.To, result.Err))
+		}
+	}
+	// By an update, To is right whoever made it so, and may be set again.
+	applied, unapplied := len(atTo)+request.confirmed, len(atFrom)
+	contradicted := r.options.Mode == ByChange && applied > 0 && unapplied > 0
+	for _, i := range atTo {
+		if contradicted && applied <= unapplied {
+			r.contradict(i)
+			continue
+		}
+		r.decide(i, Right, nil)
+	}
+	for _, i := range atFrom {
+		if contradicted && applied >= unapplied {
+			r.contradict(i)
+			continue
+		}
+		r.results[i].Err = fmt.Errorf("read again, it is still at %d: %w", r.steps[i].From, r.results[i].Err)
+		again = append(again, i)
+	}
+	return again
+}
+
+// contradict leaves a step unknown that others of its request speak against.
+func (r *run) contradict(i int) {
+	r.decide(i, Unknown, fmt.Errorf("read again, it is at %d, but other records of its request, which was applied whole or not at all, say the opposite: %w",
+		r.results[i].Seen, r.results[i].Err))
+}

@@ -1,0 +1,231 @@
+package stocksync
+
+import (
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// CSVError names the lines of a file that [ReadCSV] could not read.
+type CSVError struct {
+	Lines []BadLine // all of them, in the order of the file
+}
+
+// BadLine is a line, counted from 1 with the header and blank ones, and what is
+// wrong with it.
+type BadLine struct {
+	Line int
+	Err  error
+}
+
+// Error names the first 20 lines with what is wrong, and the numbers of up to
+// 100 more.
+func (e *CSVError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "stocksync: no targets were read; bad lines: %d", len(e.Lines))
+	for n, l := range e.Lines {
+		switch {
+		case n < 20:
+			fmt.Fprintf(&b, "; line %d: %v", l.Line, l.Err)
+		case n == 20:
+			fmt.Fprintf(&b, "; also lines %d", l.Line)
+		case n < 120:
+			fmt.Fprintf(&b, ", %d", l.Line)
+		default:
+			fmt.Fprintf(&b, " and %d more", len(e.Lines)-n)
+			return b.String()
+		}
+	}
+	return b.String()
+}
+
+// columns of a file, by each name that a header may give them.
+var columns = map[string]int{"sku": 0, "location_id": 1, "location": 1, "quantity": 2, "qty": 2}
+
+var columnNames = [...]string{"sku", "location_id", "quantity"}
+
+// ReadCSV reads targets from a table as spreadsheets write it, in UTF-8, with or
+// without a byte order mark. The first line that is not blank is the header. It
+// names the columns sku, location_id (or location) and quantity (or qty), in any
+// order and case; other columns are ignored. Between the columns is whichever of
+// comma, semicolon and tab makes the header hold these three. Blank lines, and
+// spaces around a value, are ignored.
+//
+// A quantity is a whole number: 1234, -5, +5, 1,234 or "1,234" (the comma always
+// separates thousands), 12.0 or 12.00. Not read, since it could mean two things
+// or none: 1.234, 12.000, 0,123, 12,5, 1 234, 1e3. An unquoted 1,234 where commas
+// separate the columns gives the line a column too many, and so it is bad, as
+// is every line that has not as many columns as the header (more blank ones at
+// its end do no harm).
+//
+// Errors, without any targets: a [*CSVError] that names all bad lines; a file
+// that is empty, has no line but the header, is UTF-16, lacks a column or has it
+// twice; the error of r. A file that was cut in the middle of its last number
+// cannot be told from a whole one: see [Options].MaxSteps.
+func ReadCSV(r io.Reader) ([]Target, error) {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("stocksync: reading the file: %w", err)
+	}
+	data = bytes.TrimPrefix(data, []byte("\uFEFF"))
+	switch {
+	case bytes.HasPrefix(data, []byte{0xff, 0xfe}), bytes.HasPrefix(data, []byte{0xfe, 0xff}), bytes.IndexByte(data, 0) >= 0:
+		return nil, errors.New("stocksync: the file is UTF-16, or no text: save it as CSV in UTF-8")
+	case len(bytes.TrimSpace(data)) == 0:
+		return nil, errors.New("stocksync: the file is empty")
+	}
+	t, header, at, err := readHeader(data)
+	if err != nil {
+		return nil, err
+	}
+	var targets []Target
+	bad := new(CSVError)
+	for {
+		line, fields, err := t.read()
+		switch {
+		case err == io.EOF && len(bad.Lines) > 0:
+			return nil, bad
+		case err == io.EOF && len(targets) == 0:
+			return nil, errors.New("stocksync: the file has a header and no lines: is it cut short?")
+		case err == io.EOF:
+			return targets, nil
+		}
+		var target Target
+		if err == nil {
+			target, err = readTarget(fields, len(header), at)
+		}
+		if err != nil {
+			bad.Lines = append(bad.Lines, BadLine{line, err})
+			t = t.after(line)
+			continue
+		}
+		targets = append(targets, target)
+	}
+}
+
+// table reads what follows the first lines of a file.
+type table struct {
+	file  *csv.Reader
+	data  []byte // what it reads from
+	above int    // lines before that
+}
+
+func newTable(data []byte, above int, comma rune) table {
+	file := csv.NewReader(bytes.NewReader(data))
+	file.Comma = comma
+	file.FieldsPerRecord = -1
+	file.TrimLeadingSpace = comma != '\t' // else blank columns would vanish
+	return table{file, data, above}
+}
+
+// read returns the next line that is not blank, and its number.
+func (t table) read() (line int, fields []string, err error) {
+	for {
+		fields, err = t.file.Read()
+		var syntax *csv.ParseError
+		switch {
+		case errors.As(err, &syntax):
+			return t.above + syntax.StartLine, nil, syntax.Err
+		case err != nil:
+			return 0, nil, err
+		case !blank(fields):
+			line, _ = t.file.FieldPos(0)
+			return t.above + line, fields, nil
+		}
+	}
+}
+
+// after reads on from the line after a bad one, although a quote that is not
+// closed may have hidden that.
+func (t table) after(line int) table {
+	data := t.data
+	for range line - t.above {
+		_, data, _ = bytes.Cut(data, []byte("\n"))
+	}
+	return newTable(data, line, t.file.Comma)
+}
+
+// readHeader finds the separator, and at which index each column is.
+func readHeader(data []byte) (t table, header []string, at [3]int, err error) {
+	for _, comma := range ",;\t" {
+		candidate := newTable(data, 0, comma)
+		_, fields, e := candidate.read()
+		if e == nil {
+			at, e = findColumns(fields)
+		} else {
+			e = fmt.Errorf("stocksync: the header: %w", e)
+		}
+		if e == nil {
+			return candidate, fields, at, nil
+		}
+		if err == nil || len(fields) > len(header) { // the likeliest separator has the most to say
+			header, err = fields, e
+		}
+	}
+	return t, nil, at, err
+}
+
+func findColumns(header []string) (at [3]int, _ error) {
+	at = [3]int{-1, -1, -1}
+	for i, name := range header {
+		name = strings.NewReplacer(" ", "_", "-", "_").Replace(strings.ToLower(strings.TrimSpace(name)))
+		column, ok := columns[name]
+		if !ok {
+			continue
+		}
+		if at[column] >= 0 {
+			return at, fmt.Errorf("stocksync: the header has the column %s twice: %.200q", columnNames[column], header)
+		}
+		at[column] = i
+	}
+	if missing := slices.Index(at[:], -1); missing >= 0 {
+		return at, fmt.Errorf("stocksync: the header has no column %s: %.200q", columnNames[missing], header)
+	}
+	return at, nil
+}
+
+func blank(fields []string) bool {
+	return !slices.ContainsFunc(fields, func(f string) bool { return strings.TrimSpace(f) != "" })
+}
+
+func readTarget(fields []string, width int, at [3]int) (Target, error) {
+	if len(fields) < width || !blank(fields[width:]) {
+		return Target{}, fmt.Errorf("it has %d columns, the header %d", len(fields), width)
+	}
+	var values [3]string
+	for column := range values {
+		value := strings.TrimSpace(fields[at[column]])
+		switch {
+		case value == "":
+			return Target{}, fmt.Errorf("no %s", columnNames[column])
+		case !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl):
+			return Target{}, fmt.Errorf("the %s %.40q is not UTF-8, or has a line break or control character: is a quote not closed?", columnNames[column], value)
+		}
+		values[column] = value
+	}
+	quantity, err := readQuantity(values[2])
+	return Target{SKU: values[0], LocationID: values[1], Quantity: quantity}, err
+}
+
+// A number that starts with 0 and has a comma is likelier a decimal.
+var wholeNumber = regexp.MustCompile(`^[+-]?([0-9]+|[1-9][0-9]{0,2}(,[0-9]{3})+)(\.00?)?$`)
+
+func readQuantity(text string) (int64, error) {
+	if !wholeNumber.MatchString(text) {
+		return 0, fmt.Errorf("the quantity %.40q is not plainly a whole number", text)
+	}
+	digits, _, _ := strings.Cut(text, ".")
+	n, err := strconv.ParseInt(strings.ReplaceAll(digits, ",", ""), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("the quantity %.40q is more than 64 bits hold", text)
+	}
+	return n, nil
+}

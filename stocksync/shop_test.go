@@ -1,0 +1,278 @@
+package stocksync_test
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/stocksync"
+)
+
+// event is what becomes of a request to the shop.
+type event int
+
+const (
+	applied     event = iota
+	unreachable       // not applied, passing
+	limited           // 429
+	refused           // 400, whatever it holds
+	forbidden         // 403, which stops the run
+	noRoute           // 404 with a cause
+	lost              // unknown, and never applied
+	answerLost        // unknown, and applied
+	late              // unknown, and applied in some time
+	omitted           // applied, and the last record is not in the answer
+	skipped           // all but the last record applied, and in the answer
+)
+
+// shop is a Stock in memory, whose requests meet what next says, and which tells
+// what was really done. Use it in a synctest bubble if anything is late.
+type shop struct {
+	next    func(ids []int64) event // of a write; nil is applied
+	reading func() error            // of a Lookup; nil is nil
+	takes   time.Duration           // a write
+	delay   func() time.Duration    // of a late one
+
+	mu      sync.Mutex
+	records map[int64]oakra.StockRecord
+	bad     map[int64]bool // refused, with the batch that holds it
+	writes  map[int64][]int64
+	sent    int // requests
+	lookups int
+}
+
+func newShop(records ...oakra.StockRecord) *shop {
+	s := &shop{records: make(map[int64]oakra.StockRecord), bad: make(map[int64]bool), writes: make(map[int64][]int64)}
+	for _, r := range records {
+		s.records[r.ID] = r
+	}
+	return s
+}
+
+var _ stocksync.Stock = (*shop)(nil)
+
+func (s *shop) Lookup(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lookups++
+	if err := ctx.Err(); err != nil {
+		return nil, &oakra.Error{Op: "stock.list", Outcome: oakra.OutcomeNotApplied, Err: err}
+	}
+	if s.reading != nil {
+		if err := s.reading(); err != nil {
+			return nil, err
+		}
+	}
+	byKey := make(map[oakra.StockKey]oakra.StockRecord)
+	for _, r := range s.records {
+		byKey[r.Key()] = r
+	}
+	found := make(map[oakra.StockKey]oakra.StockRecord)
+	for _, key := range keys {
+		if r, ok := byKey[key]; ok {
+			found[key] = r
+		}
+	}
+	return found, nil
+}
+
+type item struct{ id, n int64 }
+
+func (s *shop) UpdateAll(ctx context.Context, updates []oakra.StockUpdate, o oakra.BulkOptions) error {
+	items := make([]item, len(updates))
+	for i, u := range updates {
+		items[i] = item{u.ID, u.Quantity}
+	}
+	o.SplitRefused = true
+	return s.writeAll(ctx, "stock.update", items, o, func(_, n int64) int64 { return n })
+}
+
+func (s *shop) ChangeAll(ctx context.Context, changes []oakra.StockChange, o oakra.BulkOptions) error {
+	items := make([]item, len(changes))
+	for i, c := range changes {
+		items[i] = item{c.ID, c.QuantityChange}
+	}
+	return s.writeAll(ctx, "stock.change", items, o, func(q, n int64) int64 { return q + n })
+}
+
+// writeAll answers as oakra's bulk does.
+func (s *shop) writeAll(ctx context.Context, op string, items []item, o oakra.BulkOptions, to func(q, n int64) int64) error {
+	result := &oakra.BulkError{Op: op}
+	var stopped *oakra.Error
+	var write func(from, to int)
+	write = func(from, until int) {
+		batch := items[from:until]
+		fail := func(batch []item, from int, e *oakra.Error) {
+			for i := range batch {
+				result.Failures = append(result.Failures, oakra.BulkFailure{Index: from + i, Outcome: e.Outcome, Err: e})
+			}
+		}
+		if stopped != nil {
+			fail(batch, from, &oakra.Error{Op: op, Message: "not sent", Outcome: oakra.OutcomeNotApplied, Err: stopped})
+			return
+		}
+		e, failed := s.request(ctx, op, batch, to)
+		if e != nil && e.StatusCode == 400 && len(batch) > 1 && o.SplitRefused {
+			middle := from + len(batch)/2
+			write(from, middle)
+			write(middle, until)
+			return
+		}
+		if e != nil && (e.StatusCode == 401 || e.StatusCode == 403 || e.StatusCode == 404 || ctx.Err() != nil) {
+			stopped = e
+		}
+		fail(failed, until-len(failed), e)
+		if o.OnProgress != nil {
+			o.OnProgress(oakra.BulkProgress{Total: len(items), Applied: until - len(result.Failures)})
+		}
+	}
+	size := cmp.Or(o.BatchSize, 500)
+	for from := 0; from < len(items); from += size {
+		write(from, min(from+size, len(items)))
+	}
+	if len(result.Failures) == 0 {
+		return nil
+	}
+	result.Applied = len(items) - len(result.Failures)
+	return result
+}
+
+// request is one request; the items that failed are the last ones.
+func (s *shop) request(ctx context.Context, op string, batch []item, to func(q, n int64) int64) (*oakra.Error, []item) {
+	if err := ctx.Err(); err != nil {
+		return &oakra.Error{Op: op, Outcome: oakra.OutcomeNotApplied, Err: err}, batch
+	}
+	s.mu.Lock()
+	s.sent++
+	ids := make([]int64, len(batch))
+	anyBad := false
+	for i, it := range batch {
+		ids[i] = it.id
+		anyBad = anyBad || s.bad[it.id]
+	}
+	what := applied
+	if s.next != nil {
+		what = s.next(ids)
+	}
+	s.mu.Unlock()
+	if s.takes > 0 {
+		time.Sleep(s.takes)
+	}
+	apply := func(batch []item) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, it := range batch {
+			r := s.records[it.id]
+			r.Quantity = to(r.Quantity, it.n)
+			s.records[it.id] = r
+			s.writes[it.id] = append(s.writes[it.id], it.n)
+		}
+	}
+	unknown := &oakra.Error{Op: op, StatusCode: 502, Outcome: oakra.OutcomeUnknown}
+	switch what {
+	case unreachable:
+		return &oakra.Error{Op: op, Outcome: oakra.OutcomeNotApplied, Err: oakra.ErrUnreachable}, batch
+	case limited:
+		return &oakra.Error{Op: op, StatusCode: 429, Outcome: oakra.OutcomeNotApplied}, batch
+	case forbidden:
+		return &oakra.Error{Op: op, StatusCode: 403, Outcome: oakra.OutcomeNotApplied}, batch
+	case noRoute:
+		return &oakra.Error{Op: op, StatusCode: 404, Outcome: oakra.OutcomeNotApplied, Err: errors.New("no route")}, batch
+	case lost:
+		return unknown, batch
+	}
+	if anyBad || what == refused {
+		e := &oakra.Error{Op: op, StatusCode: 400, Outcome: oakra.OutcomeNotApplied}
+		if what == applied || what == refused {
+			return e, batch
+		}
+		return unknown, batch
+	}
+	switch what {
+	case answerLost:
+		apply(batch)
+		return unknown, batch
+	case late:
+		time.AfterFunc(s.delay(), func() { apply(batch) })
+		return unknown, batch
+	case omitted, skipped:
+		last := len(batch) - 1
+		if what == omitted {
+			apply(batch)
+		} else {
+			apply(batch[:last])
+		}
+		e := &oakra.Error{Op: op, StatusCode: 200, Outcome: oakra.OutcomeUnknown, Err: oakra.ErrBadResponse, MissingIDs: ids[last:]}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, id := range ids[:last] {
+			e.Records = append(e.Records, s.records[id])
+		}
+		return e, batch[last:]
+	}
+	apply(batch)
+	if ctx.Err() != nil { // it ended before the answer
+		return &oakra.Error{Op: op, Outcome: oakra.OutcomeUnknown, Err: ctx.Err()}, batch
+	}
+	return nil, nil
+}
+
+// sell is what a second seller does.
+func (s *shop) sell(id, units int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.records[id]
+	r.Quantity -= units
+	s.records[id] = r
+}
+
+func (s *shop) quantity(id int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.records[id].Quantity
+}
+
+// timesWritten is how often a record was written.
+func (s *shop) timesWritten(id int64) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.writes[id])
+}
+
+// record n has ID n, SKU sku-n, and n units.
+func record(n int64) oakra.StockRecord {
+	return oakra.StockRecord{ID: n, LocationID: "w1", SKU: fmt.Sprintf("sku-%d", n), Quantity: n}
+}
+
+func recordsTo(n int64) []oakra.StockRecord {
+	var records []oakra.StockRecord
+	for id := int64(1); id <= n; id++ {
+		records = append(records, record(id))
+	}
+	return records
+}
+
+// plus are targets of the records, each d more than they have.
+func plus(d int64, records ...oakra.StockRecord) []stocksync.Target {
+	var targets []stocksync.Target
+	for _, r := range records {
+		targets = append(targets, stocksync.Target{SKU: r.SKU, LocationID: r.LocationID, Quantity: r.Quantity + d})
+	}
+	return targets
+}
+
+// inTurn gives one event after the other, and then applied.
+func inTurn(events ...event) func([]int64) event {
+	return func([]int64) event {
+		if len(events) == 0 {
+			return applied
+		}
+		e := events[0]
+		events = events[1:]
+		return e
+	}
+}

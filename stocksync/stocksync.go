@@ -1,0 +1,298 @@
+// Package stocksync brings Oakra to the quantities that a shop's own records
+// hold.
+//
+//	targets, err := stocksync.ReadCSV(file)
+//	if err != nil {
+//		return err // names the bad lines; nothing was read or written
+//	}
+//	report, err := stocksync.Sync(ctx, client.Stock, targets, stocksync.Options{MaxSteps: 500})
+//	for _, r := range report.Results {
+//		if r.Fate != stocksync.Right {
+//			log.Printf("%s at %s: %v: %v", r.SKU, r.LocationID, r.Fate, r.Err)
+//		}
+//	}
+//	return err
+//
+// [Compare] reads what Oakra has and says what would change, for a person or a
+// program to look at; [Plan.Apply] does it; [Sync] does both. Every target ends
+// in exactly one [Fate].
+//
+// # Writes whose outcome is unknown
+//
+// The answer to a write can be lost while the write is not. Such a write is
+// settled by looking. After [Options].SettleAfter, Oakra is read again. A record
+// at the step's To is right. One at its From is sent again, in up to eight
+// rounds in all. One at anything else was changed by somebody else: it is
+// reported as [Unknown] with the quantity that was seen, and left alone.
+//
+// Somebody else may have changed a record by exactly the difference, so that it
+// is at To though nothing was applied, or back at From though it was. ByChange
+// therefore holds the records of one request against each other. Oakra applies a
+// request whole or not at all, so if some are at To and others at From, the
+// fewer owe it to somebody else: they are reported as Unknown, and so are all of
+// them if they are equally many. What remains is a request in which every record
+// that is at To or From, or the greater part of them, is there by such a chance:
+// likely only if the request had one record, or nearly all of its others were
+// changed too. Then a record may be called right though its difference was not
+// applied, or the difference may be applied twice. Run at a quiet time, or with
+// large batches, if many sales are as large as the differences.
+//
+// # Running it again
+//
+// Nothing is kept between runs: each reads Oakra anew, and what is right is left
+// alone. So it is safe to run it again after any failure, once the requests of
+// the run before have landed or are lost: after an Unknown, after a context that
+// ended, and after a process that was killed, wait SettleAfter first. Two runs
+// at the same time for the same records are not safe.
+package stocksync
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/oakra/oakra-go"
+)
+
+// Stock is what Compare, Apply and Sync need of Oakra; [oakra.StockService] is
+// one. Another must keep to what that documents: the error of UpdateAll and
+// ChangeAll is an [oakra.BulkError] that lists every item that is not known to be
+// applied. Any other error is taken as the fate of all items.
+type Stock interface {
+	Lookup(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error)
+	UpdateAll(ctx context.Context, updates []oakra.StockUpdate, o oakra.BulkOptions) error
+	ChangeAll(ctx context.Context, changes []oakra.StockChange, o oakra.BulkOptions) error
+}
+
+// Target is how many units of an item a shop's records hold at one location.
+type Target struct {
+	SKU, LocationID string
+	Quantity        int64 // in units; may be negative where the shop oversold
+}
+
+// Key is what Oakra knows the target by.
+func (t Target) Key() oakra.StockKey {
+	return oakra.StockKey{SKU: t.SKU, LocationID: t.LocationID}
+}
+
+// name is not String, which Result would inherit and so hide its fate.
+func (t Target) name() string { return fmt.Sprintf("SKU %.60q at %.60q", t.SKU, t.LocationID) }
+
+// Mode is how a step is written.
+type Mode int
+
+const (
+	// ByChange sends the difference between the target and what was read, which
+	// the API reference recommends: a sale between reading and writing is kept,
+	// and the record ends at the target minus what was sold.
+	ByChange Mode = iota
+	// ByUpdate sends the target's number: a sale between reading and writing is
+	// undone. It is for a shop that stands still, or for a count of the shelves.
+	ByUpdate
+)
+
+// Options tunes a run; the zero value is good.
+type Options struct {
+	Mode        Mode // ByChange, unless set
+	BatchSize   int  // records that one request writes at most; 0 is the default of [oakra.BulkOptions]
+	Concurrency int  // writes in flight at most; 0 is that default
+
+	// MaxSteps is how many records a run may change; 0 is any number. A plan with
+	// more is refused with ErrTooManySteps. Set it to a little more than a usual
+	// run changes, so that a feed gone wrong stops before it does harm.
+	MaxSteps int
+
+	// SettleAfter is how long a write whose outcome is unknown may still land.
+	// That long after the writes of a round, and not sooner, Oakra is read again
+	// to see; and that long a write that was not applied for a passing cause,
+	// such as 429, waits for the next round; so a run waits eight times at most.
+	// A write that lands later still may count twice. 0 is one minute: a proxy
+	// before a server of this kind commonly gives up on a request after 60 s, and
+	// the server stops one that takes 30 s.
+	SettleAfter time.Duration
+
+	// OnProgress is called now and then, by one goroutine at a time; the run
+	// waits for it.
+	OnProgress func(Progress)
+}
+
+const defaultSettleAfter = time.Minute
+
+func (o Options) check() error {
+	switch {
+	case o.Mode != ByChange && o.Mode != ByUpdate:
+		return fmt.Errorf("stocksync: Options: there is no Mode %d", o.Mode)
+	case o.BatchSize < 0, o.Concurrency < 0, o.MaxSteps < 0, o.SettleAfter < 0:
+		return fmt.Errorf("stocksync: Options: BatchSize %d, Concurrency %d, MaxSteps %d or SettleAfter %v is less than zero",
+			o.BatchSize, o.Concurrency, o.MaxSteps, o.SettleAfter)
+	}
+	return nil
+}
+
+func (o Options) settleAfter() time.Duration { return cmp.Or(o.SettleAfter, defaultSettleAfter) }
+
+func (o Options) progress(phase Phase, done, total int) {
+	if o.OnProgress != nil {
+		o.OnProgress(Progress{phase, done, total})
+	}
+}
+
+// Phase is what a run is doing.
+type Phase string
+
+const (
+	Reading  Phase = "reading"  // Compare reads; counted in records asked for
+	Writing  Phase = "writing"  // Apply writes; counted in steps, those done being right
+	Settling Phase = "settling" // Apply waits to read again; counted in steps of unknown outcome
+)
+
+// Progress says how far a phase has come.
+type Progress struct {
+	Phase       Phase
+	Done, Total int
+}
+
+var (
+	// ErrTooManySteps: the plan changes more records than [Options].MaxSteps.
+	ErrTooManySteps = errors.New("stocksync: more steps than MaxSteps")
+	// ErrApplied: the plan was applied before, so its numbers are no longer true.
+	ErrApplied = errors.New("stocksync: the plan was applied before: compare anew")
+	// ErrIncomplete: some targets are refused, unknown or not tried.
+	ErrIncomplete = errors.New("stocksync: not every target is right")
+)
+
+// Step changes one record from one quantity to another.
+type Step struct {
+	ID       int64 // of the record
+	Key      oakra.StockKey
+	From, To int64 // what was read, and the target
+}
+
+// Conflict is a record that was given several times with different quantities.
+type Conflict struct {
+	Key        oakra.StockKey
+	Quantities []int64 // each once
+}
+
+// Plan is what Compare found. Each target is in exactly one of the lists, in the
+// order given; one given twice with the same quantity counts once. Steps may be
+// taken out before Apply, which does those that are left and no others.
+type Plan struct {
+	Steps     []Step     // would change
+	Equal     []Target   // have the quantity already
+	NotKnown  []Target   // Oakra has no such SKU at that location
+	Conflicts []Conflict // not to be decided here; Apply reports them as refused
+
+	unread  []Target // of Sync, when reading failed
+	stock   Stock
+	options Options
+	applied atomic.Bool
+}
+
+// Compare reads what Oakra has and says what would change; it writes nothing.
+//
+// Errors: of the options; of the first target that has a blank SKU or location,
+// before anything is read; of reading, wrapping an [oakra.Error], after several
+// attempts. ErrTooManySteps comes with the plan, to look at; without an
+// error, or with that one, there is a plan, with any other there is none.
+func Compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Plan, error) {
+	plan, err := compare(ctx, stock, targets, o)
+	if err != nil && !errors.Is(err, ErrTooManySteps) {
+		return nil, err
+	}
+	return plan, err
+}
+
+// Sync is Compare and Apply. The report is never nil: what failed before
+// anything was written is reported as not tried. The error is that of Compare or
+// that of Apply.
+func Sync(ctx context.Context, stock Stock, targets []Target, o Options) (*Report, error) {
+	plan, err := compare(ctx, stock, targets, o)
+	if err != nil {
+		return plan.report(plan.notTried(err), err), err
+	}
+	return plan.Apply(ctx)
+}
+
+// compare always returns a plan; where it could not read, all targets are unread.
+func compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Plan, error) {
+	plan := &Plan{stock: stock, options: o, unread: targets}
+	if err := o.check(); err != nil {
+		return plan, err
+	}
+	for i, t := range targets {
+		if strings.TrimSpace(t.SKU) == "" || strings.TrimSpace(t.LocationID) == "" {
+			return plan, fmt.Errorf("stocksync: targets[%d], %s: the SKU or the location is blank", i, t.name())
+		}
+	}
+	quantities := make(map[oakra.StockKey][]int64, len(targets)) // each once
+	keys := make([]oakra.StockKey, 0, len(targets))
+	plan.unread = make([]Target, 0, len(targets))
+	for _, t := range targets {
+		given := quantities[t.Key()]
+		if !slices.Contains(given, t.Quantity) {
+			quantities[t.Key()] = append(given, t.Quantity)
+			plan.unread = append(plan.unread, t)
+		}
+		if len(given) == 0 {
+			keys = append(keys, t.Key())
+		}
+	}
+	records, err := read(ctx, stock, keys, func(done int) { o.progress(Reading, done, len(keys)) })
+	if err != nil {
+		return plan, fmt.Errorf("stocksync: reading the stock; nothing was written: %w", err)
+	}
+	plan.unread = nil
+	for _, key := range keys {
+		t := Target{SKU: key.SKU, LocationID: key.LocationID, Quantity: quantities[key][0]}
+		record, known := records[key]
+		switch {
+		case len(quantities[key]) > 1:
+			plan.Conflicts = append(plan.Conflicts, Conflict{Key: key, Quantities: quantities[key]})
+		case !known:
+			plan.NotKnown = append(plan.NotKnown, t)
+		case record.Quantity == t.Quantity:
+			plan.Equal = append(plan.Equal, t)
+		default:
+			plan.Steps = append(plan.Steps, Step{ID: record.ID, Key: key, From: record.Quantity, To: t.Quantity})
+		}
+	}
+	return plan, plan.tooMany()
+}
+
+func (p *Plan) tooMany() error {
+	if most := p.options.MaxSteps; most > 0 && len(p.Steps) > most {
+		return fmt.Errorf("%w: it would change %d records, over %d; nothing was written: look at the plan, and raise MaxSteps if it is right",
+			ErrTooManySteps, len(p.Steps), most)
+	}
+	return nil
+}
+
+const (
+	readChunk = 2000 // keys that are looked up at once, so that a failure repeats no more
+	readTries = 4    // of a chunk, each with the attempts that the client makes
+)
+
+// read looks up keys, through passing failures.
+func read(ctx context.Context, stock Stock, keys []oakra.StockKey, progress func(done int)) (map[oakra.StockKey]oakra.StockRecord, error) {
+	all := make(map[oakra.StockKey]oakra.StockRecord, len(keys))
+	for from := 0; from < len(keys); from += readChunk {
+		to := min(from+readChunk, len(keys))
+		records, err := stock.Lookup(ctx, keys[from:to])
+		for try := 1; err != nil && try < readTries && ctx.Err() == nil && oakra.Retryable(err); try++ {
+			records, err = stock.Lookup(ctx, keys[from:to])
+		}
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(all, records)
+		progress(to)
+	}
+	return all, nil
+}

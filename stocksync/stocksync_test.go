@@ -1,0 +1,649 @@
+package stocksync_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/stocksync"
+)
+
+var modes = map[string]stocksync.Mode{"ByChange": stocksync.ByChange, "ByUpdate": stocksync.ByUpdate}
+
+// inModes runs a test in both modes, with a clock that waits for nobody.
+func inModes(t *testing.T, test func(t *testing.T, mode stocksync.Mode)) {
+	for name, mode := range modes {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { test(t, mode) })
+		})
+	}
+}
+
+func TestCompare(t *testing.T) {
+	shop := newShop(recordsTo(5)...)
+	r2 := record(2)
+	r2.ID, r2.LocationID, r2.Quantity = 12, "w2", 20
+	shop.records[12] = r2
+	var progress []stocksync.Progress
+	plan, err := stocksync.Compare(t.Context(), shop, []stocksync.Target{
+		{"sku-3", "w1", 0},
+		{"sku-1", "w1", 1},
+		{"sku-2", "w2", 2},
+		{"sku-9", "w1", 7},
+		{"sku-3", "w1", 0}, // again
+		{"sku-4", "w1", 40},
+		{"sku-4", "w1", 4},
+		{"sku-4", "w1", 40},
+		{"sku-3", "w2", 3},
+		{"sku-9", "w1", 7}, // again
+	}, stocksync.Options{OnProgress: func(p stocksync.Progress) { progress = append(progress, p) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []stocksync.Step{
+		{ID: 3, Key: oakra.StockKey{SKU: "sku-3", LocationID: "w1"}, From: 3, To: 0},
+		{ID: 12, Key: oakra.StockKey{SKU: "sku-2", LocationID: "w2"}, From: 20, To: 2},
+	}; !slices.Equal(plan.Steps, want) {
+		t.Errorf("steps %v", plan.Steps)
+	}
+	if want := []stocksync.Target{{"sku-1", "w1", 1}}; !slices.Equal(plan.Equal, want) {
+		t.Errorf("equal %v", plan.Equal)
+	}
+	if want := []stocksync.Target{{"sku-9", "w1", 7}, {"sku-3", "w2", 3}}; !slices.Equal(plan.NotKnown, want) {
+		t.Errorf("not known %v", plan.NotKnown)
+	}
+	if len(plan.Conflicts) != 1 || plan.Conflicts[0].Key.SKU != "sku-4" || !slices.Equal(plan.Conflicts[0].Quantities, []int64{40, 4}) {
+		t.Errorf("conflicts %v", plan.Conflicts)
+	}
+	if want := []stocksync.Progress{{stocksync.Reading, 6, 6}}; !slices.Equal(progress, want) {
+		t.Errorf("progress %v", progress)
+	}
+	if shop.sent != 0 {
+		t.Error("Compare wrote")
+	}
+
+	report, err := plan.Apply(t.Context())
+	if !errors.Is(err, stocksync.ErrIncomplete) || oakra.OutcomeOf(err) != oakra.OutcomeUnknown || oakra.Retryable(err) {
+		t.Errorf("got %v", err)
+	}
+	checkFates(t, report, map[string]stocksync.Fate{
+		"sku-3@w1=0": stocksync.Right, "sku-2@w2=2": stocksync.Right, "sku-1@w1=1": stocksync.Right,
+		"sku-9@w1=7": stocksync.NotKnown, "sku-3@w2=3": stocksync.NotKnown,
+		"sku-4@w1=40": stocksync.Refused, "sku-4@w1=4": stocksync.Refused,
+	})
+	if report.Results[0].ID != 3 || report.Results[1].ID != 12 {
+		t.Errorf("results %v", report.Results)
+	}
+	if shop.quantity(3) != 0 || shop.quantity(12) != 2 || shop.quantity(4) != 4 || len(shop.writes) != 2 {
+		t.Errorf("wrote %v", shop.writes)
+	}
+}
+
+// checkFates compares the fate of each target, which must be in the report once.
+func checkFates(t *testing.T, report *stocksync.Report, want map[string]stocksync.Fate) {
+	t.Helper()
+	got := make(map[string]stocksync.Fate)
+	for _, r := range report.Results {
+		name := fmt.Sprintf("%s@%s=%d", r.SKU, r.LocationID, r.Quantity)
+		if _, twice := got[name]; twice {
+			t.Errorf("%s is in the report twice", name)
+		}
+		got[name] = r.Fate
+		if (r.Err == nil) != (r.Fate == stocksync.Right || r.Fate == stocksync.NotKnown) {
+			t.Errorf("%s: %v with the error %v", name, r.Fate, r.Err)
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("fates %v, want %v", got, want)
+	}
+	for f := stocksync.NotTried; f <= stocksync.Unknown; f++ {
+		n := 0
+		for _, g := range want {
+			if g == f {
+				n++
+			}
+		}
+		if report.Count(f) != n {
+			t.Errorf("%d are counted as %v, want %d", report.Count(f), f, n)
+		}
+	}
+}
+
+// fates of targets plus(1, recordsTo(n)...), by number.
+func fates(all ...stocksync.Fate) map[string]stocksync.Fate {
+	want := make(map[string]stocksync.Fate)
+	for i, f := range all {
+		want[fmt.Sprintf("sku-%d@w1=%d", i+1, i+2)] = f
+	}
+	return want
+}
+
+func TestNothingToDo(t *testing.T) {
+	shop := newShop(recordsTo(3)...)
+	for name, targets := range map[string][]stocksync.Target{
+		"no targets": nil,
+		"equal":      plus(0, recordsTo(3)...),
+		"not known":  {{"x", "w1", 1}},
+	} {
+		report, err := stocksync.Sync(t.Context(), shop, targets, stocksync.Options{})
+		if err != nil || len(report.Results) != len(targets) || shop.sent != 0 {
+			t.Errorf("%s: %v, %v, %d requests", name, report, err, shop.sent)
+		}
+	}
+}
+
+func TestBadInput(t *testing.T) {
+	good := stocksync.Target{"sku-1", "w1", 5}
+	for name, tt := range map[string]struct {
+		targets []stocksync.Target
+		options stocksync.Options
+		want    string
+	}{
+		"no SKU":      {[]stocksync.Target{good, {"", "w1", 1}}, stocksync.Options{}, `targets[1], SKU "" at "w1"`},
+		"blank SKU":   {[]stocksync.Target{good, good, {" ", "w1", 1}}, stocksync.Options{}, `targets[2], SKU " " at "w1"`},
+		"no location": {[]stocksync.Target{{"sku-2", "", 1}}, stocksync.Options{}, `targets[0], SKU "sku-2" at ""`},
+		"mode":        {[]stocksync.Target{good}, stocksync.Options{Mode: 2}, "Mode 2"},
+		"batch size":  {[]stocksync.Target{good}, stocksync.Options{BatchSize: -1}, "BatchSize -1"},
+		"concurrency": {[]stocksync.Target{good}, stocksync.Options{Concurrency: -1}, "Concurrency -1"},
+		"max steps":   {[]stocksync.Target{good}, stocksync.Options{MaxSteps: -1}, "MaxSteps -1"},
+		"settle":      {[]stocksync.Target{good}, stocksync.Options{SettleAfter: -time.Second}, "SettleAfter -1s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			shop := newShop(recordsTo(2)...)
+			if plan, err := stocksync.Compare(t.Context(), shop, tt.targets, tt.options); plan != nil || err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Compare: %v, %v; want %q", plan, err, tt.want)
+			}
+			report, err := stocksync.Sync(t.Context(), shop, tt.targets, tt.options)
+			if err == nil || report.Count(stocksync.NotTried) != len(tt.targets) || len(report.Results) != len(tt.targets) {
+				t.Errorf("Sync: %v, %v", report, err)
+			}
+			if shop.sent+shop.lookups != 0 {
+				t.Error("asked Oakra")
+			}
+		})
+	}
+}
+
+func TestReading(t *testing.T) {
+	passing := &oakra.Error{Op: "stock.list", StatusCode: 503, Outcome: oakra.OutcomeNotApplied}
+	lasting := &oakra.Error{Op: "stock.list", StatusCode: 401, Outcome: oakra.OutcomeNotApplied}
+	t.Run("passing", func(t *testing.T) {
+		shop, failures := newShop(recordsTo(2)...), 3
+		shop.reading = func() error {
+			if failures--; failures >= 0 {
+				return passing
+			}
+			return nil
+		}
+		report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(2)...), stocksync.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkFates(t, report, fates(stocksync.Right, stocksync.Right))
+	})
+	for name, tt := range map[string]struct {
+		err     error
+		lookups int
+	}{"lasting": {lasting, 1}, "passing, but always": {passing, 4}} {
+		t.Run(name, func(t *testing.T) {
+			shop := newShop(recordsTo(2)...)
+			shop.reading = func() error { return tt.err }
+			if plan, err := stocksync.Compare(t.Context(), shop, plus(1, recordsTo(2)...), stocksync.Options{}); plan != nil || !errors.Is(err, tt.err) || shop.lookups != tt.lookups {
+				t.Errorf("Compare: %v, %v, %d lookups", plan, err, shop.lookups)
+			}
+			report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(2)...), stocksync.Options{})
+			if !errors.Is(err, tt.err) || shop.sent != 0 {
+				t.Errorf("Sync: %v", err)
+			}
+			checkFates(t, report, fates(stocksync.NotTried, stocksync.NotTried))
+		})
+	}
+	t.Run("in chunks", func(t *testing.T) {
+		shop := newShop(recordsTo(4500)...)
+		var progress []int
+		plan, err := stocksync.Compare(t.Context(), shop, plus(1, recordsTo(4500)...), stocksync.Options{
+			OnProgress: func(p stocksync.Progress) { progress = append(progress, p.Done) }})
+		if err != nil || len(plan.Steps) != 4500 || !slices.Equal(progress, []int{2000, 4000, 4500}) {
+			t.Errorf("%v, progress %v", err, progress)
+		}
+	})
+	t.Run("context", func(t *testing.T) {
+		shop := newShop(recordsTo(1)...)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		report, err := stocksync.Sync(ctx, shop, plus(1, record(1)), stocksync.Options{})
+		if !errors.Is(err, context.Canceled) || shop.lookups != 1 {
+			t.Errorf("%v after %d lookups", err, shop.lookups)
+		}
+		checkFates(t, report, fates(stocksync.NotTried))
+	})
+}
+
+func TestMaxSteps(t *testing.T) {
+	shop, targets := newShop(recordsTo(5)...), append(plus(1, recordsTo(3)...), plus(0, record(5))...)
+	want := fates(stocksync.NotTried, stocksync.NotTried, stocksync.NotTried)
+	want["sku-5@w1=5"] = stocksync.Right
+
+	report, err := stocksync.Sync(t.Context(), shop, targets, stocksync.Options{MaxSteps: 2})
+	if !errors.Is(err, stocksync.ErrTooManySteps) || !strings.Contains(err.Error(), "change 3 records, over 2") {
+		t.Errorf("Sync: %v", err)
+	}
+	checkFates(t, report, want)
+
+	plan, err := stocksync.Compare(t.Context(), shop, targets, stocksync.Options{MaxSteps: 2})
+	if plan == nil || !errors.Is(err, stocksync.ErrTooManySteps) || len(plan.Steps) != 3 {
+		t.Fatalf("Compare: %v, %v", plan, err)
+	}
+	report, err = plan.Apply(t.Context())
+	if !errors.Is(err, stocksync.ErrTooManySteps) {
+		t.Errorf("Apply: %v", err)
+	}
+	checkFates(t, report, want)
+	if shop.sent != 0 {
+		t.Fatal("sent something")
+	}
+
+	plan.Steps = plan.Steps[1:] // a person may take steps out
+	if report, err = plan.Apply(t.Context()); err != nil || len(report.Results) != 3 || shop.quantity(1) != 1 || shop.quantity(2) != 3 {
+		t.Errorf("Apply: %v, %v", report, err)
+	}
+	if report, err := stocksync.Sync(t.Context(), shop, targets, stocksync.Options{MaxSteps: 1}); err != nil || shop.quantity(1) != 2 {
+		t.Errorf("as many as MaxSteps: %v, %v", report, err)
+	}
+}
+
+func TestApplyRefusesPlan(t *testing.T) {
+	shop := newShop(recordsTo(3)...)
+	compare := func() *stocksync.Plan {
+		plan, err := stocksync.Compare(t.Context(), shop, plus(1, recordsTo(3)...), stocksync.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return plan
+	}
+	bad := compare()
+	bad.Steps[2].ID = 0
+	twice := compare()
+	twice.Steps[2].ID = 1
+	made := &stocksync.Plan{Steps: compare().Steps}
+	for want, plan := range map[string]*stocksync.Plan{
+		"Steps[2]: the ID 0 is not more than 0":            bad,
+		"Steps[2]: the ID 1 was given before, in Steps[0]": twice,
+		"the plan is not one that Compare returned":        made,
+	} {
+		report, err := plan.Apply(t.Context())
+		if err == nil || !strings.Contains(err.Error(), want) || shop.sent != 0 {
+			t.Errorf("got %v, want %q", err, want)
+		}
+		checkFates(t, report, fates(stocksync.NotTried, stocksync.NotTried, stocksync.NotTried))
+	}
+
+	plan := compare()
+	if _, err := plan.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sent := shop.sent
+	report, err := plan.Apply(t.Context())
+	if !errors.Is(err, stocksync.ErrApplied) || shop.sent != sent {
+		t.Errorf("the second time: %v", err)
+	}
+	checkFates(t, report, fates(stocksync.NotTried, stocksync.NotTried, stocksync.NotTried))
+}
+
+func TestDifferenceTooLarge(t *testing.T) {
+	inModes(t, func(t *testing.T, mode stocksync.Mode) {
+		r := record(1)
+		r.Quantity = -2
+		shop := newShop(r, record(2))
+		report, err := stocksync.Sync(t.Context(), shop, []stocksync.Target{{"sku-1", "w1", math.MaxInt64}, {"sku-2", "w1", 3}}, stocksync.Options{Mode: mode})
+		want := map[string]stocksync.Fate{"sku-1@w1=9223372036854775807": stocksync.Refused, "sku-2@w1=3": stocksync.Right}
+		if mode == stocksync.ByUpdate {
+			want["sku-1@w1=9223372036854775807"] = stocksync.Right
+		}
+		checkFates(t, report, want)
+		if (err == nil) != (mode == stocksync.ByUpdate) || shop.timesWritten(2) != 1 {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestUnknown: what one request came to, what somebody else did until it was read
+// again, and what is made of that. From is 1, To is 2.
+func TestUnknown(t *testing.T) {
+	for name, tt := range map[string]struct {
+		events   []event
+		sold     int64
+		change   stocksync.Fate
+		update   stocksync.Fate
+		requests int
+	}{
+		"applied":             {[]event{answerLost}, 0, stocksync.Right, stocksync.Right, 1},
+		"lost":                {[]event{lost}, 0, stocksync.Right, stocksync.Right, 2},
+		"late":                {[]event{late}, 0, stocksync.Right, stocksync.Right, 1},
+		"applied and sold":    {[]event{answerLost}, 3, stocksync.Unknown, stocksync.Unknown, 1},
+		"lost and sold":       {[]event{lost}, 3, stocksync.Unknown, stocksync.Unknown, 1},
+		"lost thrice":         {[]event{lost, lost, lost}, 0, stocksync.Right, stocksync.Right, 4},
+		"lost, then applied":  {[]event{lost, answerLost}, 0, stocksync.Right, stocksync.Right, 2},
+		"lost, then late":     {[]event{lost, late}, 0, stocksync.Right, stocksync.Right, 2},
+		"limited, then lost":  {[]event{limited, lost}, 0, stocksync.Right, stocksync.Right, 3},
+		"lost 7 times":        {[]event{lost, lost, lost, lost, lost, lost, lost}, 0, stocksync.Right, stocksync.Right, 8},
+		"lost 8 times":        {[]event{lost, lost, lost, lost, lost, lost, lost, lost}, 0, stocksync.Unknown, stocksync.Unknown, 8},
+		"applied the 8th":     {[]event{lost, lost, lost, lost, lost, lost, lost, answerLost}, 0, stocksync.Right, stocksync.Right, 8},
+		"unreachable 7 times": {[]event{unreachable, limited, unreachable, limited, limited, limited, limited}, 0, stocksync.Right, stocksync.Right, 8},
+		"limited 8 times":     {[]event{limited, limited, limited, limited, limited, limited, limited, limited}, 0, stocksync.NotTried, stocksync.NotTried, 8},
+		"forbidden":           {[]event{forbidden}, 0, stocksync.NotTried, stocksync.NotTried, 1},
+		"no route":            {[]event{noRoute}, 0, stocksync.NotTried, stocksync.NotTried, 1},
+		"refused":             {[]event{refused}, 0, stocksync.Refused, stocksync.Refused, 1},
+		"lost, then refused":  {[]event{lost, refused}, 0, stocksync.Refused, stocksync.Refused, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inModes(t, func(t *testing.T, mode stocksync.Mode) {
+				shop := newShop(record(1))
+				shop.next = inTurn(tt.events...)
+				shop.delay = func() time.Duration { return time.Minute - 1 }
+				time.AfterFunc(30*time.Second, func() { shop.sell(1, tt.sold) })
+				start := time.Now()
+				report, err := stocksync.Sync(t.Context(), shop, plus(1, record(1)), stocksync.Options{Mode: mode})
+				want := tt.change
+				if mode == stocksync.ByUpdate {
+					want = tt.update
+				}
+				checkFates(t, report, fates(want))
+				if shop.sent != tt.requests {
+					t.Errorf("%d requests, want %d", shop.sent, tt.requests)
+				}
+				took := time.Since(start)
+				if want == stocksync.Right {
+					if err != nil || shop.quantity(1) != 2 || shop.timesWritten(1) != 1 {
+						t.Errorf("%v, and Oakra has %d after %d writes", err, shop.quantity(1), shop.timesWritten(1))
+					}
+					settled := len(tt.events)
+					if took != time.Duration(settled)*time.Minute {
+						t.Errorf("it took %v", took)
+					}
+					return
+				}
+				var e *oakra.Error
+				if !errors.Is(err, stocksync.ErrIncomplete) || !errors.As(err, &e) || e.Op == "" {
+					t.Errorf("the error is %v", err)
+				}
+				if took > 8*time.Minute {
+					t.Errorf("it took %v", took)
+				}
+				if r := report.Results[0]; want == stocksync.Unknown && (!r.Reread || r.Seen != shop.quantity(1)) {
+					t.Errorf("seen: %+v", r)
+				}
+				if want != stocksync.Unknown && (shop.timesWritten(1) != 0 || report.Results[0].Reread) {
+					t.Errorf("it was written, or read again after that: %+v", report.Results[0])
+				}
+			})
+		})
+	}
+}
+
+func TestSettleAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shop := newShop(record(1))
+		shop.next = inTurn(late)
+		shop.delay = func() time.Duration { return 299 * time.Second }
+		start := time.Now()
+		_, err := stocksync.Sync(t.Context(), shop, plus(1, record(1)), stocksync.Options{SettleAfter: 5 * time.Minute})
+		if err != nil || shop.quantity(1) != 2 || time.Since(start) != 5*time.Minute {
+			t.Errorf("%v, quantity %d after %v", err, shop.quantity(1), time.Since(start))
+		}
+	})
+}
+
+// TestByTheRest: records of one request settle each other. Their differences are
+// 1 and 1 is sold of some, or brought back.
+func TestByTheRest(t *testing.T) {
+	const right, unknown = stocksync.Right, stocksync.Unknown
+	for name, tt := range map[string]struct {
+		event event
+		sold  map[int64]int64
+		want  []stocksync.Fate
+	}{
+		"all at to":                  {answerLost, nil, []stocksync.Fate{right, right, right, right}},
+		"applied, one sold":          {answerLost, map[int64]int64{2: 1}, []stocksync.Fate{right, unknown, right, right}},
+		"applied, half sold":         {answerLost, map[int64]int64{2: 1, 3: 1}, []stocksync.Fate{unknown, unknown, unknown, unknown}},
+		"lost, one brought":          {lost, map[int64]int64{4: -1}, []stocksync.Fate{right, right, right, unknown}},
+		"lost, half brought":         {lost, map[int64]int64{3: -1, 4: -1}, []stocksync.Fate{unknown, unknown, unknown, unknown}},
+		"applied, others elsewhere":  {answerLost, map[int64]int64{1: 5, 2: 1, 3: 5}, []stocksync.Fate{unknown, unknown, unknown, unknown}},
+		"applied, the rest confirms": {omitted, map[int64]int64{4: 1}, []stocksync.Fate{right, right, right, unknown}},
+		"omitted":                    {omitted, nil, []stocksync.Fate{right, right, right, right}},
+		"skipped":                    {skipped, nil, []stocksync.Fate{right, right, right, unknown}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				shop := newShop(recordsTo(4)...)
+				shop.next = inTurn(tt.event)
+				time.AfterFunc(time.Second, func() {
+					for id, n := range tt.sold {
+						shop.sell(id, n)
+					}
+				})
+				report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(4)...), stocksync.Options{})
+				checkFates(t, report, fates(tt.want...))
+				if (err == nil) != !slices.Contains(tt.want, unknown) {
+					t.Error(err)
+				}
+				for id := int64(1); id <= 4; id++ {
+					n := shop.timesWritten(id)
+					if n > 1 || n == 0 && tt.want[id-1] == right {
+						t.Errorf("record %d was written %d times", id, n)
+					}
+				}
+			})
+		})
+	}
+
+	t.Run("requests apart", func(t *testing.T) { // one lost, one applied: no contradiction
+		synctest.Test(t, func(t *testing.T) {
+			shop := newShop(recordsTo(4)...)
+			shop.next = inTurn(lost, answerLost)
+			report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(4)...), stocksync.Options{BatchSize: 2})
+			if err != nil {
+				t.Error(err)
+			}
+			checkFates(t, report, fates(right, right, right, right))
+		})
+	})
+	t.Run("updates", func(t *testing.T) { // the number is there, or is sent again
+		synctest.Test(t, func(t *testing.T) {
+			shop := newShop(recordsTo(4)...)
+			shop.next = inTurn(answerLost)
+			time.AfterFunc(time.Second, func() { shop.sell(1, 1); shop.sell(2, 1) })
+			report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(4)...), stocksync.Options{Mode: stocksync.ByUpdate})
+			if err != nil || shop.timesWritten(1) != 2 || shop.timesWritten(3) != 1 {
+				t.Error(err)
+			}
+			checkFates(t, report, fates(right, right, right, right))
+		})
+	})
+}
+
+func TestSaleIsKept(t *testing.T) {
+	inModes(t, func(t *testing.T, mode stocksync.Mode) {
+		shop := newShop(recordsTo(2)...)
+		plan, err := stocksync.Compare(t.Context(), shop, plus(10, recordsTo(2)...), stocksync.Options{Mode: mode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shop.sell(1, 1)
+		if _, err := plan.Apply(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want := map[stocksync.Mode]int64{stocksync.ByChange: 10, stocksync.ByUpdate: 11}[mode]
+		if got := shop.quantity(1); got != want || shop.quantity(2) != 12 {
+			t.Errorf("%d left, want %d", got, want)
+		}
+	})
+}
+
+func TestRefusedItem(t *testing.T) {
+	inModes(t, func(t *testing.T, mode stocksync.Mode) {
+		shop := newShop(recordsTo(5)...)
+		shop.bad[3] = true
+		report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(5)...), stocksync.Options{Mode: mode})
+		checkFates(t, report, fates(stocksync.Right, stocksync.Right, stocksync.Refused, stocksync.Right, stocksync.Right))
+		const want = `of 5 4 right, 1 refused; of those refused nothing was applied, and running again will not help; first refused, SKU "sku-3" at "w1": `
+		if !errors.Is(err, oakra.ErrInvalidRequest) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestRecordGone(t *testing.T) {
+	for name, change := range map[string]func(*shop){
+		"gone": func(s *shop) { delete(s.records, 1) },
+		"another": func(s *shop) {
+			s.records[9] = s.records[1]
+			r := s.records[9]
+			r.ID = 9
+			s.records[9] = r
+			delete(s.records, 1)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inModes(t, func(t *testing.T, mode stocksync.Mode) {
+				shop := newShop(record(1))
+				shop.next = inTurn(lost)
+				time.AfterFunc(time.Second, func() { shop.mu.Lock(); defer shop.mu.Unlock(); change(shop) })
+				report, err := stocksync.Sync(t.Context(), shop, plus(1, record(1)), stocksync.Options{Mode: mode})
+				checkFates(t, report, fates(stocksync.Unknown))
+				if err == nil || !strings.Contains(err.Error(), "gone") || report.Results[0].Reread || shop.sent != 1 {
+					t.Errorf("%v, %+v", err, report.Results[0])
+				}
+			})
+		})
+	}
+}
+
+func TestReadingAgainFails(t *testing.T) {
+	down := &oakra.Error{Op: "stock.list", StatusCode: 503, Outcome: oakra.OutcomeNotApplied}
+	inModes(t, func(t *testing.T, mode stocksync.Mode) {
+		for _, forGood := range []bool{false, true} {
+			shop := newShop(recordsTo(2)...)
+			shop.next = inTurn(answerLost, limited)
+			lookups := 0
+			shop.reading = func() error {
+				if lookups++; lookups > 1 && (forGood || lookups < 10) {
+					return down
+				}
+				return nil
+			}
+			start := time.Now()
+			report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(2)...), stocksync.Options{Mode: mode, BatchSize: 1})
+			if shop.timesWritten(1) != 1 || shop.timesWritten(2) != 1 || shop.sent != 3 {
+				t.Errorf("writes %v", shop.writes)
+			}
+			if !forGood {
+				if err != nil || time.Since(start) != 3*time.Minute {
+					t.Errorf("%v after %v", err, time.Since(start))
+				}
+				checkFates(t, report, fates(stocksync.Right, stocksync.Right))
+				continue
+			}
+			checkFates(t, report, fates(stocksync.Unknown, stocksync.Right))
+			if !errors.Is(err, down) || report.Results[0].Reread || time.Since(start) != 8*time.Minute {
+				t.Errorf("%v after %v", err, time.Since(start))
+			}
+		}
+	})
+}
+
+func TestContextEnds(t *testing.T) {
+	inModes(t, func(t *testing.T, mode stocksync.Mode) {
+		// Of three requests the first is done, the second under way, the third unsent.
+		shop := newShop(recordsTo(3)...)
+		shop.takes = 10 * time.Second
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		defer cancel()
+		start := time.Now()
+		report, err := stocksync.Sync(ctx, shop, plus(1, recordsTo(3)...), stocksync.Options{Mode: mode, BatchSize: 1})
+		checkFates(t, report, fates(stocksync.Right, stocksync.Unknown, stocksync.NotTried))
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 20*time.Second || shop.lookups != 1 {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+		const want = `of 3 1 right, 1 unknown, 1 not tried; the unknown may differ from both: wait 1m0s and run again`
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v", err)
+		}
+	})
+	inModes(t, func(t *testing.T, mode stocksync.Mode) {
+		shop := newShop(recordsTo(2)...)
+		shop.next = inTurn(lost, limited)
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		defer cancel()
+		start := time.Now()
+		report, err := stocksync.Sync(ctx, shop, plus(1, recordsTo(2)...), stocksync.Options{Mode: mode, BatchSize: 1})
+		checkFates(t, report, fates(stocksync.Unknown, stocksync.NotTried))
+		if err == nil || time.Since(start) != 15*time.Second || shop.sent != 2 {
+			t.Errorf("while settling: %v after %v", err, time.Since(start))
+		}
+	})
+}
+
+// other is a Stock whose writes fail with an error of its own.
+type other struct {
+	*shop
+	err error
+}
+
+func (o other) ChangeAll(context.Context, []oakra.StockChange, oakra.BulkOptions) error { return o.err }
+
+func TestErrorOfAnotherStock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		strange := errors.New("strange")
+		report, err := stocksync.Sync(t.Context(), other{newShop(recordsTo(2)...), strange}, plus(1, recordsTo(2)...), stocksync.Options{})
+		checkFates(t, report, fates(stocksync.Unknown, stocksync.Unknown))
+		if !errors.Is(err, strange) {
+			t.Error(err)
+		}
+		done := fmt.Errorf("wrapped: %w", &oakra.Error{Outcome: oakra.OutcomeApplied})
+		report, err = stocksync.Sync(t.Context(), other{newShop(recordsTo(2)...), done}, plus(1, recordsTo(2)...), stocksync.Options{})
+		checkFates(t, report, fates(stocksync.Right, stocksync.Right))
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shop := newShop(recordsTo(4)...)
+		shop.next = inTurn(applied, lost)
+		var got []stocksync.Progress
+		_, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(4)...), stocksync.Options{
+			BatchSize: 2, OnProgress: func(p stocksync.Progress) { got = append(got, p) }})
+		if err != nil {
+			t.Error(err)
+		}
+		want := []stocksync.Progress{
+			{stocksync.Reading, 4, 4}, {stocksync.Writing, 2, 4}, {stocksync.Writing, 2, 4},
+			{stocksync.Settling, 0, 2}, {stocksync.Settling, 2, 2}, {stocksync.Writing, 4, 4},
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
+}
+
+func TestFateString(t *testing.T) {
+	for f, want := range map[stocksync.Fate]string{
+		stocksync.NotTried: "not tried", stocksync.Right: "right", stocksync.NotKnown: "not known to Oakra",
+		stocksync.Refused: "refused", stocksync.Unknown: "unknown", 9: "Fate(9)",
+	} {
+		if f.String() != want {
+			t.Errorf("%v, want %s", f, want)
+		}
+	}
+}
