@@ -216,7 +216,7 @@ func (s *StockService) UpdateAll(ctx context.Context, updates []StockUpdate, o B
 	o.SplitRefused = true
 	return bulk(ctx, s, opUpdate, updates, o,
 		func(u StockUpdate) int64 { return u.ID },
-		func(_, later StockUpdate) (StockUpdate, bool) { return later, true },
+		func(_, later StockUpdate) (StockUpdate, int) { return later, 0 },
 		(*StockService).Update)
 }
 
@@ -227,10 +227,15 @@ func (s *StockService) UpdateAll(ctx context.Context, updates []StockUpdate, o B
 func (s *StockService) ChangeAll(ctx context.Context, changes []StockChange, o BulkOptions) error {
 	return bulk(ctx, s, opChange, changes, o,
 		func(c StockChange) int64 { return c.ID },
-		func(a, b StockChange) (StockChange, bool) {
+		func(a, b StockChange) (merged StockChange, carry int) {
 			sum := a.QuantityChange + b.QuantityChange
-			overflow := (a.QuantityChange > 0) == (b.QuantityChange > 0) && (sum > 0) != (a.QuantityChange > 0)
-			return StockChange{ID: a.ID, QuantityChange: sum}, !overflow
+			switch a, b := a.QuantityChange, b.QuantityChange; {
+			case a > 0 && b > 0 && sum < 0:
+				carry = 1
+			case a < 0 && b < 0 && sum >= 0:
+				carry = -1
+			}
+			return StockChange{ID: a.ID, QuantityChange: sum}, carry
 		},
 		(*StockService).Change)
 }
@@ -239,7 +244,7 @@ func (s *StockService) ChangeAll(ctx context.Context, changes []StockChange, o B
 // before, so that no two requests of the run write the same record and none can
 // overtake another.
 func bulk[T any](ctx context.Context, s *StockService, op operation, items []T, o BulkOptions,
-	idOf func(T) int64, merge func(earlier, later T) (T, bool),
+	idOf func(T) int64, merge func(earlier, later T) (T, int),
 	send func(*StockService, context.Context, []T) ([]StockRecord, error),
 ) error {
 	if len(items) == 0 {
@@ -282,7 +287,7 @@ func bulk[T any](ctx context.Context, s *StockService, op operation, items []T, 
 
 // mergeItems checks the items and merges those of one record, in the order of
 // their first; of[i] is where items[i] went.
-func mergeItems[T any](op operation, items []T, o BulkOptions, idOf func(T) int64, merge func(earlier, later T) (T, bool)) (merged []T, of []int32, err *Error) {
+func mergeItems[T any](op operation, items []T, o BulkOptions, idOf func(T) int64, merge func(earlier, later T) (T, int)) (merged []T, of []int32, err *Error) {
 	name := operations[op].name
 	switch {
 	case o.BatchSize < 0 || o.Concurrency < 0:
@@ -292,6 +297,7 @@ func mergeItems[T any](op operation, items []T, o BulkOptions, idOf func(T) int6
 	}
 	at := make(map[int64]int32, len(items))
 	of = make([]int32, len(items))
+	carries := make(map[int32]int) // out of 64 bits, by merged item; a later item may take it back
 	for i, item := range items {
 		id := idOf(item)
 		if id <= 0 {
@@ -302,10 +308,18 @@ func mergeItems[T any](op operation, items []T, o BulkOptions, idOf func(T) int6
 			m = int32(len(merged))
 			at[id] = m
 			merged = append(merged, item)
-		} else if merged[m], ok = merge(merged[m], item); !ok {
-			return nil, nil, invalid(name, "item %d: the changes of id %d add up to more than 64 bits hold", i, id)
+		} else {
+			var carry int
+			if merged[m], carry = merge(merged[m], item); carry != 0 {
+				carries[m] += carry
+			}
 		}
 		of[i] = m
+	}
+	for i, m := range of {
+		if carries[m] != 0 {
+			return nil, nil, invalid(name, "item %d: with the others of id %d it adds up to more than 64 bits hold", i, idOf(items[i]))
+		}
 	}
 	return merged, of, nil
 }
@@ -336,12 +350,12 @@ type bulkRun[T any] struct {
 	mu       sync.Mutex
 	progress BulkProgress
 	stopped  *Error // of the items left, once no further request is made
-	hopeless bool   // a whole batch was split, and nothing of it accepted
+	refused  int    // records of batches that were split, and nothing of them accepted
 }
 
 // do sends all batches, each by one of the workers.
 func (r *bulkRun[T]) do(ctx context.Context, merged []T) {
-	size := cmp.Or(r.options.BatchSize, 500)
+	size := min(cmp.Or(r.options.BatchSize, 500), len(merged))
 	batches := make(chan [2]int) // from, to
 	var workers sync.WaitGroup
 	for range min(cmp.Or(r.options.Concurrency, 4), (len(merged)+size-1)/size) {
@@ -350,7 +364,7 @@ func (r *bulkRun[T]) do(ctx context.Context, merged []T) {
 				accepted := r.batch(ctx, merged, b[0], b[1])
 				if b[1]-b[0] > 1 && !accepted {
 					r.mu.Lock()
-					r.hopeless = true
+					r.refused += b[1] - b[0]
 					r.mu.Unlock()
 				}
 			}
@@ -367,7 +381,8 @@ func (r *bulkRun[T]) do(ctx context.Context, merged []T) {
 // split, in several. It reports whether any of it was accepted.
 func (r *bulkRun[T]) batch(ctx context.Context, merged []T, from, to int) (accepted bool) {
 	r.mu.Lock()
-	stopped, hopeless := r.stopped, r.hopeless
+	const many = 1000 // records refused one by one, and none applied
+	stopped, hopeless := r.stopped, r.refused >= many && r.progress.Applied == 0
 	r.mu.Unlock()
 	if stopped != nil {
 		r.settle(from, to, func(int) fate { return fate{OutcomeNotApplied, stopped} })
@@ -458,7 +473,7 @@ func (r *bulkRun[T]) stops(ctx context.Context, e *Error) bool {
 func notSent(stopped *Error) *Error {
 	return &Error{
 		Op:      stopped.Op,
-		Message: "not sent, since an earlier request of the run failed",
+		Message: "not sent, since an earlier request of the run failed; of that one:",
 		Outcome: OutcomeNotApplied,
 		Err:     stopped,
 		resend:  stopped.resend,
