@@ -381,7 +381,7 @@ func (r *bulkRun[T]) do(ctx context.Context, merged []T) {
 // split, in several. It reports whether any of it was accepted.
 func (r *bulkRun[T]) batch(ctx context.Context, merged []T, from, to int) (accepted bool) {
 	r.mu.Lock()
-	const many = 1000 // records refused one by one, and none applied
+	const many = 100 // records refused one by one, and none applied
 	stopped, hopeless := r.stopped, r.refused >= many && r.progress.Applied == 0
 	r.mu.Unlock()
 	if stopped != nil {
@@ -406,7 +406,7 @@ func (r *bulkRun[T]) batch(ctx context.Context, merged []T, from, to int) (accep
 	if r.stops(ctx, e) {
 		r.mu.Lock()
 		if r.stopped == nil {
-			r.stopped = notSent(e)
+			r.stopped = notSent(ctx, e)
 		}
 		r.mu.Unlock()
 	}
@@ -470,15 +470,30 @@ func (r *bulkRun[T]) stops(ctx context.Context, e *Error) bool {
 }
 
 // notSent is the error of items that were left out after the run was stopped.
-func notSent(stopped *Error) *Error {
+func notSent(ctx context.Context, stopped *Error) *Error {
 	return &Error{
 		Op:      stopped.Op,
-		Message: "not sent, since an earlier request of the run failed; of that one:",
 		Outcome: OutcomeNotApplied,
-		Err:     stopped,
+		Err:     &notSentError{cmp.Or[error](contextError(ctx), stopped)},
 		resend:  stopped.resend,
 	}
 }
+
+// notSentError does not repeat the text of its cause, whose advice is about the
+// items of another request.
+type notSentError struct{ cause error }
+
+func (e *notSentError) Error() string {
+	text := "not sent, since an earlier request of the run failed"
+	if stopped, ok := e.cause.(*Error); !ok {
+		text += ": " + e.cause.Error()
+	} else if stopped.StatusCode != 0 {
+		text += fmt.Sprintf(" with status %d", stopped.StatusCode)
+	}
+	return text
+}
+
+func (e *notSentError) Unwrap() error { return e.cause }
 
 // pace holds back the requests of one bulk run after a 429: all of them for as
 // long as the server asks, and then one after the other with a gap that shrinks

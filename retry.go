@@ -127,10 +127,8 @@ func (c *call) checkRetry(context.Context, *http.Response, error) (bool, error) 
 		if c.failure == nil {
 			pace.ease()
 		} else if c.failure.StatusCode == http.StatusTooManyRequests {
-			if !c.ready {
-				c.wait = 0 // nothing is waited for: it was too long, or the attempts are spent
-			}
-			pace.slow(c.wait)
+			// One that is too long to wait for must not hold the others either.
+			pace.slow(min(max(c.wait, c.failure.RetryAfter), c.client.retry.MaxRetryAfter))
 		}
 	}
 	c.log()
