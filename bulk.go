@@ -499,9 +499,10 @@ func (e *notSentError) Unwrap() error { return e.cause }
 // long as the server asks, and then one after the other with a gap that shrinks
 // with each success.
 type pace struct {
-	mu   sync.Mutex
-	next time.Time // when the next request may start
-	gap  time.Duration
+	mu    sync.Mutex
+	until time.Time // no request starts before
+	next  time.Time // when the next request may start
+	gap   time.Duration
 }
 
 const (
@@ -512,29 +513,35 @@ const (
 // wait returns when a request may start, or an error if the context will have
 // ended by then.
 func (p *pace) wait(ctx context.Context) error {
-	p.mu.Lock()
-	now := time.Now()
-	start := now
-	if p.next.After(now) {
-		start = p.next
-	}
-	if p.gap > 0 {
-		p.next = start.Add(p.gap)
-	}
-	p.mu.Unlock()
-	if !start.After(now) {
-		return nil
-	}
-	if deadline, ok := ctx.Deadline(); ok && deadline.Before(start) {
-		return fmt.Errorf("the server slows the run beyond the context's deadline: %w", context.DeadlineExceeded)
-	}
-	timer := time.NewTimer(start.Sub(now))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return contextError(ctx)
+	for {
+		p.mu.Lock()
+		now := time.Now()
+		start := now
+		if p.next.After(now) {
+			start = p.next
+		}
+		if p.gap > 0 {
+			p.next = start.Add(p.gap)
+		}
+		p.mu.Unlock()
+		if start.After(now) {
+			if deadline, ok := ctx.Deadline(); ok && deadline.Before(start) {
+				return fmt.Errorf("the server slows the run beyond the context's deadline: %w", context.DeadlineExceeded)
+			}
+			timer := time.NewTimer(start.Sub(now))
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+				return contextError(ctx)
+			}
+		}
+		p.mu.Lock()
+		held := p.until.After(time.Now()) // by a 429 that came meanwhile
+		p.mu.Unlock()
+		if !held {
+			return nil
+		}
 	}
 }
 
@@ -543,8 +550,8 @@ func (p *pace) slow(wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gap = min(max(2*p.gap, minGap), maxGap)
-	if next := time.Now().Add(wait); next.After(p.next) {
-		p.next = next
+	if until := time.Now().Add(wait); until.After(p.until) {
+		p.until, p.next = until, until
 	}
 }
 

@@ -1249,7 +1249,7 @@ func TestBulkSplitSeveral(t *testing.T) {
 // TestBulkAllBad: when every item is refused, that does not take two requests
 // for each.
 func TestBulkAllBad(t *testing.T) {
-	const batches, size = 100, 16
+	const batches, size = 40, 64
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		server := bulkServer(t, 1)
 		items := bulkItems(batches * size)
@@ -1269,7 +1269,7 @@ func TestBulkAllBad(t *testing.T) {
 // the next one, whose single bad item is found as ever.
 func TestBulkBadBatchFirst(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
-		for _, size := range []int{2, 10} {
+		for _, size := range []int{2, 10, 500} {
 			t.Run(fmt.Sprint(size), func(t *testing.T) {
 				server := bulkServer(t, 3*size)
 				items := bulkItems(3 * size)
