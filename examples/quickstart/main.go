@@ -35,7 +35,7 @@ func run(ctx context.Context, appKey string, skus []string) error {
 		return demo(ctx)
 	}
 	if len(skus) == 0 {
-		return fmt.Errorf("usage: quickstart SKU...")
+		return fmt.Errorf("usage: quickstart SKU [SKU]")
 	}
 	client, err := oakra.NewClient(appKey, oakra.WithUserAgent("quickstart/1.0"))
 	if err != nil {
@@ -91,7 +91,7 @@ func readAndWrite(ctx context.Context, client *oakra.Client, skus []string) erro
 		fmt.Printf("  %-14s %4d  (record %d at %s)\n", record.SKU, record.Quantity, record.ID, record.LocationID)
 	}
 	if len(records) == 0 {
-		return fmt.Errorf("Oakra knows none of the SKUs %q", skus)
+		return fmt.Errorf("no record: Oakra knows none of the SKUs %q", skus)
 	}
 	first := records[0]
 

@@ -173,7 +173,7 @@ func (s *sender) lookup(ctx context.Context) error {
 	for i, key := range s.trade.keys {
 		record, ok := records[key]
 		if !ok {
-			return fmt.Errorf("Oakra does not know SKU %q at %q", key.SKU, key.LocationID)
+			return fmt.Errorf("lookup: Oakra does not know SKU %q at %q", key.SKU, key.LocationID)
 		}
 		s.ids[i] = record.ID
 	}
