@@ -245,7 +245,7 @@ func (s *StockService) ChangeAll(ctx context.Context, changes []StockChange, o B
 // overtake another.
 func bulk[T any](ctx context.Context, s *StockService, op operation, items []T, o BulkOptions,
 	idOf func(T) int64, merge func(earlier, later T) (T, int),
-	send func(*StockService, context.Context, []T) ([]StockRecord, error),
+	write func(*StockService, context.Context, []T) ([]StockRecord, error),
 ) error {
 	if len(items) == 0 {
 		return nil
@@ -261,7 +261,7 @@ func bulk[T any](ctx context.Context, s *StockService, op operation, items []T, 
 		options:  o,
 		service:  &StockService{client: &paced},
 		idOf:     idOf,
-		send:     send,
+		write:    write,
 		fates:    make([]fate, len(merged)),
 		weights:  make([]int, len(merged)),
 		progress: BulkProgress{Total: len(items)},
@@ -343,65 +343,98 @@ type bulkRun[T any] struct {
 	options BulkOptions
 	service *StockService
 	idOf    func(T) int64
-	send    func(*StockService, context.Context, []T) ([]StockRecord, error)
+	write   func(*StockService, context.Context, []T) ([]StockRecord, error)
 	fates   []fate // by merged item; each is written by the one request that holds it
 	weights []int  // how many items were merged into one
 
 	mu       sync.Mutex
 	progress BulkProgress
 	stopped  *Error // of the items left, once no further request is made
-	refused  int    // records of batches that were split, and nothing of them accepted
+	refused  int    // records that were refused in a request of their own, of batches that are done
+}
+
+const (
+	// After so many records that were refused one by one, and none accepted, the
+	// server seems to refuse all there are: a refused batch is then cut no more
+	// than so often, which still finds a few bad items among good ones.
+	hopelessAfter = 100
+	hopelessCuts  = 3
+)
+
+// part is what one request writes: a batch, or what it was cut into.
+type part struct {
+	from, to int // of the merged items
+	cuts     int
+	refusal  *Error // of the part that it was cut from
 }
 
 // do sends all batches, each by one of the workers.
 func (r *bulkRun[T]) do(ctx context.Context, merged []T) {
 	size := min(cmp.Or(r.options.BatchSize, 500), len(merged))
-	batches := make(chan [2]int) // from, to
+	batches := make(chan part)
 	var workers sync.WaitGroup
 	for range min(cmp.Or(r.options.Concurrency, 4), (len(merged)+size-1)/size) {
 		workers.Go(func() {
 			for b := range batches {
-				accepted := r.batch(ctx, merged, b[0], b[1])
-				if b[1]-b[0] > 1 && !accepted {
-					r.mu.Lock()
-					r.refused += b[1] - b[0]
-					r.mu.Unlock()
-				}
+				r.batch(ctx, merged, b)
 			}
 		})
 	}
 	for from := 0; from < len(merged); from += size {
-		batches <- [2]int{from, min(from+size, len(merged))}
+		batches <- part{from: from, to: min(from+size, len(merged))}
 	}
 	close(batches)
 	workers.Wait()
 }
 
-// batch writes merged[from:to] in one request or, if it is refused and may be
-// split, in several. It reports whether any of it was accepted.
-func (r *bulkRun[T]) batch(ctx context.Context, merged []T, from, to int) (accepted bool) {
+// batch writes a batch in one request or, if it is refused and may be split, in
+// several: the larger parts first, since what becomes of them tells whether the
+// smaller are worth a request.
+func (r *bulkRun[T]) batch(ctx context.Context, merged []T, whole part) {
+	alone := 0 // records refused in a request of their own
+	for parts := []part{whole}; len(parts) > 0; {
+		p := parts[0]
+		parts = parts[1:]
+		if e := r.givenUp(p); e != nil {
+			r.settle(p, func(int) fate { return fate{OutcomeNotApplied, e} })
+			continue
+		}
+		_, err := r.write(r.service, ctx, merged[p.from:p.to])
+		var e *Error
+		errors.As(err, &e)
+		switch refused := e != nil && refusesItems(e); {
+		case refused && p.to-p.from == 1:
+			alone++
+		case refused && r.options.SplitRefused:
+			middle := p.from + (p.to-p.from)/2
+			parts = append(parts, part{p.from, middle, p.cuts + 1, e}, part{middle, p.to, p.cuts + 1, e})
+			continue
+		}
+		r.take(ctx, merged, p, e)
+	}
 	r.mu.Lock()
-	const many = 100 // records refused one by one, and none applied
-	stopped, hopeless := r.stopped, r.refused >= many && r.progress.Applied == 0
+	r.refused += alone
 	r.mu.Unlock()
-	if stopped != nil {
-		r.settle(from, to, func(int) fate { return fate{OutcomeNotApplied, stopped} })
-		return true
+}
+
+// givenUp returns why a part is not sent, if it is not.
+func (r *bulkRun[T]) givenUp(p part) *Error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.stopped != nil:
+		return r.stopped
+	case p.cuts > hopelessCuts && r.refused >= hopelessAfter && r.progress.Applied == 0:
+		return p.refusal
 	}
-	_, err := r.send(r.service, ctx, merged[from:to])
-	if err == nil {
-		r.settle(from, to, func(int) fate { return fate{OutcomeApplied, nil} })
-		return true
-	}
-	var e *Error
-	if !errors.As(err, &e) {
-		e = &Error{Op: operations[r.op].name, Err: err}
-	}
-	if r.options.SplitRefused && !hopeless && to-from > 1 && refusesItems(e) {
-		middle := from + (to-from)/2
-		left := r.batch(ctx, merged, from, middle)
-		right := r.batch(ctx, merged, middle, to)
-		return left || right
+	return nil
+}
+
+// take settles a part by what came of its request.
+func (r *bulkRun[T]) take(ctx context.Context, merged []T, p part, e *Error) {
+	if e == nil {
+		r.settle(p, func(int) fate { return fate{OutcomeApplied, nil} })
+		return
 	}
 	if r.stops(ctx, e) {
 		r.mu.Lock()
@@ -414,20 +447,19 @@ func (r *bulkRun[T]) batch(ctx context.Context, merged []T, from, to int) (accep
 	for _, record := range e.Records {
 		here[record.ID] = true
 	}
-	r.settle(from, to, func(i int) fate {
+	r.settle(p, func(i int) fate {
 		if here[r.idOf(merged[i])] {
 			return fate{OutcomeApplied, nil}
 		}
 		return fate{e.Outcome, e}
 	})
-	return !refusesItems(e)
 }
 
-// settle notes the fate of merged items and reports progress.
-func (r *bulkRun[T]) settle(from, to int, fateOf func(int) fate) {
+// settle notes the fate of a part's items and reports progress.
+func (r *bulkRun[T]) settle(p part, fateOf func(int) fate) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := from; i < to; i++ {
+	for i := p.from; i < p.to; i++ {
 		f := fateOf(i)
 		r.fates[i] = f
 		switch f.outcome {
