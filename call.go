@@ -23,9 +23,8 @@ type call struct {
 	ctx     context.Context
 	op      operation
 	query   string
-	body    []byte
-	ids     []int64 // that a write sends
-	probing bool    // a GET to find out about a route, whatever the operation
+	body    *body // of a write
+	probing bool  // a GET to find out about a route, whatever the operation
 
 	// On the route.
 	route *route
@@ -68,12 +67,6 @@ func (c *call) send(r *route) *Error {
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 	}
 	c.request = retryablehttp.Request{Request: c.newRequest()}
-	if c.body != nil {
-		if err := c.request.SetBody(c.body); err != nil {
-			c.interrupted(err)
-			return c.failure
-		}
-	}
 	_, err := c.retry.Do(&c.request)
 	if c.ready {
 		c.interrupted(cmp.Or(c.halted, contextError(c.ctx), err))
@@ -81,7 +74,7 @@ func (c *call) send(r *route) *Error {
 	return c.failure
 }
 
-// newRequest is what net/http is given; each attempt adds its own header.
+// newRequest is what net/http is given; each attempt adds its own header and body.
 func (c *call) newRequest() *http.Request {
 	u := c.route.url
 	u.RawQuery = c.query
@@ -120,8 +113,10 @@ func (c *call) RoundTrip(request *http.Request) (*http.Response, error) {
 		c.halted = err
 		return nil, err
 	}
-	// Without GetBody the transport cannot send a write again by itself.
-	request.GetBody = nil
+	if c.body != nil {
+		// There is no GetBody, so that the transport cannot send a write again by itself.
+		request.Body, request.ContentLength = c.body.open(), int64(len(c.body.json))
+	}
 
 	c.ready, c.failure, c.records, c.json = false, nil, nil, false
 	c.attempts++

@@ -25,7 +25,10 @@ func (c *call) readRecords(response *http.Response) {
 	d := stockjson.NewDecoder(response.Body, maxBody)
 	defer d.Close()
 	records, err := decode(d, response.ContentLength)
-	missing := missingIDs(c.ids, records)
+	var missing []int64
+	if c.body != nil {
+		missing = missingIDs(c.body.ids, records)
+	}
 	if err == nil && len(missing) == 0 {
 		c.records = records
 		return
@@ -108,33 +111,48 @@ func (c *call) redirectTarget(response *http.Response) string {
 // decode reads all records of an answer whose body has length bytes, or -1 if
 // that is not known.
 func decode(d *stockjson.Decoder, length int64) ([]StockRecord, error) {
-	records := []StockRecord{}
-	for d.Next() {
-		if len(records) == cap(records) {
-			records = slices.Grow(records, more(len(records), d.Offset(), length))
+	var full [][]StockRecord // before records, if the length is not known
+	records := make([]StockRecord, 0, expected(length))
+	for {
+		n := len(records)
+		switch {
+		case n < cap(records):
+		case length > 0:
+			records = slices.Grow(records, more(n, d.Offset(), length))
+		default:
+			full, records = append(full, records), make([]StockRecord, 0, min(2*n, maxChunk))
+			n = 0
 		}
-		records = append(records, StockRecord(d.Record()))
+		if records = records[:n+1]; !d.Next((*stockjson.Record)(&records[n])) {
+			records = records[:n]
+			break
+		}
+	}
+	if full != nil {
+		records = slices.Concat(append(full, records)...)
 	}
 	return records, d.Err()
+}
+
+const (
+	minRecord = 64   // bytes, of a short one
+	sample    = 256  // records, to learn their size from
+	maxChunk  = 4096 // records
+)
+
+// expected guesses how many records to make room for at first.
+func expected(length int64) int {
+	if length <= 0 {
+		return 8
+	}
+	return int(min(length/minRecord, sample)) + 1
 }
 
 // more guesses how many records are to come, from the size of those that have
 // been: a slice that grows step by step costs twice the memory.
 func more(have int, offset, length int64) int {
-	const (
-		first  = 256 // records, to learn their size from
-		sizeOf = 64  // bytes of a short one
-	)
-	length = min(length, maxBody)
-	switch {
-	case length <= 0:
-		return 1
-	case have == 0:
-		return int(min(length/sizeOf, first)) + 1
-	default:
-		left := max(0, length-offset)
-		return int(float64(left)/float64(offset)*float64(have)*1.02) + 1
-	}
+	left := max(0, min(length, maxBody)-offset)
+	return int(float64(left)/float64(offset)*float64(have)*1.02) + 1
 }
 
 // missingIDs returns which of the ids have no record. Servers answer in the

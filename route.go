@@ -81,8 +81,8 @@ var errNoRoute = errors.New("none of the known routes is there")
 //
 // A write goes to the next candidate only after an answer that proves that no
 // code of the API ran: a 405, or a 404 whose path a GET does not find either.
-func (c *Client) do(ctx context.Context, op operation, query string, body []byte, ids []int64) ([]StockRecord, error) {
-	call := call{client: c, ctx: ctx, op: op, query: query, body: body, ids: ids}
+func (c *Client) do(ctx context.Context, op operation, query string, b *body) ([]StockRecord, error) {
+	call := call{client: c, ctx: ctx, op: op, query: query, body: b}
 	if kept := c.routes.kept[op].Load(); kept != nil {
 		return call.finish(call.send(kept))
 	}

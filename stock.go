@@ -3,7 +3,6 @@ package oakra
 import (
 	"context"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/google/go-querystring/query"
@@ -36,7 +35,7 @@ type StockUpdate struct {
 // StockChange changes the quantity of a record by a difference.
 type StockChange struct {
 	ID             int64 `json:"id"`              // of the stock record, more than 0
-	QuantityChange int64 `json:"quantity_change"` // units added, or deducted if negative
+	QuantityChange int64 `json:"quantity_change"` // units added, or deducted if negative; 0 is sent
 }
 
 // List returns the records of the SKUs, at one location or at all (API reference,
@@ -84,12 +83,14 @@ func (s *StockService) Update(ctx context.Context, updates []StockUpdate) ([]Sto
 
 // Change adds to the quantities of records, or deducts from them, in one request
 // (API reference, "Change in stock"), and returns the records as the server then
-// has them. It is never sent twice unless nothing of it was applied.
+// has them. It is never sent twice unless nothing of it was applied. Whether a
+// quantity may fall below zero is the server's to say.
 //
 // Errors: [ErrInvalidRequest] if there are no changes, an id is not more than 0,
-// or one id is given twice; otherwise as for every call, see [Error]. Whether the
-// stock changed is the error's Outcome: after [OutcomeUnknown] look before
-// sending it again.
+// or one id is given twice (sum its changes, or use [StockService.ChangeAll]);
+// otherwise as for every call, see [Error]. Whether the stock changed is the
+// error's Outcome, which may be [OutcomeApplied]: only the answer was lost. After
+// [OutcomeUnknown] look before sending it again.
 func (s *StockService) Change(ctx context.Context, changes []StockChange) ([]StockRecord, error) {
 	return write(ctx, s.client, opChange, "quantity_change", changes,
 		func(c StockChange) (id, n int64) { return c.ID, c.QuantityChange })
@@ -100,32 +101,20 @@ func write[T any](ctx context.Context, c *Client, op operation, field string, it
 	if len(items) == 0 {
 		return nil, invalid(operations[op].name, "no items")
 	}
-	ids := make([]int64, len(items))
-	const itemSize = len(`{"id":1234567,"quantity_change":-1234},`)
-	body := make([]byte, 0, len(`{"stock_records":[]}`)+len(items)*itemSize)
-	body = append(body, `{"stock_records":[`...)
+	b := newBody(len(items))
+	defer b.release()
 	for i, item := range items {
 		id, n := of(item)
 		if id <= 0 {
 			return nil, invalid(operations[op].name, "item %d: the id %d is not more than 0", i, id)
 		}
-		ids[i] = id
-		if i > 0 {
-			body = append(body, ',')
-		}
-		body = append(body, `{"id":`...)
-		body = strconv.AppendInt(body, id, 10)
-		body = append(body, `,"`...)
-		body = append(body, field...)
-		body = append(body, `":`...)
-		body = strconv.AppendInt(body, n, 10)
-		body = append(body, '}')
+		b.add(id, field, n)
 	}
-	body = append(body, `]}`...)
-	if first, second, twice := findTwice(ids); twice {
-		return nil, invalid(operations[op].name, "item %d: the id %d was given before, in item %d", second, ids[second], first)
+	b.end()
+	if first, second, twice := findTwice(b.ids); twice {
+		return nil, invalid(operations[op].name, "item %d: the id %d was given before, in item %d", second, b.ids[second], first)
 	}
-	return c.do(ctx, op, "", body, ids)
+	return c.do(ctx, op, "", b)
 }
 
 // findTwice returns where an id stands for the first and for the second time.
@@ -173,7 +162,7 @@ func (s *StockService) list(ctx context.Context, skus []string, locationID strin
 	if err != nil {
 		return nil, invalid(operations[opList].name, "%v", err)
 	}
-	return s.client.do(ctx, opList, values.Encode(), nil, nil)
+	return s.client.do(ctx, opList, values.Encode(), nil)
 }
 
 // maxRequestLine bounds the line "GET /path?query HTTP/1.1": gunicorn refuses

@@ -48,8 +48,9 @@ func BenchmarkDecode(b *testing.B) {
 				for b.Loop() {
 					r.Reset(data)
 					d := NewDecoder(r, 1<<30)
-					for d.Next() {
-						quantity += d.Record().Quantity
+					var rec Record
+					for d.Next(&rec) {
+						quantity += rec.Quantity
 					}
 					if d.Err() != nil {
 						b.Fatal(d.Err())

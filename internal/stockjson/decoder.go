@@ -79,8 +79,7 @@ type Decoder struct {
 	cut    bool
 	err    error
 
-	count  int // records so far
-	rec    Record
+	count  int             // records so far
 	skus   strings.Builder // the block the next SKU is appended to
 	length int             // of that block
 }
@@ -102,9 +101,6 @@ func (d *Decoder) Close() {
 	}
 	d.first, d.second = nil, nil
 }
-
-// Record returns the record that Next came to. Its strings may be kept.
-func (d *Decoder) Record() Record { return d.rec }
 
 // Err says why Next returned false. It is nil if the body is one complete
 // value with nothing but white space after it, and was read up to io.EOF.
@@ -135,8 +131,9 @@ func (d *Decoder) Head() []byte {
 	return d.first.window[:]
 }
 
-// Next advances to the next record and tells if there is one.
-func (d *Decoder) Next() bool {
+// Next reads the next record into r and tells if there is one. If there is none,
+// r is left as it is. The strings of r may be kept.
+func (d *Decoder) Next(r *Record) bool {
 	if d.state == blank {
 		d.open()
 	}
@@ -145,13 +142,13 @@ func (d *Decoder) Next() bool {
 	}
 	if b := d.buf[d.pos:d.end]; d.count == 0 || len(b) > 0 && b[0] == ',' {
 		i := space(b, min(d.count, 1)) // the first record has no comma
-		if n := d.fast(b[i:]); n > 0 {
+		if n := d.fast(b[i:], r); n > 0 {
 			d.pos += i + n
 			d.count++
 			return true
 		}
 	}
-	return d.next()
+	return d.next(r)
 }
 
 // open reads up to the first record.
@@ -232,7 +229,7 @@ func (d *Decoder) members(first bool) bool {
 
 // next is Next where the fast path does not get on: at the end of the window
 // or of the array, and at anything unusual.
-func (d *Decoder) next() bool {
+func (d *Decoder) next(r *Record) bool {
 	c := d.peek()
 	if c == ']' {
 		d.pos++
@@ -250,7 +247,7 @@ func (d *Decoder) next() bool {
 		return d.want("an object")
 	}
 	b := d.value()
-	if b == nil || d.fast(b) == 0 && !d.slow(b) {
+	if b == nil || d.fast(b, r) == 0 && !d.slow(b, r) {
 		return false
 	}
 	d.pos += len(b)

@@ -164,7 +164,8 @@ func TestCut(t *testing.T) {
 			for _, cause := range []error{io.EOF, io.ErrUnexpectedEOF, context.Canceled, errors.New("reset")} {
 				d := NewDecoder(io.MultiReader(strings.NewReader(body[:i]), iotest.ErrReader(cause)), noLimit)
 				n := 0
-				for d.Next() {
+				var rec Record
+				for d.Next(&rec) {
 					n++
 				}
 				eof := cause == io.EOF
@@ -261,8 +262,9 @@ func TestWindowSize(t *testing.T) {
 			data = bytes.Replace(data, []byte(`"sku":""`), []byte(`"sku":"`+pad+`"`), 1)
 			d := NewDecoder(bytes.NewReader(data), int64(len(data)))
 			n := 0
-			for ; d.Next(); n++ {
-				if n == 790 && d.Record() != (Record{5, "a", pad, 5}) {
+			var rec Record
+			for ; d.Next(&rec); n++ {
+				if n == 790 && rec != (Record{5, "a", pad, 5}) {
 					t.Fatalf("%d: wrong last record", size)
 				}
 			}
@@ -287,8 +289,9 @@ func TestHead(t *testing.T) {
 		t.Error("head before Next")
 	}
 	var recs []Record
-	for d.Next() {
-		recs = append(recs, d.Record())
+	var rec Record
+	for d.Next(&rec) {
+		recs = append(recs, rec)
 		if h := d.Head(); int64(len(h)) < min(max(d.Offset(), 5000), windowSize) || !bytes.HasPrefix(data, h) {
 			t.Fatalf("at %d: head of %d bytes is wrong", d.Offset(), len(h))
 		}
@@ -298,7 +301,7 @@ func TestHead(t *testing.T) {
 	}
 	d.Close()
 	d.Close()
-	if d.Next() || d.Head() != nil || d.Offset() != int64(len(data)) {
+	if d.Next(&rec) || d.Head() != nil || d.Offset() != int64(len(data)) {
 		t.Error("after Close")
 	}
 }
@@ -366,7 +369,8 @@ func TestLimitMemory(t *testing.T) {
 		runtime.ReadMemStats(&before)
 		d := NewDecoder(r, 65<<20)
 		n := 0
-		for d.Next() {
+		var rec Record
+		for d.Next(&rec) {
 			n++
 		}
 		runtime.ReadMemStats(&after)
@@ -445,7 +449,8 @@ func TestAllocations(t *testing.T) {
 			r.Reset(data)
 			d := NewDecoder(r, noLimit)
 			defer d.Close()
-			for d.Next() {
+			var rec Record
+			for d.Next(&rec) {
 			}
 		}
 		run()

@@ -26,10 +26,11 @@ func (o outcome) String() string {
 func decode(r io.Reader, limit int64) (o outcome) {
 	d := NewDecoder(r, limit)
 	defer d.Close()
-	for d.Next() {
-		o.recs = append(o.recs, d.Record())
+	var rec Record
+	for d.Next(&rec) {
+		o.recs = append(o.recs, rec)
 	}
-	if d.Next() {
+	if d.Next(&rec) {
 		panic("Next after false")
 	}
 	o.began, o.cut, o.err = d.Began(), d.Cut(), d.Err()

@@ -9,11 +9,11 @@ import (
 	"slices"
 )
 
-// fast reads the record at b[0] and returns its length. It knows the usual
+// fast reads the record at b[0] into r and returns its length. It knows the usual
 // form only: just the four members, names and strings without escapes and in
 // ASCII, plain integers. It returns 0 for everything else, and where
 // the record does not end in b.
-func (d *Decoder) fast(b []byte) int {
+func (d *Decoder) fast(b []byte, r *Record) int {
 	if len(b) == 0 || b[0] != '{' {
 		return 0
 	}
@@ -57,9 +57,9 @@ func (d *Decoder) fast(b []byte) int {
 			return 0
 		}
 		if b[i] == '}' && seen == 15 {
-			d.rec.ID, d.rec.Quantity = id, quantity
-			d.rec.LocationID = d.location(location)
-			d.rec.SKU = d.sku(sku)
+			r.ID, r.Quantity = id, quantity
+			r.LocationID = d.location(location)
+			r.SKU = d.sku(sku)
 			return i + 1
 		}
 		if b[i] != ',' {
@@ -118,9 +118,9 @@ func ascii(b []byte, i int) (s []byte, end int) {
 	return b[start:i], i + 1
 }
 
-// slow reads the record b, a complete object, in any form. It leaves the
+// slow reads the record b, a complete object, in any form, into r. It leaves the
 // syntax to encoding/json.
-func (d *Decoder) slow(b []byte) bool {
+func (d *Decoder) slow(b []byte, r *Record) bool {
 	if !json.Valid(b) {
 		return d.invalid(b)
 	}
@@ -162,7 +162,7 @@ func (d *Decoder) slow(b []byte) bool {
 		}
 		texts[j] = text
 	}
-	d.rec = Record{numbers[0], d.location(texts[1]), d.sku(texts[2]), numbers[3]}
+	*r = Record{numbers[0], d.location(texts[1]), d.sku(texts[2]), numbers[3]}
 	return true
 }
 

@@ -1,0 +1,102 @@
+package oakra
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+)
+
+// body is what a write sends. Its memory is used again for later writes, but not
+// before the call and every attempt's transport are done with it: a transport may
+// still read a body after it has answered, until it closes it.
+type body struct {
+	json  []byte
+	ids   []int64 // of the items, in their order
+	users atomic.Int32
+}
+
+// maxPooled is the longest body that is kept: one of 25,000 items, or so.
+const maxPooled = 1 << 20
+
+var bodies = sync.Pool{New: func() any { return new(body) }}
+
+// newBody returns an empty body for so many items. The caller releases it.
+func newBody(items int) *body {
+	b := bodies.Get().(*body)
+	b.users.Store(1)
+	b.json, b.ids = b.json[:0], b.ids[:0]
+	const itemSize = len(`{"id":1234567,"quantity_change":-1234},`)
+	if need := len(`{"stock_records":[]}`) + items*itemSize; cap(b.json) < need {
+		b.json = make([]byte, 0, need)
+	}
+	if cap(b.ids) < items {
+		b.ids = make([]int64, 0, items)
+	}
+	return b
+}
+
+// add appends an item whose field is n.
+func (b *body) add(id int64, field string, n int64) {
+	if len(b.ids) == 0 {
+		b.json = append(b.json, `{"stock_records":[`...)
+	} else {
+		b.json = append(b.json, ',')
+	}
+	b.ids = append(b.ids, id)
+	b.json = append(b.json, `{"id":`...)
+	b.json = strconv.AppendInt(b.json, id, 10)
+	b.json = append(b.json, `,"`...)
+	b.json = append(b.json, field...)
+	b.json = append(b.json, `":`...)
+	b.json = strconv.AppendInt(b.json, n, 10)
+	b.json = append(b.json, '}')
+}
+
+func (b *body) end() { b.json = append(b.json, `]}`...) }
+
+func (b *body) release() {
+	if b.users.Add(-1) == 0 && cap(b.json) <= maxPooled {
+		bodies.Put(b)
+	}
+}
+
+// open returns a reader for one attempt.
+func (b *body) open() io.ReadCloser {
+	b.users.Add(1)
+	return &bodyReader{body: b}
+}
+
+// bodyReader reads a body for one attempt. Read and Close may be called at once.
+type bodyReader struct {
+	mu   sync.Mutex
+	body *body // nil once it is closed
+	at   int
+}
+
+// Read implements [io.Reader].
+func (r *bodyReader) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.body == nil:
+		return 0, http.ErrBodyReadAfterClose
+	case r.at == len(r.body.json):
+		return 0, io.EOF
+	}
+	n := copy(p, r.body.json[r.at:])
+	r.at += n
+	return n, nil
+}
+
+// Close implements [io.Closer].
+func (r *bodyReader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.body != nil {
+		r.body.release()
+		r.body = nil
+	}
+	return nil
+}
