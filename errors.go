@@ -45,8 +45,9 @@ func (o Outcome) String() string {
 	return "Outcome(" + strconv.Itoa(int(o)) + ")"
 }
 
-// What went wrong, for [errors.Is]. Each [*Error] matches at most one of the
-// sentinels of a status, and besides it whatever its Err wraps.
+// What went wrong, for [errors.Is]. An [*Error] matches the one of its status, if
+// it has a status that is named here, and whatever its Err wraps: there,
+// ErrInvalidRequest, ErrBadResponse and ErrUnreachable, or [context.Canceled].
 var (
 	// ErrInvalidRequest: refused before sending, or answered 400, 413, 415 or 422.
 	ErrInvalidRequest = errors.New("invalid request")
@@ -79,16 +80,16 @@ var (
 // the details here.
 type Error struct {
 	Op         string              // "stock.list", "stock.update", "stock.change" or "client.new"
-	Method     string              // of the HTTP request; empty if none was made
+	Method     string              // of the HTTP request; empty if the arguments were refused
 	Path       string              // of the request, without query
-	StatusCode int                 // of the answer; 0 when there was none
-	Message    string              // the server's "detail", or what was wrong
+	StatusCode int                 // of the last answer; 0 when there was none
+	Message    string              // the server's "detail", or what is wrong with the arguments; may be empty, as Error() never is
 	Fields     map[string][]string // the server's messages by field, nested ones as stock_records[1].quantity
 	RetryAfter time.Duration       // as the server asked; 0 if it did not
-	Attempts   int                 // how often the request was handed to the transport
+	Attempts   int                 // how often the request was handed to the transport, whether or not it had a connection
 	Outcome    Outcome             // whether the write was applied; always not applied for a read
-	MissingIDs []int64             // ids that were sent, and are absent from an answer of 2xx ...
-	Records    []StockRecord       // ... whose other records, which were applied, are here
+	MissingIDs []int64             // ids that were sent, and have no record in an answer of 2xx: these are unknown
+	Records    []StockRecord       // the other records of that answer: these were applied
 	Body       []byte              // of the answer, at most 64 KiB of it; not part of Error()
 	Err        error               // the cause: a context's end, a transport's failure, bad JSON
 
@@ -177,7 +178,8 @@ func list(ids []int64) string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is reports whether target is the sentinel of e's status.
+// Is reports whether target is the sentinel of e's status, for [errors.Is]; a 2xx
+// with an error is an ErrBadResponse.
 func (e *Error) Is(target error) bool {
 	sentinel := sentinelOf(e.StatusCode)
 	return sentinel != nil && target == sentinel
@@ -253,9 +255,14 @@ func OutcomeOf(err error) Outcome {
 // Retryable reports whether nothing was applied and the cause is passing, so
 // that the same call may succeed later: no connection was had (but not where
 // the host does not exist or its certificate is refused), the context ended
-// before anything was sent, or 429. For [StockService.List], which applies
+// before anything was applied, or 429. For [StockService.List], which applies
 // nothing, also a 408, a 5xx other than 501, and a connection that broke. Of a
-// joined error all parts must be so.
+// joined error all parts must be so. nil is not retryable.
+//
+// What is neither applied nor retryable fails again until something is put right:
+// the request ([ErrInvalidRequest], [ErrNotFound], [ErrConflict]), or the
+// program's setup, for which no order is to blame ([ErrUnauthorized],
+// [ErrForbidden], [ErrRedirect], [ErrUnreachable], the source of the key).
 func Retryable(err error) bool {
 	if err == nil {
 		return false

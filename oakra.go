@@ -18,42 +18,60 @@
 //	case oakra.OutcomeUnknown: // it may have changed: look before sending again
 //	}
 //
-// # Writes
+// # Outcomes
 //
-// Whatever happens to a write, its error says which of three things is true:
-// applied, not applied, or unknown ([OutcomeOf]). Two facts that the API
-// reference does not state are assumed: an answer of 400, 401, 403, 404, 405,
-// 409, 410, 413, 415, 422, 425 or 429 means that nothing of the request was
+// The error of a write says which of three things is true: it was applied, not
+// applied, or that is unknown ([OutcomeOf]). The server takes no idempotency key,
+// and a Change sent twice counts twice; so each request is sent again only where
+// this table says so, up to [RetryPolicy].MaxAttempts times:
+//
+//	what happened                               List    Update  Change  outcome of a write
+//	bad arguments, refused before sending       -       -       -       not applied
+//	limiter or key source failed                -       -       -       not applied
+//	no connection was had: refused, timed out,  resend  resend  resend  not applied
+//	  DNS or TLS handshake failed for now
+//	no such host, certificate refused           -       -       -       not applied
+//	429, after the wait that it asks for        resend  resend  resend  not applied
+//	401, and the key source has another key     once    once    once    as the resend's
+//	301 302 307 308 400 401 403 404 405 409     -       -       -       not applied
+//	  410 413 415 422 425
+//	connection broke, attempt timed out,        resend  resend  -       unknown
+//	  408, 5xx but 501
+//	context ended, no connection was had        -       -       -       not applied
+//	context ended, a connection was had         -       -       -       unknown
+//	any other status, or not HTTP               -       -       -       unknown
+//	2xx without stock records in it             *       -       -       unknown
+//	2xx that lacks a record that was written    -       -       -       unknown: see MissingIDs
+//	2xx whose records began, with a bad end     *       -       -       applied, with an error
+//
+//	* sent again if it was cut short
+//
+// After several attempts it is the last one's outcome, but a write that was once
+// unknown is not called not applied. An Update is sent again after an unknown
+// only within 5 s, since later it might undo a newer number.
+//
+// Two facts that the API reference does not state are assumed here: an answer of
+// the statuses above that say not applied means that nothing of the request was
 // applied, a batch being refused whole; and a 2xx is sent after the stock has
 // changed.
 //
-// A Change sent twice counts twice, and the server takes no idempotency key. So
-// it is sent again only when nothing was applied:
-//
-//   - no connection was had (refused, timed out, reset in the TLS handshake,
-//     temporary DNS failure, the proxy refused), so nothing was sent;
-//   - the answer was 429, after the wait that it asks for;
-//   - the answer was 401, and the source of the app key has another key.
-//
-// An Update sets the same number twice, so it is also sent again after a broken
-// connection, an attempt that timed out, 408, and any 5xx but 501; but only
-// within 5 s, since later it might undo a newer number. A List is sent again
-// after all of these, and when its answer was cut short.
-//
-// These writes end unknown: the connection broke, or the context ended, after a
-// connection was had and before an answer; 408, 5xx, a 303 or other rare status;
-// a 2xx without stock records in it; a 2xx whose records lack an id that was
-// sent. A 2xx whose records began and cannot be read to the end was applied.
+// An unknown Change is settled by looking: note the quantity before it, and keep
+// the SKU and location beside the id, as records are read by these. Where others
+// sell too, a person or package stocksync has to decide.
 //
 // # Time
 //
-// The context bounds a whole call; one attempt is bounded by
-// [WithAttemptTimeout]. Between attempts the client waits with full jitter, or
-// as long as Retry-After asks; if that is longer than [RetryPolicy] or the
-// context's deadline allows, the call fails at once with the server's error. A
-// context that ends while a write is under way leaves it unknown, so a program
-// that shuts down should let its writes end: [context.WithoutCancel] and a
-// timeout of its own.
+// The context bounds a whole call, [WithAttemptTimeout] one attempt. Between
+// attempts the client waits with full jitter, or as long as Retry-After asks; if
+// that is longer than [RetryPolicy] or the context's deadline allows, the call
+// fails at once with the server's error.
+//
+// A context that ends while a write is under way leaves it unknown. So a program
+// that shuts down should begin no more writes, and let those under way end:
+//
+//	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+//	defer cancel()
+//	_, err := client.Stock.Change(ctx, lines)
 package oakra
 
 import (

@@ -47,5 +47,9 @@
 //   - a write that names an unknown id, or an id twice, or would leave the range
 //     of int64: 400. A quantity may fall below zero.
 //
+// The answer of a refused write says what is wrong with which item, and is found
+// in [oakra.Error].Fields: {"stock_records":[{},{"id":["Invalid pk \"99\" - object
+// does not exist."]}]}. Of a refused request it is in Message: {"detail":"..."}.
+//
 // It answers a list by id, and a write in the order of the request.
 package oakratest

@@ -8,13 +8,17 @@ import (
 	"time"
 )
 
-// FaultKind is what a [Fault] does to a request.
+// FaultKind is what a [Fault] does to a request. What a client says of a Change
+// that it strikes each time: Refuse, not applied; ResetBefore, ResetAfter and
+// ApplyLate, unknown; CutBody, applied; OmitRecord, unknown but for the records
+// that are there; an answer, as its status and body have it.
 type FaultKind string
 
 const (
-	// Slow handles the request as usual, after the Delay. It is what a Fault
-	// without a Kind is. A client that gives up meanwhile does not stop it: a
-	// write is applied all the same.
+	// Slow handles the request as usual, after the Delay; for an answer that is
+	// late though the write was applied at once, see [Server.SetLatency]. It is
+	// what a Fault without a Kind is. A client that gives up meanwhile does not
+	// stop it: a write is applied all the same.
 	Slow FaultKind = "slow"
 
 	// Refuse refuses the connection, so that the request is never sent and

@@ -105,7 +105,8 @@ func NewServerAt(addr string, records ...oakra.StockRecord) (*Server, error) {
 // Client returns a new client of the server: of its URL, with its key and a
 // transport like [oakra.DefaultTransport] through which a [Refuse] is exact. opts
 // come after these and may replace them; with [oakra.WithAppKeySource] the key
-// is left out. It panics if an option is bad.
+// is left out. It panics if an option is bad. Where faults last, an
+// [oakra.WithRetryPolicy] with short waits keeps a test short.
 func (s *Server) Client(opts ...oakra.Option) *oakra.Client {
 	t := &transport{Transport: oakra.DefaultTransport(), server: s}
 	opts = append([]oakra.Option{
