@@ -17,16 +17,12 @@ func main() {
 	pairs := flag.Int("pairs", 0, "how many times each client is measured at each setup, 25 or more (default 101; 25 with -quick)")
 	quick := flag.Bool("quick", false, "fewer and shorter measurements, in about a minute")
 	draw := flag.Bool("draw", false, "measure nothing: print and draw the results.json that is there")
-	server := flag.Bool("serve", false, "be the server process that the others are measured against (internal)")
 	flag.Parse()
 
 	var err error
-	switch {
-	case *server:
-		err = serve([]int{1, 100, 1000, 10_000})
-	case *draw:
+	if *draw {
 		err = redraw(outDir(*out))
-	default:
+	} else {
 		p := full()
 		if *quick {
 			p = short()
@@ -79,7 +75,7 @@ func (p plan) run() error {
 	log := func(format string, args ...any) {
 		fmt.Fprintf(os.Stderr, "%4.0fs  %s\n", time.Since(started).Seconds(), fmt.Sprintf(format, args...))
 	}
-	server, stop, err := startServer()
+	server, stop, err := startServer(p.sizes)
 	if err != nil {
 		return err
 	}

@@ -1,17 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/oakra/oakra-go"
@@ -163,49 +159,13 @@ func serveBulk(w http.ResponseWriter, r *http.Request) {
 	w.Write(answer)
 }
 
-// serve is the server process: it says where it listens, and ends with its
-// standard input.
-func serve(sizes []int) error {
+// startServer starts the server on a free port of the loopback interface.
+func startServer(sizes []int) (address string, stop func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return err
-	}
-	fmt.Printf("http://%s\n", l.Addr())
-	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		os.Exit(0)
-	}()
-	return http.Serve(l, newHandler(sizes))
-}
-
-// startServer starts this program once more, as the server, so that its work and
-// its garbage are not the clients'.
-func startServer() (address string, stop func(), err error) {
-	self, err := os.Executable()
-	if err != nil {
 		return "", nil, err
 	}
-	command := exec.Command(self, "-serve")
-	command.Stderr = os.Stderr
-	in, err := command.StdinPipe()
-	if err != nil {
-		return "", nil, err
-	}
-	out, err := command.StdoutPipe()
-	if err != nil {
-		return "", nil, err
-	}
-	if err := command.Start(); err != nil {
-		return "", nil, err
-	}
-	stop = func() {
-		in.Close()
-		command.Wait()
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		stop()
-		return "", nil, fmt.Errorf("the server did not start: %w", err)
-	}
-	return strings.TrimSpace(line), stop, nil
+	server := &http.Server{Handler: newHandler(sizes)}
+	go server.Serve(l)
+	return "http://" + l.Addr().String(), func() { server.Close() }, nil
 }
