@@ -8,7 +8,7 @@ import (
 	"iter"
 	"math"
 	"sync"
-	"time"
+	"sync/atomic"
 )
 
 // StockKey is what a shop knows a stock record by; writes need its ID, which
@@ -130,8 +130,8 @@ type BulkOptions struct {
 	// refuses a batch whole; with one that had applied a part of it, that part
 	// would count twice. UpdateAll always does so.
 	SplitRefused bool
-	// OnProgress is called after each request that settled some items, by one
-	// goroutine at a time; the run waits for it.
+	// OnProgress is called after each request that settled some items, by the
+	// goroutine that called UpdateAll or ChangeAll; the run waits for it.
 	OnProgress func(BulkProgress)
 }
 
@@ -157,7 +157,7 @@ type BulkError struct {
 type BulkFailure struct {
 	Index   int     // in the slice that was given
 	Outcome Outcome // not applied, or unknown
-	Err     error   // an *Error; the items of one request share it
+	Err     error   // an *Error; the items of one request share it, and its Fields count the request's records
 }
 
 // Error says how many items met which fate, and why the first failed.
@@ -211,7 +211,9 @@ func (e *BulkError) Unwrap() []error {
 // [StockService.Update]) is found before anything is sent, and then nothing is.
 // An error that every later request would meet stops the run, and the rest is
 // not applied: 401, 403, a redirect, a missing route, a host or certificate that
-// is refused, the end of the context. A 429 slows down all requests of the run.
+// is refused, the end of the context. A 429 slows down all requests of the run,
+// and as long as others of them succeed it is no attempt that [RetryPolicy]
+// counts; if it asks to wait longer than that allows, it stops the run.
 func (s *StockService) UpdateAll(ctx context.Context, updates []StockUpdate, o BulkOptions) error {
 	o.SplitRefused = true
 	return bulk(ctx, s, opUpdate, updates, o,
@@ -257,25 +259,44 @@ func bulk[T any](ctx context.Context, s *StockService, op operation, items []T, 
 	paced := *s.client
 	paced.pace = &pace{}
 	run := bulkRun[T]{
-		op:       op,
-		options:  o,
-		service:  &StockService{client: &paced},
-		idOf:     idOf,
-		write:    write,
-		fates:    make([]fate, len(merged)),
-		weights:  make([]int, len(merged)),
-		progress: BulkProgress{Total: len(items)},
+		options: o,
+		service: &StockService{client: &paced},
+		items:   merged,
+		write:   write,
+		settled: make(chan part),
+		noted:   make(chan struct{}),
 	}
-	for _, m := range of {
-		run.weights[m]++
-	}
-	run.do(ctx, merged)
+	run.start(ctx)
+	defer run.end() // also if OnProgress panics
 
-	result := &BulkError{Op: operations[op].name}
+	fates := make([]fate, len(merged))
+	weights := make([]int, len(merged)) // how many items were merged into one
+	for _, m := range of {
+		weights[m]++
+	}
+	progress := BulkProgress{Total: len(items)}
+	for p := range run.settled {
+		fateOf := p.fates()
+		for i := p.from; i < p.to; i++ {
+			fates[i] = fateOf(idOf(merged[i]))
+			switch n := weights[i]; fates[i].outcome {
+			case OutcomeApplied:
+				progress.Applied += n
+			case OutcomeNotApplied:
+				progress.NotApplied += n
+			default:
+				progress.Unknown += n
+			}
+		}
+		if o.OnProgress != nil {
+			o.OnProgress(progress)
+		}
+		run.noted <- struct{}{}
+	}
+
+	result := &BulkError{Op: operations[op].name, Applied: progress.Applied}
 	for i, m := range of {
-		if f := run.fates[m]; f.outcome == OutcomeApplied {
-			result.Applied++
-		} else {
+		if f := fates[m]; f.outcome != OutcomeApplied {
 			result.Failures = append(result.Failures, BulkFailure{Index: i, Outcome: f.outcome, Err: f.err})
 		}
 	}
@@ -338,152 +359,98 @@ type fate struct {
 	err     *Error
 }
 
+// bulkRun sends merged items.
 type bulkRun[T any] struct {
-	op      operation
 	options BulkOptions
 	service *StockService
-	idOf    func(T) int64
+	items   []T
 	write   func(*StockService, context.Context, []T) ([]StockRecord, error)
-	fates   []fate // by merged item; each is written by the one request that holds it
-	weights []int  // how many items were merged into one
-
-	mu       sync.Mutex
-	progress BulkProgress
-	stopped  *Error // of the items left, once no further request is made
-	refused  int    // records that were refused in a request of their own, of batches that are done
+	settled chan part
+	noted   chan struct{}         // a worker goes on when the part that it settled is noted
+	stopped atomic.Pointer[Error] // of the items left, once no further request is made
 }
 
-const (
-	// After so many records that were refused one by one, and none accepted, the
-	// server seems to refuse all there are: a refused batch is then cut no more
-	// than so often, which still finds a few bad items among good ones.
-	hopelessAfter = 100
-	hopelessCuts  = 3
-)
-
-// part is what one request writes: a batch, or what it was cut into.
+// part is some items whose request has ended.
 type part struct {
-	from, to int // of the merged items
-	cuts     int
-	refusal  *Error // of the part that it was cut from
+	from, to int
+	err      *Error // nil if they were applied
 }
 
-// do sends all batches, each by one of the workers.
-func (r *bulkRun[T]) do(ctx context.Context, merged []T) {
-	size := min(cmp.Or(r.options.BatchSize, 500), len(merged))
-	batches := make(chan part)
+// start sends all items; every part of them comes out of r.settled.
+func (r *bulkRun[T]) start(ctx context.Context) {
+	size := min(cmp.Or(r.options.BatchSize, 500), len(r.items))
+	batches := (len(r.items) + size - 1) / size
+	var next atomic.Int64
 	var workers sync.WaitGroup
-	for range min(cmp.Or(r.options.Concurrency, 4), (len(merged)+size-1)/size) {
+	for range min(cmp.Or(r.options.Concurrency, 4), batches) {
 		workers.Go(func() {
-			for b := range batches {
-				r.batch(ctx, merged, b)
+			for n := int(next.Add(1)); n <= batches; n = int(next.Add(1)) {
+				r.batch(ctx, part{from: (n - 1) * size, to: min(n*size, len(r.items))})
 			}
 		})
 	}
-	for from := 0; from < len(merged); from += size {
-		batches <- part{from: from, to: min(from+size, len(merged))}
-	}
-	close(batches)
-	workers.Wait()
+	go func() {
+		workers.Wait()
+		close(r.settled)
+	}()
 }
 
-// batch writes a batch in one request or, if it is refused and may be split, in
-// several: the larger parts first, since what becomes of them tells whether the
-// smaller are worth a request.
-func (r *bulkRun[T]) batch(ctx context.Context, merged []T, whole part) {
-	alone := 0 // records refused in a request of their own
-	for parts := []part{whole}; len(parts) > 0; {
-		p := parts[0]
-		parts = parts[1:]
-		if e := r.givenUp(p); e != nil {
-			r.settle(p, func(int) fate { return fate{OutcomeNotApplied, e} })
-			continue
-		}
-		_, err := r.write(r.service, ctx, merged[p.from:p.to])
-		var e *Error
-		errors.As(err, &e)
-		switch refused := e != nil && refusesItems(e); {
-		case refused && p.to-p.from == 1:
-			alone++
-		case refused && r.options.SplitRefused:
+// end waits for the requests in flight; no others are made.
+func (r *bulkRun[T]) end() {
+	r.stopped.CompareAndSwap(nil, &Error{})
+	close(r.noted)
+	for range r.settled {
+	}
+}
+
+// batch writes a part in one request or, if it is refused and may be split, in
+// several.
+func (r *bulkRun[T]) batch(ctx context.Context, p part) {
+	if p.err = r.stopped.Load(); p.err == nil {
+		_, err := r.write(r.service, ctx, r.items[p.from:p.to])
+		errors.As(err, &p.err)
+		if p.to-p.from > 1 && r.options.SplitRefused && refusesItems(p.err) {
 			middle := p.from + (p.to-p.from)/2
-			parts = append(parts, part{p.from, middle, p.cuts + 1, e}, part{middle, p.to, p.cuts + 1, e})
-			continue
+			r.batch(ctx, part{from: p.from, to: middle})
+			r.batch(ctx, part{from: middle, to: p.to})
+			return
 		}
-		r.take(ctx, merged, p, e)
+		if r.stops(ctx, p.err) {
+			r.stopped.CompareAndSwap(nil, notSent(ctx, p.err))
+		}
 	}
-	r.mu.Lock()
-	r.refused += alone
-	r.mu.Unlock()
+	r.settled <- p
+	<-r.noted
 }
 
-// givenUp returns why a part is not sent, if it is not.
-func (r *bulkRun[T]) givenUp(p part) *Error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case r.stopped != nil:
-		return r.stopped
-	case p.cuts > hopelessCuts && r.refused >= hopelessAfter && r.progress.Applied == 0:
-		return p.refusal
+// fates returns a function that tells the fate of the record with an id.
+func (p part) fates() func(id int64) fate {
+	if p.err == nil {
+		return func(int64) fate { return fate{OutcomeApplied, nil} }
 	}
-	return nil
-}
-
-// take settles a part by what came of its request.
-func (r *bulkRun[T]) take(ctx context.Context, merged []T, p part, e *Error) {
-	if e == nil {
-		r.settle(p, func(int) fate { return fate{OutcomeApplied, nil} })
-		return
+	written := make(map[int64]bool, len(p.err.Records))
+	for _, record := range p.err.Records {
+		written[record.ID] = true
 	}
-	if r.stops(ctx, e) {
-		r.mu.Lock()
-		if r.stopped == nil {
-			r.stopped = notSent(ctx, e)
-		}
-		r.mu.Unlock()
-	}
-	here := make(map[int64]bool, len(e.Records))
-	for _, record := range e.Records {
-		here[record.ID] = true
-	}
-	r.settle(p, func(i int) fate {
-		if here[r.idOf(merged[i])] {
+	return func(id int64) fate {
+		if written[id] {
 			return fate{OutcomeApplied, nil}
 		}
-		return fate{e.Outcome, e}
-	})
-}
-
-// settle notes the fate of a part's items and reports progress.
-func (r *bulkRun[T]) settle(p part, fateOf func(int) fate) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := p.from; i < p.to; i++ {
-		f := fateOf(i)
-		r.fates[i] = f
-		switch f.outcome {
-		case OutcomeApplied:
-			r.progress.Applied += r.weights[i]
-		case OutcomeNotApplied:
-			r.progress.NotApplied += r.weights[i]
-		default:
-			r.progress.Unknown += r.weights[i]
-		}
-	}
-	if r.options.OnProgress != nil {
-		r.options.OnProgress(r.progress)
+		return fate{p.err.Outcome, p.err}
 	}
 }
 
-// refusesItems reports whether a refusal may be for some of the items only.
+// refusesItems reports whether a refusal may be for some of the items only. A 404
+// that says nothing is rather a proxy's, or that of a server just restarting.
 func refusesItems(e *Error) bool {
-	if e.Outcome != OutcomeNotApplied || errors.Is(e, errNoRoute) {
+	if e == nil || e.Outcome != OutcomeNotApplied || errors.Is(e, errNoRoute) {
 		return false
 	}
 	switch e.StatusCode {
-	case 400, 404, 409, 413, 422:
+	case 400, 409, 413, 422:
 		return true
+	case 404:
+		return e.Message != "" || e.Fields != nil
 	}
 	return false
 }
@@ -491,6 +458,8 @@ func refusesItems(e *Error) bool {
 // stops reports whether every later request would fail alike.
 func (r *bulkRun[T]) stops(ctx context.Context, e *Error) bool {
 	switch {
+	case e == nil:
+		return false
 	case ctx.Err() != nil, errors.Is(e, errNoRoute):
 		return true
 	case e.StatusCode == 0: // the host or its certificate, the key source, the limiter
@@ -511,87 +480,22 @@ func notSent(ctx context.Context, stopped *Error) *Error {
 	}
 }
 
-// notSentError does not repeat the text of its cause, whose advice is about the
-// items of another request.
+// notSentError does not repeat the whole text of its cause, whose advice is about
+// the items of another request.
 type notSentError struct{ cause error }
 
 func (e *notSentError) Error() string {
-	text := "not sent, since an earlier request of the run failed"
-	if stopped, ok := e.cause.(*Error); !ok {
-		text += ": " + e.cause.Error()
-	} else if stopped.StatusCode != 0 {
-		text += fmt.Sprintf(" with status %d", stopped.StatusCode)
+	const text = "not sent, since an earlier request of the run failed"
+	stopped, ok := e.cause.(*Error)
+	switch {
+	case !ok:
+		return text + ": " + e.cause.Error()
+	case stopped.StatusCode != 0:
+		return fmt.Sprintf("%s with status %d", text, stopped.StatusCode)
+	case stopped.Err != nil:
+		return text + ": " + stopped.Err.Error()
 	}
 	return text
 }
 
 func (e *notSentError) Unwrap() error { return e.cause }
-
-// pace holds back the requests of one bulk run after a 429: all of them for as
-// long as the server asks, and then one after the other with a gap that shrinks
-// with each success.
-type pace struct {
-	mu    sync.Mutex
-	until time.Time // no request starts before
-	next  time.Time // when the next request may start
-	gap   time.Duration
-}
-
-const (
-	minGap = 10 * time.Millisecond
-	maxGap = time.Second
-)
-
-// wait returns when a request may start, or an error if the context will have
-// ended by then.
-func (p *pace) wait(ctx context.Context) error {
-	for {
-		p.mu.Lock()
-		now := time.Now()
-		start := now
-		if p.next.After(now) {
-			start = p.next
-		}
-		if p.gap > 0 {
-			p.next = start.Add(p.gap)
-		}
-		p.mu.Unlock()
-		if start.After(now) {
-			if deadline, ok := ctx.Deadline(); ok && deadline.Before(start) {
-				return fmt.Errorf("the server slows the run beyond the context's deadline: %w", context.DeadlineExceeded)
-			}
-			timer := time.NewTimer(start.Sub(now))
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-				return contextError(ctx)
-			}
-		}
-		p.mu.Lock()
-		held := p.until.After(time.Now()) // by a 429 that came meanwhile
-		p.mu.Unlock()
-		if !held {
-			return nil
-		}
-	}
-}
-
-// slow takes a 429 that asks to wait.
-func (p *pace) slow(wait time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.gap = min(max(2*p.gap, minGap), maxGap)
-	if until := time.Now().Add(wait); until.After(p.until) {
-		p.until, p.next = until, until
-	}
-}
-
-// ease takes a success.
-func (p *pace) ease() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gap /= 2; p.gap < minGap {
-		p.gap = 0
-	}
-}

@@ -1249,22 +1249,38 @@ func TestBulkSplitSeveral(t *testing.T) {
 	})
 }
 
-// TestBulkAllBad: when every item is refused, that does not take two requests
+// TestBulkAllBad: when every item is refused, that takes less than two requests
 // for each.
 func TestBulkAllBad(t *testing.T) {
-	const batches, size = 40, 64
+	const batches, size = 20, 64
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		server := bulkServer(t, 1)
 		items := bulkItems(batches * size)
 		for i := range items {
-			items[i].id += 1000
+			items[i].id += 10_000
 		}
 		err := op.all(t.Context(), server.Client(bulkPolicy), items, oakra.BulkOptions{BatchSize: size, SplitRefused: true})
 		require.Equal(t, strings.Repeat("n", len(items)), bulkFateText(bulkFates(t, op, len(items), err)))
 		require.ErrorIs(t, err, oakra.ErrInvalidRequest)
-		require.GreaterOrEqual(t, len(server.Requests()), batches, "no batch is condemned for another")
-		require.Less(t, len(server.Requests()), len(items)/2)
+		require.Len(t, server.Requests(), batches*(2*size-1))
 		requireBulkTruth(t, op, server, items, err)
+	})
+}
+
+// TestBulkNotFoundPage: a 404 that is a page is no item's fault, and no batch is
+// split for it.
+func TestBulkNotFoundPage(t *testing.T) {
+	const n, size = 200, 20
+	eachBulkOp(t, func(t *testing.T, op bulkOp) {
+		server := bulkServer(t, n)
+		client := server.Client(bulkPolicy)
+		first := bulkItems(1)
+		require.NoError(t, op.all(t.Context(), client, first, oakra.BulkOptions{})) // the route is kept
+		server.Inject(oakratest.Fault{Op: op.name, Kind: oakratest.Answer, Status: 404, Body: "<html>no such page</html>"})
+		err := op.all(t.Context(), client, bulkItems(n), oakra.BulkOptions{BatchSize: size, SplitRefused: true})
+		require.ErrorIs(t, err, oakra.ErrNotFound)
+		require.Equal(t, strings.Repeat("n", n), bulkFateText(bulkFates(t, op, n, err)))
+		require.Len(t, server.Requests(), 1+n/size)
 	})
 }
 
@@ -1272,7 +1288,7 @@ func TestBulkAllBad(t *testing.T) {
 // the next one, whose single bad item is found as ever.
 func TestBulkBadBatchFirst(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
-		for _, size := range []int{2, 10, 500} {
+		for _, size := range []int{2, 10, 120} {
 			t.Run(fmt.Sprint(size), func(t *testing.T) {
 				server := bulkServer(t, 3*size)
 				items := bulkItems(3 * size)
@@ -1687,11 +1703,63 @@ func TestBulkRateLimitedForTooLong(t *testing.T) {
 							require.Equal(t, fate == applied, s.times[int64(i+1)] == 1, "item %d", i)
 						}
 					}
-					require.Less(t, time.Since(start), time.Minute, "the run ends at once")
+					require.Less(t, time.Since(start), 5*time.Second, "the run ends at once")
 				})
 			})
 		})
 	}
+}
+
+// TestBulkRateLimitedSteadily: a server that admits one request a second, and says
+// so, is no reason to give up any item, however often each was answered 429.
+func TestBulkRateLimitedSteadily(t *testing.T) {
+	eachBulkOp(t, func(t *testing.T, op bulkOp) {
+		for _, attempts := range []int{1, 2, 4} {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				var admitted time.Time
+				s := &bulkShop{t: t, latency: func(int) time.Duration { return 20 * time.Millisecond }}
+				s.answer = func(int, *http.Request, []bulkItem) *http.Response {
+					mu.Lock()
+					defer mu.Unlock()
+					if time.Since(admitted) < time.Second {
+						return stubAnswer(429, "", "Retry-After", "1")
+					}
+					admitted = time.Now()
+					return nil
+				}
+				const n = 100
+				start := time.Now()
+				err := op.all(t.Context(), stubClient(t, s, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: attempts})), bulkItems(n), oakra.BulkOptions{BatchSize: 1})
+				if attempts == 1 {
+					require.ErrorIs(t, err, oakra.ErrRateLimited, "1 never sends again")
+					require.Len(t, s.arrivals, n)
+					return
+				}
+				require.NoError(t, err)
+				require.Len(t, s.times, n)
+				require.Less(t, time.Since(start), 2*n*time.Second)
+			})
+		}
+	})
+}
+
+// TestBulkRateLimitedForEver: when nothing succeeds any more, the attempts count.
+func TestBulkRateLimitedForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &bulkShop{t: t, latency: func(int) time.Duration { return 20 * time.Millisecond }}
+		s.answer = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
+			if n < 5 {
+				return nil
+			}
+			return stubAnswer(429, "", "Retry-After", "1")
+		}
+		start := time.Now()
+		err := bulkChange.all(t.Context(), stubClient(t, s), bulkItems(20), oakra.BulkOptions{BatchSize: 1})
+		require.ErrorIs(t, err, oakra.ErrRateLimited)
+		require.Len(t, s.times, 5)
+		require.Less(t, time.Since(start), 3*time.Minute)
+	})
 }
 
 // TestBulkRateLimitedDeadline: a wait that outlasts the context is not begun.
@@ -1786,6 +1854,27 @@ func TestBulkProgressIsWaitedFor(t *testing.T) {
 	}})
 	require.NoError(t, err)
 	require.Equal(t, 9, calls)
+}
+
+// TestBulkProgressPanics: a panic of OnProgress is the caller's to recover. By
+// then the requests in flight have ended, and no others were made.
+func TestBulkProgressPanics(t *testing.T) {
+	eachBulkOp(t, func(t *testing.T, op bulkOp) {
+		before := runtime.NumGoroutine()
+		s := &bulkShop{t: t, latency: func(int) time.Duration { return time.Millisecond }}
+		calls := 0
+		require.PanicsWithValue(t, "out of paper", func() {
+			_ = op.all(t.Context(), stubClient(t, s), bulkItems(100), oakra.BulkOptions{BatchSize: 1, OnProgress: func(oakra.BulkProgress) {
+				if calls++; calls == 10 {
+					panic("out of paper")
+				}
+			}})
+		})
+		require.Zero(t, s.inFlight)
+		require.Equal(t, 10, calls)
+		require.LessOrEqual(t, len(s.arrivals), 10+4)
+		requireNoMoreGoroutines(t, before)
+	})
 }
 
 // TestBulkLeavesTheClientAlone: a run slowed by a 429 does not slow other calls

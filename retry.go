@@ -126,9 +126,8 @@ func (c *call) checkRetry(context.Context, *http.Response, error) (bool, error) 
 	if pace := c.client.pace; pace != nil {
 		if c.failure == nil {
 			pace.ease()
-		} else if c.failure.StatusCode == http.StatusTooManyRequests {
-			// One that is too long to wait for must not hold the others either.
-			pace.slow(min(max(c.wait, c.failure.RetryAfter), c.client.retry.MaxRetryAfter))
+		} else if e := c.failure; e.StatusCode == http.StatusTooManyRequests && e.RetryAfter <= c.client.retry.MaxRetryAfter {
+			pace.slow(max(c.wait, e.RetryAfter)) // a longer one ends the run instead
 		}
 	}
 	c.log()
@@ -142,6 +141,9 @@ func (c *call) again(e *Error) bool {
 		return c.rotate(e)
 	}
 	policy := c.client.retry
+	if pace := c.client.pace; pace != nil && e.StatusCode == http.StatusTooManyRequests && policy.MaxAttempts > 1 && pace.underWay() {
+		c.tries-- // does not count
+	}
 	safe := e.resend == resendAny || e.resend == resendIdempotent && (operations[c.op].idempotent || c.probing)
 	if !safe || c.tries >= policy.MaxAttempts {
 		return false

@@ -1,0 +1,86 @@
+package oakra
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// pace holds back the requests of one bulk run after a 429: all of them for as
+// long as the server asks, and then one after the other with a gap that shrinks
+// with each success.
+type pace struct {
+	mu    sync.Mutex
+	next  time.Time     // when the next request may start
+	gap   time.Duration // between two that start
+	eased time.Time     // when the last one succeeded
+}
+
+const (
+	minGap = 10 * time.Millisecond
+	maxGap = time.Second
+
+	// As long after a success, the run is under way, and a 429 only means not so fast.
+	easedFor = time.Minute
+)
+
+// wait returns when a request may start, or an error if the context will have
+// ended by then.
+func (p *pace) wait(ctx context.Context) error {
+	for {
+		wait := p.take()
+		if wait <= 0 {
+			return nil
+		}
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
+			return fmt.Errorf("the server slows the run beyond the context's deadline: %w", context.DeadlineExceeded)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C: // by now another may have started, or been told to wait
+		case <-ctx.Done():
+			timer.Stop()
+			return contextError(ctx)
+		}
+	}
+}
+
+// take lets a request start, or returns how long to wait before asking again.
+func (p *pace) take() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if wait := p.next.Sub(now); wait > 0 {
+		return wait
+	}
+	p.next = now.Add(p.gap)
+	return 0
+}
+
+// slow takes a 429 that asks to wait.
+func (p *pace) slow(wait time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gap = min(max(2*p.gap, minGap), maxGap)
+	if until := time.Now().Add(max(wait, p.gap)); until.After(p.next) {
+		p.next = until
+	}
+}
+
+// ease takes a success.
+func (p *pace) ease() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.eased = time.Now()
+	if p.gap -= p.gap / 8; p.gap < minGap {
+		p.gap = 0
+	}
+}
+
+// underWay reports whether requests of the run succeed.
+func (p *pace) underWay() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.eased.IsZero() && time.Since(p.eased) < easedFor
+}
