@@ -128,11 +128,14 @@ func TestAnswerOf2xx(t *testing.T) {
 	}
 	// "Accepted" is a promise, not a success.
 	for _, call := range answerCalls {
-		records, err := call.call(t.Context(), answering(t, 202, `[`+answerA+`,`+answerB+`]`))
-		require.Nil(t, records)
-		require.ErrorIs(t, err, oakra.ErrBadResponse)
-		if isWrite(call) {
-			require.Equal(t, oakra.OutcomeUnknown, oakra.OutcomeOf(err))
+		for _, body := range []string{`[` + answerA + `]`, `{"stock_records":[` + answerA + `]}`} {
+			records, err := call.call(t.Context(), answering(t, 202, body))
+			require.Nil(t, records)
+			require.ErrorIs(t, err, oakra.ErrBadResponse)
+			require.Empty(t, requireError(t, err).Fields, "records are no messages")
+			if isWrite(call) {
+				require.Equal(t, oakra.OutcomeUnknown, oakra.OutcomeOf(err))
+			}
 		}
 	}
 }

@@ -1,39 +1,44 @@
 package oakra
 
 import (
+	"bytes"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 )
 
-// body is what a write sends. Its memory is used again for later writes, but not
-// before the call and every attempt's transport are done with it: a transport may
-// still read a body after it has answered, until it closes it.
+// body is what a write sends. The memory of a long one is used again for later
+// writes, but not before the call and every attempt's transport are done with it:
+// a transport may still read a body after it has answered, until it closes it.
 type body struct {
-	json  []byte
-	ids   []int64 // of the items, in their order
-	users atomic.Int32
+	json   []byte
+	ids    []int64 // of the items, in their order
+	pooled bool
+	users  atomic.Int32 // of a pooled one
 }
 
-// maxPooled is the longest body that is kept: one of 25,000 items, or so.
-const maxPooled = 1 << 20
+// The lengths of pooled bodies: of 1,600 to 25,000 items, or so.
+const (
+	minPooled = 64 << 10
+	maxPooled = 1 << 20
+)
 
-var bodies = sync.Pool{New: func() any { return new(body) }}
+var bodies = sync.Pool{New: func() any { return &body{pooled: true} }}
 
 // newBody returns an empty body for so many items. The caller releases it.
 func newBody(items int) *body {
-	b := bodies.Get().(*body)
-	b.users.Store(1)
-	b.json, b.ids = b.json[:0], b.ids[:0]
 	const itemSize = len(`{"id":1234567,"quantity_change":-1234},`)
-	if need := len(`{"stock_records":[]}`) + items*itemSize; cap(b.json) < need {
-		b.json = make([]byte, 0, need)
+	length := len(`{"stock_records":[]}`) + items*itemSize
+	b := new(body)
+	if minPooled <= length && length <= maxPooled {
+		b = bodies.Get().(*body)
+		b.users.Store(1)
 	}
-	if cap(b.ids) < items {
-		b.ids = make([]int64, 0, items)
-	}
+	b.json = slices.Grow(b.json[:0], length)
+	b.ids = slices.Grow(b.ids[:0], items)
 	return b
 }
 
@@ -57,18 +62,22 @@ func (b *body) add(id int64, field string, n int64) {
 func (b *body) end() { b.json = append(b.json, `]}`...) }
 
 func (b *body) release() {
-	if b.users.Add(-1) == 0 && cap(b.json) <= maxPooled {
+	if b.pooled && b.users.Add(-1) == 0 {
 		bodies.Put(b)
 	}
 }
 
 // open returns a reader for one attempt.
 func (b *body) open() io.ReadCloser {
+	if !b.pooled {
+		// net/http knows this type, and sends it in one packet with the header.
+		return io.NopCloser(bytes.NewReader(b.json))
+	}
 	b.users.Add(1)
 	return &bodyReader{body: b}
 }
 
-// bodyReader reads a body for one attempt. Read and Close may be called at once.
+// bodyReader reads a pooled body for one attempt. Read and Close may be called at once.
 type bodyReader struct {
 	mu   sync.Mutex
 	body *body // nil once it is closed

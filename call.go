@@ -106,7 +106,11 @@ func (c *call) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, c.client.attemptTimeout)
 	defer cancel()
-	var t trace
+	t := trace{cancel: cancel}
+	if !c.unknownSince.IsZero() {
+		late := time.AfterFunc(time.Until(c.unknownSince.Add(maxUpdateAge)), t.late)
+		defer late.Stop()
+	}
 	request = request.WithContext(t.context(ctx))
 	request.Header = c.header(request.Header)
 	if err := c.client.authorize(request, key); err != nil {
@@ -188,6 +192,7 @@ func (c *call) header(given http.Header) http.Header {
 	header := make(http.Header, 8)
 	if len(given) > 0 {
 		maps.Copy(header, given)
+		clear(given) // or the cookies would be there twice in the next attempt
 	}
 	header["Accept"] = headerJSON
 	header["User-Agent"] = c.client.userAgent
@@ -210,10 +215,11 @@ func (c *call) newError() *Error {
 func (c *call) failed(attempt context.Context, t *trace, err error) {
 	e := c.newError()
 	e.Outcome, e.resend = failureVerdict(t, err)
-	e.Err = c.keys.err(err)
-	switch {
+	e.Err = c.keys.err(c.withContext(err))
+	switch stopped := t.stopped.Load(); {
 	case c.ctx.Err() != nil:
-		e.Err = c.withContext(e.Err)
+	case stopped != nil:
+		e.Err = fmt.Errorf("%w: %w", *stopped, e.Err)
 	case attempt.Err() != nil:
 		e.Err = fmt.Errorf("no answer within the attempt timeout of %v: %w", c.client.attemptTimeout, e.Err)
 	case t.answered.Load() && e.resend == resendNever:
@@ -227,10 +233,13 @@ func (c *call) failed(attempt context.Context, t *trace, err error) {
 
 // withContext adds to err that the caller's context ended, if it did.
 func (c *call) withContext(err error) error {
-	if ended := contextError(c.ctx); ended != nil && !errors.Is(err, c.ctx.Err()) {
+	switch ended := c.ctx.Err(); {
+	case ended == nil || errors.Is(err, ended):
+		return err
+	case errors.Is(err, context.Cause(c.ctx)): // which net/http gives instead
 		return fmt.Errorf("%w: %w", ended, err)
 	}
-	return err
+	return fmt.Errorf("%w: %w", contextError(c.ctx), err)
 }
 
 // interrupted takes what kept the next attempt from beginning. The failure
@@ -275,7 +284,7 @@ func (c *call) log() {
 		slog.Duration("took", time.Since(c.started)),
 	}
 	if c.failure != nil {
-		attrs = append(attrs, slog.Any("failure", c.failure))
+		attrs = append(attrs, slog.Attr{Key: "failure", Value: c.failure.LogValue()}) // as it is now: a handler may look later
 	}
 	if c.ready {
 		attrs = append(attrs, slog.Duration("resend_after", c.wait))

@@ -53,11 +53,14 @@ func (c *call) readRecords(response *http.Response) {
 
 // readError takes an answer of any other status.
 func (c *call) readError(response *http.Response, cancel context.CancelFunc) {
-	var body []byte
-	if response.StatusCode != http.StatusSwitchingProtocols { // whose body is the connection
-		timer := time.AfterFunc(errorBodyFor, cancel)
+	var text []byte
+	if body := response.Body; response.StatusCode != http.StatusSwitchingProtocols { // whose body is the connection
+		timer := time.AfterFunc(errorBodyFor, func() {
+			cancel()
+			body.Close() // for one that does not know the context
+		})
 		// A little more than is kept, so that no key is cut in two at the end.
-		body, _ = io.ReadAll(io.LimitReader(response.Body, maxErrorBody+1024))
+		text, _ = io.ReadAll(io.LimitReader(body, maxErrorBody+1024))
 		timer.Stop()
 	}
 
@@ -65,7 +68,7 @@ func (c *call) readError(response *http.Response, cancel context.CancelFunc) {
 	e.StatusCode = response.StatusCode
 	e.Outcome, e.resend = statusVerdict(e.StatusCode)
 	e.RetryAfter = parseRetryAfter(response.Header.Get("Retry-After"), time.Now())
-	c.takeBody(e, body, true)
+	c.takeBody(e, text, true)
 	switch e.StatusCode / 100 {
 	case 2:
 		e.Err = ErrBadResponse
@@ -103,8 +106,14 @@ func (c *call) redirectTarget(response *http.Response) string {
 		return ""
 	}
 	to = c.route.url.ResolveReference(to)
+	twice, _ := url.PathUnescape(to.Path)
+	for _, text := range []string{to.Host, to.Path, twice} {
+		if c.keys.in(text) {
+			return "an address with the app key in it"
+		}
+	}
 	const longest = 200
-	text := c.keys.text((&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path}).String())
+	text := (&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path}).String()
 	return text[:min(len(text), longest)]
 }
 

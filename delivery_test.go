@@ -12,6 +12,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"runtime"
@@ -630,6 +631,8 @@ func TestDeliveryStatus(t *testing.T) {
 		408: {outcome: unknown, resent: listAndUpdate, retryable: onlyList},
 		429: {outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrRateLimited},
 		501: {outcome: unknown, is: oakra.ErrServer},
+		600: {outcome: unknown},
+		999: {outcome: unknown},
 	}
 	for _, status := range []int{301, 302, 307, 308} {
 		rows[status] = verdict{outcome: notApplied, is: oakra.ErrRedirect}
@@ -1470,6 +1473,81 @@ func TestDeliveryLateUpdate(t *testing.T) {
 	}
 }
 
+// TestDeliveryLateUpdateConnecting: the 5 s hold also while a connection is waited
+// for.
+func TestDeliveryLateUpdateConnecting(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		dial  time.Duration // of the second connection
+		turns int
+	}{
+		{"soon", 4 * time.Second, 2},
+		{"late", 6 * time.Second, 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newPipeServer(t, rawWrite(rawText(503, "Connection: close\r\n", ""), rawClose), deliverOK)
+				transport := rawTransport(t, s)
+				dials := 0
+				transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					if dials++; dials > 1 {
+						time.Sleep(row.dial)
+					}
+					return s.dial(ctx, network, addr)
+				}
+				client := rawClientOn(t, s.baseURL, transport)
+				begun := time.Now()
+				_, err := deliverUpdate.call(t.Context(), client)
+				assert.Equal(t, row.turns, s.ledger().turns)
+				if row.turns == 2 {
+					require.NoError(t, err)
+					return
+				}
+				assert.Equal(t, unknown, oakra.OutcomeOf(err))
+				assert.ErrorIs(t, err, oakra.ErrUnreachable)
+				assert.ErrorContains(t, err, "might undo a newer one")
+				assert.Equal(t, 5*time.Second, time.Since(begun))
+				time.Sleep(10 * time.Second) // the connection is there
+				assert.Equal(t, 1, s.ledger().turns)
+			})
+		})
+	}
+}
+
+// TestDeliveryBodyWithoutContext: the body of an answer that is not 2xx is waited
+// for no longer than a second, also where a transport's body knows no context.
+func TestDeliveryBodyWithoutContext(t *testing.T) {
+	for _, op := range deliveryOps {
+		synctest.Test(t, func(t *testing.T) {
+			client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+				endless, _ := io.Pipe()
+				return &http.Response{StatusCode: 409, Header: http.Header{}, Body: endless, ContentLength: -1}, nil
+			}))
+			begun := time.Now()
+			_, err := op.call(t.Context(), client)
+			require.ErrorIs(t, err, oakra.ErrConflict)
+			require.Equal(t, time.Second, time.Since(begun))
+		})
+	}
+}
+
+// TestDeliveryCookies: each attempt has the jar's cookies once.
+func TestDeliveryCookies(t *testing.T) {
+	var cookies []string
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	client := stubClient(t, nil, oakra.WithRetryPolicy(rawPolicy(3)), oakra.WithHTTPClient(&http.Client{
+		Jar: jar,
+		Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
+			cookies = append(cookies, strings.Join(r.Header["Cookie"], " and "))
+			return stubAnswer(503, "", "Set-Cookie", "node=7; Path=/"), nil
+		}),
+	}))
+	_, err = deliverList.call(t.Context(), client)
+	require.ErrorIs(t, err, oakra.ErrServer)
+	require.Equal(t, []string{"", "node=7", "node=7"}, cookies)
+}
+
 // TestDeliveryRedirect: no redirect is followed, wherever it points.
 func TestDeliveryRedirect(t *testing.T) {
 	target := newRawServer(t, deliverOK)
@@ -1687,6 +1765,25 @@ func TestDeliveryHTTP2(t *testing.T) {
 		})
 	}
 
+	// net/http needs no GetBody to send a List again, and would do so for ever.
+	t.Run("list", func(t *testing.T) {
+		for _, code := range []byte{protocolError, refusedStream} {
+			var arrived atomic.Int64
+			base, pool := newH2Server(t, func(stream uint32) []byte {
+				arrived.Add(1)
+				return reset(code)(stream)
+			})
+			transport := oakra.DefaultTransport()
+			transport.Proxy = nil
+			transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+			defer transport.CloseIdleConnections()
+			_, err := deliverList.call(t.Context(), rawClientOn(t, base, transport, oakra.WithRetryPolicy(rawPolicy(1))))
+			require.Error(t, err)
+			require.LessOrEqual(t, arrived.Load(), int64(5), "one attempt")
+			require.True(t, oakra.Retryable(err))
+		}
+	})
+
 	t.Run("aborted handler", func(t *testing.T) {
 		for _, row := range []struct {
 			name    string
@@ -1694,6 +1791,8 @@ func TestDeliveryHTTP2(t *testing.T) {
 			verdict verdict
 		}{
 			{"before the answer", func(http.ResponseWriter) {}, verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}},
+			{"after a 103", func(w http.ResponseWriter) { w.WriteHeader(103) },
+				verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}},
 			{"in the records", func(w http.ResponseWriter) {
 				io.WriteString(w, "["+firstRecord)
 				w.(http.Flusher).Flush()

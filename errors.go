@@ -352,11 +352,13 @@ func (e *Error) readMessage(body []byte) bool {
 			e.Message = strings.Join(detail, " ")
 			delete(v, "detail")
 		}
-		e.addFields("", v)
+		if e.StatusCode/100 != 2 { // whose members are rather records than messages
+			e.addFields("", v)
+		}
 	case []any, string:
 		if all := texts(v); len(all) > 0 {
 			e.Message = strings.Join(all, " ")
-		} else {
+		} else if e.StatusCode/100 != 2 {
 			e.addFields("", v)
 		}
 	}

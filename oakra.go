@@ -106,8 +106,7 @@ type Client struct {
 	logger         *slog.Logger
 	userAgent      []string
 	keySource      keySource
-	bearer         func(key string) []string // the Authorization header
-	rotates        bool                      // the keySource is the caller's
+	rotates        bool // the keySource is the caller's
 	limiter        Limiter
 	routes         *routes
 	pace           *pace // of a bulk run; else nil
@@ -157,7 +156,6 @@ func NewClient(appKey string, opts ...Option) (*Client, error) {
 		logger:         o.logger,
 		userAgent:      []string{o.userAgent},
 		keySource:      o.keySource,
-		bearer:         bearerHeader(),
 		rotates:        rotates,
 		limiter:        o.limiter,
 		routes:         newRoutes(base),

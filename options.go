@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -57,7 +58,8 @@ func WithInsecureHTTP() Option {
 //
 // A transport of your own should drop idle connections sooner than the server
 // does, as DefaultTransport does: a write that meets the server's close is an
-// unknown.
+// unknown. It should pass the request's context on, by whose httptrace the client
+// knows whether a connection was had.
 func WithHTTPClient(c *http.Client) Option {
 	return func(o *options) error {
 		if c == nil {
@@ -184,6 +186,8 @@ func parseBaseURL(rawURL string, insecureHTTP bool) (*url.URL, error) {
 		return nil, errors.New("base URL: it does not start with https://")
 	case u.Opaque != "" || u.Hostname() == "":
 		return nil, errors.New("base URL: it has no host")
+	case !validPort(u.Port()):
+		return nil, errors.New("base URL: its port is not one of 1 to 65535")
 	case u.User != nil:
 		return nil, errors.New("base URL: it has a user name or password; the app key is an argument of NewClient")
 	case u.RawQuery != "" || u.ForceQuery:
@@ -197,6 +201,11 @@ func parseBaseURL(rawURL string, insecureHTTP bool) (*url.URL, error) {
 		u = u.JoinPath("/")
 	}
 	return u, nil
+}
+
+func validPort(port string) bool {
+	n, err := strconv.Atoi(port)
+	return port == "" || err == nil && 1 <= n && n <= 65535
 }
 
 func isLoopback(host string) bool {

@@ -61,6 +61,8 @@ func TestOptionBaseURL(t *testing.T) {
 		"opaque":                   "https:hidden.example/api/",
 		"user":                     "https://hidden@example.com/",
 		"user and password":        "https://user:hidden@example.com/",
+		"port 0":                   "https://example.com:0/hidden/",
+		"port over 65535":          "https://example.com:65536/hidden/",
 		"empty user":               "https://@hidden.example/",
 		"query":                    "https://example.com/?hidden=1",
 		"bare ?":                   "https://hidden.example/api/?",

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -23,7 +24,8 @@ import (
 // that is zero takes its default, bent to fit the fields that are set.
 type RetryPolicy struct {
 	// MaxAttempts is how often a request is sent in all; the default is 4. 1
-	// never sends again, but for the new key of [WithAppKeySource].
+	// never sends again, but for the new key of [WithAppKeySource]; net/http may
+	// repeat a read, on up to 4 connections, when the server closes an idle one.
 	MaxAttempts int
 	// MinBackoff and MaxBackoff bound the wait: before the second attempt it is
 	// drawn evenly from 0 to MinBackoff, and the upper bound doubles with each
@@ -222,7 +224,7 @@ func statusVerdict(status int) (Outcome, resend) {
 	case 501:
 		return OutcomeUnknown, resendNever
 	}
-	if status >= 500 {
+	if status/100 == 5 {
 		return OutcomeUnknown, resendIdempotent
 	}
 	return OutcomeUnknown, resendNever
@@ -237,7 +239,7 @@ func failureVerdict(t *trace, err error) (Outcome, resend) {
 		return OutcomeNotApplied, resendNever
 	case !t.connected.Load():
 		return OutcomeNotApplied, resendAny
-	case t.answered.Load() && !broke(err): // what came is not HTTP
+	case t.answered.Load() && !t.informed.Load() && !broke(err): // what came is not HTTP
 		return OutcomeUnknown, resendNever
 	default:
 		return OutcomeUnknown, resendIdempotent
@@ -251,14 +253,44 @@ type trace struct {
 	hooks     httptrace.ClientTrace
 	asked     atomic.Bool
 	connected atomic.Bool
+	informed  atomic.Bool // by a 1xx
 	answered  atomic.Bool
 	handshake atomic.Pointer[error]
+
+	cancel  context.CancelFunc // of the attempt
+	stopped atomic.Pointer[error]
+	conns   atomic.Int32
+}
+
+// maxConns is how many connections one attempt may use. The transport sends a
+// read again by itself when the server closes an idle connection, and with HTTP/2
+// thousands of times when the server resets stream after stream.
+const maxConns = 4
+
+var errConns = fmt.Errorf("the server ended %d connections or streams of this attempt before answering", maxConns)
+
+// late ends an attempt that has no connection yet, and so may still be held back.
+func (t *trace) late() {
+	if !t.connected.Load() {
+		t.stop(errTooLate)
+	}
+}
+
+func (t *trace) stop(why error) {
+	t.stopped.CompareAndSwap(nil, &why)
+	t.cancel()
 }
 
 func (t *trace) context(ctx context.Context) context.Context {
 	t.hooks = httptrace.ClientTrace{
-		GetConn:              func(string) { t.asked.Store(true) },
-		GotConn:              func(httptrace.GotConnInfo) { t.connected.Store(true) },
+		GetConn: func(string) { t.asked.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) {
+			t.connected.Store(true)
+			if t.conns.Add(1) > maxConns {
+				t.stop(errConns)
+			}
+		},
+		Got1xxResponse:       func(int, textproto.MIMEHeader) error { t.informed.Store(true); return nil },
 		GotFirstResponseByte: func() { t.answered.Store(true) },
 		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
 			if err != nil {

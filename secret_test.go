@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"reflect"
 	"strconv"
 	"strings"
@@ -409,8 +410,16 @@ func partOf(key, text string) string {
 
 // TestSecretLocation: a redirect may repeat the request's header in its target.
 func TestSecretLocation(t *testing.T) {
-	for _, key := range secretKeys[:1] {
+	everyByte := func(s string) string {
+		return "%" + strings.ToUpper(strings.Trim(strings.ReplaceAll(fmt.Sprintf("% x", s), " ", "%"), " "))
+	}
+	for _, key := range append(secretKeys[:1:1], "5ecre7%20of<the>shop-9f86d081884c7d65") {
 		for _, location := range []string{
+			"https://elsewhere.test/" + url.PathEscape(key),
+			"https://elsewhere.test/" + url.PathEscape(url.PathEscape(key)),
+			"https://elsewhere.test/" + everyByte(key),
+			"https://elsewhere.test/" + url.PathEscape(everyByte(key)),
+			"https://elsewhere.test/" + everyByte(key[:len(key)-1]),
 			"https://elsewhere.test/" + key + "/x",
 			"https://elsewhere.test/?key=" + key,
 			"https://elsewhere.test/#" + key,
@@ -438,6 +447,104 @@ func TestSecretLocation(t *testing.T) {
 		}
 	}
 }
+
+// TestSecretCause: what the caller's own code says of a context or a limiter.
+func TestSecretCause(t *testing.T) {
+	for _, key := range secretKeys {
+		saying := errors.New("the key " + key + " is revoked")
+		for name, call := range map[string]func() error{
+			"cause, before the first attempt": func() error {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				cancel(saying)
+				_, err := secretStub(t, key, nil).Stock.Change(ctx, []oakra.StockChange{{ID: 1, QuantityChange: 1}})
+				return err
+			},
+			"cause, in an attempt": func() error {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				_, err := secretStub(t, key, func(r *http.Request) (*http.Response, error) {
+					cancel(saying)
+					return nil, context.Cause(r.Context())
+				}).Stock.Change(ctx, []oakra.StockChange{{ID: 1, QuantityChange: 1}})
+				require.ErrorIs(t, err, context.Canceled)
+				require.Equal(t, 1, strings.Count(err.Error(), "is revoked"), "%v", err)
+				return err
+			},
+			"cause, and another failure": func() error {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				_, err := secretStub(t, key, func(*http.Request) (*http.Response, error) {
+					cancel(saying)
+					return nil, io.ErrUnexpectedEOF
+				}).Stock.Change(ctx, []oakra.StockChange{{ID: 1, QuantityChange: 1}})
+				require.ErrorIs(t, err, context.Canceled)
+				require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+				return err
+			},
+			"limiter": func() error {
+				limiter := waitFunc(func() error { return saying })
+				_, err := secretStub(t, key, nil, oakra.WithLimiter(limiter)).Stock.Change(t.Context(), []oakra.StockChange{{ID: 1, QuantityChange: 1}})
+				return err
+			},
+		} {
+			t.Run(name, func(t *testing.T) { requireHiddenError(t, call(), key) })
+		}
+	}
+}
+
+func secretStub(t *testing.T, key string, transport stubTransport, opts ...oakra.Option) *oakra.Client {
+	client, err := oakra.NewClient(key, append([]oakra.Option{oakra.WithHTTPClient(&http.Client{Transport: transport})}, opts...)...)
+	require.NoError(t, err)
+	return client
+}
+
+// TestSecretTooShort: the short keys of tests are found everywhere by chance, and
+// leave the server's texts as they are.
+func TestSecretTooShort(t *testing.T) {
+	const body = `{"stock_records":[{},{"id":["This key is unknown."]}]}`
+	for _, key := range []string{"k", "key", "a"} {
+		_, err := secretStub(t, key, func(*http.Request) (*http.Response, error) { return stubAnswer(400, body), nil }).
+			Stock.Change(t.Context(), []oakra.StockChange{{ID: 1, QuantityChange: 1}})
+		e := requireError(t, err)
+		require.Equal(t, map[string][]string{"stock_records[1].id": {"This key is unknown."}}, e.Fields)
+		require.Equal(t, body, string(e.Body))
+	}
+}
+
+// TestSecretLogLater: a handler that formats a record later shows the attempt as it
+// was.
+func TestSecretLogLater(t *testing.T) {
+	later := &laterHandler{}
+	calls := 0
+	_, err := secretStub(t, secretKeys[0], func(*http.Request) (*http.Response, error) {
+		calls++
+		return stubAnswer([]int{503, 409}[calls-1], ""), nil
+	}, oakra.WithLogger(slog.New(later)), oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1})).
+		Stock.Update(t.Context(), []oakra.StockUpdate{{ID: 1}})
+	require.Equal(t, unknown, oakra.OutcomeOf(err), "of the call")
+	var outcomes []string
+	for _, record := range later.records {
+		record.Attrs(func(a slog.Attr) bool {
+			if a.Key == "failure" {
+				for _, f := range a.Value.Resolve().Group() {
+					if f.Key == "outcome" {
+						outcomes = append(outcomes, f.Value.String())
+					}
+				}
+			}
+			return true
+		})
+	}
+	require.Equal(t, []string{"unknown", "not applied"}, outcomes, "of the attempts")
+}
+
+type laterHandler struct{ records []slog.Record }
+
+func (h *laterHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h *laterHandler) Handle(_ context.Context, r slog.Record) error {
+	h.records = append(h.records, r)
+	return nil
+}
+func (h *laterHandler) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h *laterHandler) WithGroup(string) slog.Handler      { return h }
 
 // dumpError is what a tracing or recording transport might return.
 type dumpError struct{ Header http.Header }
