@@ -87,8 +87,8 @@ func (r *Report) Count(f Fate) int {
 // that is refused is cut in halves to find the records at fault; that rests on
 // the assumption of package oakra that a refused request has applied nothing.
 //
-// The report is never nil. The error is nil if every target is Right or
-// NotKnown. Else it says how many met which fate and what to do; it wraps
+// The report is never nil. The error is nil if every target is Right or NotKnown,
+// and ErrNoneKnown if all are NotKnown. Else it says how many met which fate and what to do; it wraps
 // ErrIncomplete and the cause of the gravest, unknown before not tried before
 // refused, an [*oakra.Error] unless this package refused the target.
 //
@@ -165,10 +165,20 @@ func (p *Plan) report(results []Result, err error) *Report {
 
 // err is the error of a run that ended so.
 func (r *Report) err(o Options) error {
-	advice := map[Fate]string{
-		Unknown:  fmt.Sprintf("the unknown may differ from both: wait %v and run again, which reads them anew", o.settleAfter()),
-		NotTried: "of those not tried nothing was applied: run again",
-		Refused:  "of those refused nothing was applied, and running again will not help",
+	if n := r.Count(NotKnown); n > 0 && n == len(r.Results) {
+		return ErrNoneKnown
+	}
+	advice := func(f Fate, cause error) string {
+		switch {
+		case f == Unknown:
+			return fmt.Sprintf("the unknown may or may not have been changed: wait %v and run again, which reads them anew", o.settleAfter())
+		case f == NotTried && oakra.Retryable(cause):
+			return "of those not tried nothing was applied: run again"
+		case f == NotTried:
+			return "of those not tried nothing was applied: put right what stopped the run, and run again"
+		default:
+			return "of those refused nothing was applied, and running again will not help"
+		}
 	}
 	for _, gravest := range []Fate{Unknown, NotTried, Refused} {
 		for _, result := range r.Results {
@@ -182,7 +192,7 @@ func (r *Report) err(o Options) error {
 				}
 			}
 			return fmt.Errorf("%w: of %d %s; %s; first %v, %s: %w", ErrIncomplete,
-				len(r.Results), strings.Join(counts, ", "), advice[gravest], gravest, result.name(), result.Err)
+				len(r.Results), strings.Join(counts, ", "), advice(gravest, result.Err), gravest, result.name(), result.Err)
 		}
 	}
 	return nil
@@ -324,13 +334,14 @@ func failuresOf(err error, n int) []oakra.BulkFailure {
 }
 
 // refuses reports whether Oakra refused the record, and not everything alike. A
-// 404 with a cause is that of a missing route.
+// 404 with a cause is that of a missing route, one that says nothing that of a
+// proxy.
 func refuses(e *oakra.Error) bool {
 	switch e.StatusCode {
 	case 400, 409, 413, 422:
 		return true
 	case 404:
-		return e.Err == nil
+		return e.Err == nil && (e.Message != "" || e.Fields != nil)
 	}
 	return false
 }
@@ -367,7 +378,7 @@ func (r *run) wait(ctx context.Context) bool {
 }
 
 // settle reads the records of unknown outcome again, and returns the steps that
-// were not applied. If it cannot read, they are left for the next round.
+// were not applied. If it cannot read for now, they are left for the next round.
 func (r *run) settle(ctx context.Context, last bool) (again []int) {
 	var keys []oakra.StockKey
 	for _, request := range r.lost {
@@ -376,19 +387,19 @@ func (r *run) settle(ctx context.Context, last bool) (again []int) {
 		}
 	}
 	records, err := read(ctx, r.stock, keys, func(done int) { r.options.progress(Settling, done, len(keys)) })
+	if err != nil && !last && ctx.Err() == nil && oakra.Retryable(err) {
+		return nil
+	}
 	for _, request := range r.lost {
-		switch {
-		case err == nil:
+		if err == nil {
 			again = append(again, r.settleRequest(request, records)...)
-		case last || ctx.Err() != nil:
-			for _, i := range request.steps {
-				r.decide(i, Unknown, fmt.Errorf("%w; it could not be read again: %w", r.results[i].Err, err))
-			}
+			continue
+		}
+		for _, i := range request.steps {
+			r.decide(i, Unknown, fmt.Errorf("%w; it could not be read again: %w", r.results[i].Err, err))
 		}
 	}
-	if err == nil {
-		r.lost = nil
-	}
+	r.lost = nil
 	return again
 }
 

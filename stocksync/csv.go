@@ -53,18 +53,20 @@ var columns = map[string]int{"sku": 0, "location_id": 1, "location": 1, "quantit
 var columnNames = [...]string{"sku", "location_id", "quantity"}
 
 // ReadCSV reads targets from a table as spreadsheets write it, in UTF-8, with or
-// without a byte order mark. The first line that is not blank is the header. It
-// names the columns sku, location_id (or location) and quantity (or qty), in any
-// order and case; other columns are ignored. Between the columns is whichever of
-// comma, semicolon and tab makes the header hold these three. Blank lines, and
-// spaces around a value, are ignored.
+// without a byte order mark. The first line that is not blank is the header, but
+// for a "sep=;" as Excel has it. The header names the columns sku, location_id (or
+// location) and quantity (or qty), in any order and case; other columns are
+// ignored. Between the columns is whichever of comma, semicolon and tab makes the
+// header hold these three. Blank lines, and spaces around a value, are ignored.
 //
 // A quantity is a whole number: 1234, -5, +5, 1,234 or "1,234" (the comma always
 // separates thousands), 12.0 or 12.00. Not read, since it could mean two things
 // or none: 1.234, 12.000, 0,123, 12,5, 1 234, 1e3. An unquoted 1,234 where commas
-// separate the columns gives the line a column too many, and so it is bad, as
-// is every line that has not as many columns as the header (more blank ones at
-// its end do no harm).
+// separate the columns gives the line a column too many, and so it is bad, as is
+// every line that has more columns than the header, or fewer than it names, or
+// something in a column without a name (blank ones at the end of a line do no
+// harm, if the header ends with one of the three). Bad, too, is a value that
+// begins with "=", which is a formula, or has a character that cannot be seen.
 //
 // Errors, without any targets: a [*CSVError] that names all bad lines; a file
 // that is empty, has no line but the header, is UTF-16, lacks a column or has it
@@ -82,7 +84,11 @@ func ReadCSV(r io.Reader) ([]Target, error) {
 	case len(bytes.TrimSpace(data)) == 0:
 		return nil, errors.New("stocksync: the file is empty")
 	}
-	t, header, at, err := readHeader(data)
+	above := 0
+	if line, rest, found := bytes.Cut(data, []byte("\n")); found && separator.Match(line) {
+		data, above = rest, 1
+	}
+	t, header, at, err := readHeader(data, above)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +106,7 @@ func ReadCSV(r io.Reader) ([]Target, error) {
 		}
 		var target Target
 		if err == nil {
-			target, err = readTarget(fields, len(header), at)
+			target, err = readTarget(fields, header, at)
 		}
 		if err != nil {
 			bad.Lines = append(bad.Lines, BadLine{line, err})
@@ -153,10 +159,13 @@ func (t table) after(line int) table {
 	return newTable(data, line, t.file.Comma)
 }
 
+// separator is a line that tells Excel what is between the columns.
+var separator = regexp.MustCompile(`(?i)^"?sep=.?"?\s*$`)
+
 // readHeader finds the separator, and at which index each column is.
-func readHeader(data []byte) (t table, header []string, at [3]int, err error) {
+func readHeader(data []byte, above int) (t table, header []string, at [3]int, err error) {
 	for _, comma := range ",;\t" {
-		candidate := newTable(data, 0, comma)
+		candidate := newTable(data, above, comma)
 		_, fields, e := candidate.read()
 		if e == nil {
 			at, e = findColumns(fields)
@@ -196,9 +205,14 @@ func blank(fields []string) bool {
 	return !slices.ContainsFunc(fields, func(f string) bool { return strings.TrimSpace(f) != "" })
 }
 
-func readTarget(fields []string, width int, at [3]int) (Target, error) {
-	if len(fields) < width || !blank(fields[width:]) {
-		return Target{}, fmt.Errorf("it has %d columns, the header %d", len(fields), width)
+func readTarget(fields, header []string, at [3]int) (Target, error) {
+	named := len(header) // but for blank columns at the end
+	for named > 0 && strings.TrimSpace(header[named-1]) == "" {
+		named--
+	}
+	shifted := len(fields) > len(header) && slices.Max(at[:]) < named-1 // by a comma in the quantity
+	if len(fields) < named || shifted || !blank(fields[named:]) {
+		return Target{}, fmt.Errorf("it has %d columns, the header %d", len(fields), named)
 	}
 	var values [3]string
 	for column := range values {
@@ -206,14 +220,18 @@ func readTarget(fields []string, width int, at [3]int) (Target, error) {
 		switch {
 		case value == "":
 			return Target{}, fmt.Errorf("no %s", columnNames[column])
-		case !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl):
-			return Target{}, fmt.Errorf("the %s %.40q is not UTF-8, or has a line break or control character: is a quote not closed?", columnNames[column], value)
+		case value[0] == '=':
+			return Target{}, fmt.Errorf("the %s %.40q is a formula: save its value", columnNames[column], value)
+		case !utf8.ValidString(value) || strings.ContainsFunc(value, invisible):
+			return Target{}, fmt.Errorf("the %s %.40q is not UTF-8, or has a line break or another character that cannot be seen: is a quote not closed?", columnNames[column], value)
 		}
 		values[column] = value
 	}
 	quantity, err := readQuantity(values[2])
 	return Target{SKU: values[0], LocationID: values[1], Quantity: quantity}, err
 }
+
+func invisible(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf) }
 
 // A number that starts with 0 and has a comma is likelier a decimal.
 var wholeNumber = regexp.MustCompile(`^[+-]?([0-9]+|[1-9][0-9]{0,2}(,[0-9]{3})+)(\.00?)?$`)

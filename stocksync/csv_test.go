@@ -41,6 +41,9 @@ func TestReadCSV(t *testing.T) {
 		"spaces":               {" sku , location_id , quantity \n a , \"w1\", 5 \n", a},
 		"blank lines":          {"\n\r\n,,\nsku,location_id,quantity\n\n , , \na,w1,5\n\r\n,,,,,\n\n", a},
 		"blank at the end":     {"sku,location_id,quantity\na,w1,5,,\n", a},
+		"nameless columns":     {"sku,location_id,quantity,,\na,w1,5,,\na,w1,5\n", append(of(5), of(5)...)},
+		"sep":                  {"sep=;\r\nsku;location_id;quantity\r\na;w1;5\r\n", a},
+		"sep, quoted":          {"\uFEFF\"sep=,\"\nsku,location_id,quantity\na,w1,5\n", a},
 		"beyond ASCII":         {"sku;location_id;quantity\ngrün;lager-ü;5\n", []stocksync.Target{{SKU: "grün", LocationID: "lager-ü", Quantity: 5}}},
 		"twice":                {"sku,location_id,quantity\na,w1,5\na,w1,5\n", append(of(5), of(5)...)},
 		"thousands quoted":     {"sku,location_id,quantity\na,w1,\"1,234\"\n", of(1234)},
@@ -122,8 +125,11 @@ func TestReadCSVNamesBadLines(t *testing.T) {
 		"a;w1;12,34,567",
 		"c;w1;7", // 27
 		"a;w1;.",
+		"\"=\"\"00123\"\"\";w1;5", // 29
+		"a\u200b;w1;5",
+		"a;w1;=2+3",
 	}, "\n")
-	want := []int{4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 28}
+	want := []int{4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 28, 29, 30, 31}
 	targets, err := stocksync.ReadCSV(strings.NewReader(file))
 	var bad *stocksync.CSVError
 	if !errors.As(err, &bad) || targets != nil {
@@ -136,7 +142,7 @@ func TestReadCSVNamesBadLines(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("bad lines %v, want %v: %v", got, want, err)
 	}
-	for _, part := range []string{"bad lines: 24", "line 4: no quantity", "line 5: no sku", "line 6: no location_id", `line 7: the quantity "1.234"`, "line 19: it has 4 columns, the header 3", "also lines 24, 25, 26, 28"} {
+	for _, part := range []string{"bad lines: 27", "line 4: no quantity", "line 5: no sku", "line 6: no location_id", `line 7: the quantity "1.234"`, "line 19: it has 4 columns, the header 3", "also lines 24, 25, 26, 28, 29, 30, 31"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not in %v", part, err)
 		}
@@ -147,6 +153,33 @@ func TestReadCSVThousandsUnquoted(t *testing.T) {
 	_, err := stocksync.ReadCSV(strings.NewReader("sku,location_id,quantity\na,w1,1,234\n"))
 	if err == nil || !strings.Contains(err.Error(), "line 2: it has 4 columns, the header 3") {
 		t.Errorf("read as 1: %v", err)
+	}
+}
+
+// TestReadCSVShifted: an unquoted 1,234 is never read as 1, nor anything else as
+// what its column is not.
+func TestReadCSVShifted(t *testing.T) {
+	for _, file := range []string{
+		"sku,location_id,quantity,\na,w1,1,234\n",
+		"sku,location_id,quantity,\na,w1,1,234,\n",
+		"sku,location_id,quantity,note\na,w1,1,234,\n",
+		"sku,location_id,quantity,note\na,w1,1,234,x\n",
+		"quantity,sku,location_id,note\n1,234,a,w1,\n",
+		"quantity,sku,location_id\n1,234,a,w1\n",
+		"quantity,sku,location_id,\n1,234,a,w1\n",
+	} {
+		targets, err := stocksync.ReadCSV(strings.NewReader(file))
+		if err == nil || !strings.Contains(err.Error(), "line 2: it has ") {
+			t.Errorf("%q: %v, %v", file, targets, err)
+		}
+	}
+}
+
+// TestReadCSVLineNumbers counts the line that names the separator, too.
+func TestReadCSVLineNumbers(t *testing.T) {
+	_, err := stocksync.ReadCSV(strings.NewReader("sep=,\nsku,location_id,quantity\na,w1,5\na,w1,x\n"))
+	if err == nil || !strings.Contains(err.Error(), "line 4: the quantity") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -154,7 +154,11 @@ func (m *model) run(t *testing.T) {
 	if len(distinct) > 0 {
 		t.Errorf("not in the report: %v", distinct)
 	}
-	if (err == nil) != all || err != nil && !errors.Is(err, stocksync.ErrIncomplete) && !errors.Is(err, stocksync.ErrTooManySteps) {
+	if none := report.Count(stocksync.NotKnown) == len(report.Results); none && len(report.Results) > 0 {
+		if !errors.Is(err, stocksync.ErrNoneKnown) {
+			t.Errorf("no target is known, and the error is %v", err)
+		}
+	} else if (err == nil) != all || err != nil && !errors.Is(err, stocksync.ErrIncomplete) && !errors.Is(err, stocksync.ErrTooManySteps) {
 		t.Errorf("all right: %v, and the error is %v", all, err)
 	}
 	for id, writes := range m.shop.writes {

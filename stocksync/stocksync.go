@@ -100,7 +100,7 @@ const (
 // Options tunes a run; the zero value is good.
 type Options struct {
 	Mode        Mode // ByChange, unless set
-	BatchSize   int  // records that one request writes at most; 0 is the default of [oakra.BulkOptions]
+	BatchSize   int  // records that one request writes at most; 0 is the default of [oakra.BulkOptions]; few settle unknowns worse
 	Concurrency int  // writes in flight at most; 0 is that default
 
 	// MaxSteps is how many records a run may change; 0 is any number. A plan with
@@ -165,6 +165,9 @@ var (
 	ErrApplied = errors.New("stocksync: the plan was applied before: compare anew")
 	// ErrIncomplete: some targets are refused, unknown or not tried.
 	ErrIncomplete = errors.New("stocksync: not every target is right")
+	// ErrNoneKnown: Oakra knows none of the targets, so the locations or the SKUs
+	// are likely written in another way there.
+	ErrNoneKnown = errors.New("stocksync: Oakra knows none of the targets: are the SKUs and locations written as there?")
 )
 
 // Step changes one record from one quantity to another.
@@ -279,13 +282,16 @@ const (
 	readTries = 4    // of a chunk, each with the attempts that the client makes
 )
 
+// passing reports whether reading again at once may help.
+func passing(err error) bool { return oakra.Retryable(err) && !errors.Is(err, oakra.ErrRateLimited) }
+
 // read looks up keys, through passing failures.
 func read(ctx context.Context, stock Stock, keys []oakra.StockKey, progress func(done int)) (map[oakra.StockKey]oakra.StockRecord, error) {
 	all := make(map[oakra.StockKey]oakra.StockRecord, len(keys))
 	for from := 0; from < len(keys); from += readChunk {
 		to := min(from+readChunk, len(keys))
 		records, err := stock.Lookup(ctx, keys[from:to])
-		for try := 1; err != nil && try < readTries && ctx.Err() == nil && oakra.Retryable(err); try++ {
+		for try := 1; err != nil && try < readTries && ctx.Err() == nil && passing(err); try++ {
 			records, err = stock.Lookup(ctx, keys[from:to])
 		}
 		if err != nil {
