@@ -11,12 +11,31 @@ import (
 	"strings"
 )
 
-// keySource gives the app key for an attempt. The key lives in this closure
-// alone: one held in a field, exported or not, is printed by %+v.
-type keySource func(ctx context.Context, rejected string) (string, error)
+// credential is the app key, or the caller's source of it. The key lives in these
+// closures alone: one held in a field, exported or not, is printed by %+v.
+type credential struct {
+	key     func(ctx context.Context, rejected string) (string, error) // of an attempt
+	header  func(key string) []string                                  // Authorization
+	known   func() secrets                                             // before the first attempt
+	rotates bool
+}
 
-func staticKey(key string) keySource {
-	return func(context.Context, string) (string, error) { return key, nil }
+func staticKey(key string) credential {
+	header, known := []string{"Bearer " + key}, slices.Clip(secrets(nil).with(key))
+	return credential{
+		key:    func(context.Context, string) (string, error) { return key, nil },
+		header: func(string) []string { return header },
+		known:  func() secrets { return known },
+	}
+}
+
+func keyFrom(source func(ctx context.Context, rejected string) (string, error)) credential {
+	return credential{
+		key:     source,
+		header:  func(key string) []string { return []string{"Bearer " + key} },
+		known:   func() secrets { return nil },
+		rotates: true,
+	}
 }
 
 // checkKey tells what is wrong with a key without repeating any of it.
@@ -43,7 +62,7 @@ func (c *Client) authorize(req *http.Request, key string) error {
 	if req.URL.Scheme != c.base.Scheme || req.URL.Host != c.base.Host {
 		return fmt.Errorf("the app key is not sent to %s://%s", req.URL.Scheme, req.URL.Host)
 	}
-	req.Header["Authorization"] = []string{"Bearer " + key}
+	req.Header["Authorization"] = c.credential.header(key)
 	req.Header["X-Oakra-Api-Version"] = headerAPIVersion
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -49,6 +50,7 @@ type call struct {
 
 	// What send hands on, here so that a call is one piece of memory.
 	http    http.Client
+	url     url.URL
 	retry   retryablehttp.Client
 	request retryablehttp.Request
 }
@@ -76,16 +78,16 @@ func (c *call) send(r *route) *Error {
 
 // newRequest is what net/http is given; each attempt adds its own header and body.
 func (c *call) newRequest() *http.Request {
-	u := c.route.url
-	u.RawQuery = c.query
+	c.url = c.route.url
+	c.url.RawQuery = c.query
 	header := noHeader
 	if c.http.Jar != nil { // which adds cookies
 		header = make(http.Header)
 	}
 	request := http.Request{
 		Method:     c.route.method,
-		URL:        &u,
-		Host:       u.Host,
+		URL:        &c.url,
+		Host:       c.url.Host,
 		Header:     header,
 		Proto:      "HTTP/1.1",
 		ProtoMajor: 1,
@@ -165,7 +167,7 @@ func (c *call) prepare() (string, error) {
 	key := c.nextKey
 	if c.nextKey = ""; key == "" {
 		var err error
-		key, err = c.client.keySource(c.ctx, "")
+		key, err = c.client.credential.key(c.ctx, "")
 		c.keys = c.keys.with(key)
 		if err == nil {
 			err = checkKey(key)

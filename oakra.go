@@ -105,8 +105,7 @@ type Client struct {
 	retry          RetryPolicy
 	logger         *slog.Logger
 	userAgent      []string
-	keySource      keySource
-	rotates        bool // the keySource is the caller's
+	credential     credential
 	limiter        Limiter
 	routes         *routes
 	pace           *pace // of a bulk run; else nil
@@ -137,15 +136,14 @@ func NewClient(appKey string, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, invalid(opNewClient, "%v", err)
 	}
-	rotates := o.keySource != nil
 	switch {
-	case rotates && appKey != "":
+	case o.credential.rotates && appKey != "":
 		return nil, invalid(opNewClient, "an app key and WithAppKeySource were given: which is it?")
-	case !rotates:
+	case !o.credential.rotates:
 		if err := checkKey(appKey); err != nil {
 			return nil, invalid(opNewClient, "%v", err)
 		}
-		o.keySource = staticKey(appKey)
+		o.credential = staticKey(appKey)
 	}
 
 	c := &Client{
@@ -155,8 +153,7 @@ func NewClient(appKey string, opts ...Option) (*Client, error) {
 		retry:          o.retry,
 		logger:         o.logger,
 		userAgent:      []string{o.userAgent},
-		keySource:      o.keySource,
-		rotates:        rotates,
+		credential:     o.credential,
 		limiter:        o.limiter,
 		routes:         newRoutes(base),
 	}

@@ -26,7 +26,7 @@ type options struct {
 	retry          RetryPolicy
 	logger         *slog.Logger
 	userAgent      string
-	keySource      keySource
+	credential     credential
 	limiter        Limiter
 }
 
@@ -133,7 +133,7 @@ func WithAppKeySource(f func(ctx context.Context, rejected string) (string, erro
 		if f == nil {
 			return errors.New("WithAppKeySource: the function is nil")
 		}
-		o.keySource = f
+		o.credential = keyFrom(f)
 		return nil
 	}
 }

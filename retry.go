@@ -139,7 +139,7 @@ func (c *call) checkRetry(context.Context, *http.Response, error) (bool, error) 
 // again reports whether the request is sent once more, after c.wait.
 func (c *call) again(e *Error) bool {
 	c.wait = 0
-	if e.StatusCode == http.StatusUnauthorized && c.client.rotates && !c.rotated {
+	if e.StatusCode == http.StatusUnauthorized && c.client.credential.rotates && !c.rotated {
 		return c.rotate(e)
 	}
 	policy := c.client.retry
@@ -174,7 +174,7 @@ func (c *call) again(e *Error) bool {
 // rotate asks the source for another key than the one just answered 401.
 func (c *call) rotate(e *Error) bool {
 	c.rotated = true
-	key, err := c.client.keySource(c.ctx, c.key)
+	key, err := c.client.credential.key(c.ctx, c.key)
 	if err == nil && key == c.key {
 		return false
 	}
@@ -290,7 +290,10 @@ func (t *trace) context(ctx context.Context) context.Context {
 				t.stop(errConns)
 			}
 		},
-		Got1xxResponse:       func(int, textproto.MIMEHeader) error { t.informed.Store(true); return nil },
+		Got1xxResponse: func(int, textproto.MIMEHeader) error {
+			t.informed.Store(true)
+			return nil
+		},
 		GotFirstResponseByte: func() { t.answered.Store(true) },
 		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
 			if err != nil {

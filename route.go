@@ -82,11 +82,7 @@ var errNoRoute = errors.New("none of the known routes is there")
 // A write goes to the next candidate only after an answer that proves that no
 // code of the API ran: a 405, or a 404 whose path a GET does not find either.
 func (c *Client) do(ctx context.Context, op operation, query string, b *body) ([]StockRecord, error) {
-	call := call{client: c, ctx: ctx, op: op, query: query, body: b}
-	if !c.rotates {
-		key, _ := c.keySource(ctx, "") // known before it is used, so that no text shows it
-		call.keys = call.keys.with(key)
-	}
+	call := call{client: c, ctx: ctx, op: op, query: query, body: b, keys: c.credential.known()}
 	if kept := c.routes.kept[op].Load(); kept != nil {
 		return call.finish(call.send(kept))
 	}

@@ -14,7 +14,7 @@ import (
 
 func main() {
 	out := flag.String("out", "", "directory to write results.json and results.svg into (default that of this module; none with -quick)")
-	pairs := flag.Int("pairs", 0, "how many times each client is measured at each setup, 25 or more (default 101; 25 with -quick)")
+	pairs := flag.Int("pairs", 0, "how many times each client is measured at each setup, 25 or more (default 61; 25 with -quick)")
 	quick := flag.Bool("quick", false, "fewer and shorter measurements, in about a minute")
 	draw := flag.Bool("draw", false, "measure nothing: print and draw the results.json that is there")
 	flag.Parse()
@@ -56,14 +56,14 @@ func outDir(dir string) string {
 // plan is what is measured.
 type plan struct {
 	pairs int
-	block time.Duration // for which one client runs over memory; over loopback thrice
+	block time.Duration // for which one client runs over memory; over loopback eight times as long
 	sizes []int
 	bulk  int // updates
 	out   string
 }
 
 func full() plan {
-	return plan{pairs: 101, block: 5 * time.Millisecond, sizes: []int{1, 100, 1000, 10_000}, bulk: 100_000}
+	return plan{pairs: 61, block: 5 * time.Millisecond, sizes: []int{1, 100, 1000, 10_000}, bulk: 100_000}
 }
 
 func short() plan {
@@ -89,7 +89,7 @@ func (p plan) run() error {
 	measure := func(pairs int, s setup, only ...string) error {
 		block := p.block
 		if s.Transport == overLoopback {
-			block *= 3 // the scheduler's part in it varies
+			block *= 8 // the scheduler's part in it varies
 		}
 		t, err := compare(s, server, pairs, block, only...)
 		if err == nil {

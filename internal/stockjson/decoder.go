@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	windowSize = 64 << 10
+	windowSize = 128 << 10
+	headSize   = 64 << 10
 	maxValue   = 2 << 20 // windowSize doubled a few times
 	maxDepth   = 10000   // as encoding/json
 	maxBlock   = 16 << 10
@@ -41,6 +42,7 @@ type Record struct {
 // next one mostly has the same.
 type scratch struct {
 	window    [windowSize]byte
+	head      [headSize]byte
 	locations [1 << 7][4]string // sets by hash, the most recent first
 }
 
@@ -65,13 +67,12 @@ type Decoder struct {
 	readErr error // why nothing more can be read
 
 	// The window is buf, of which buf[pos:end] is unread; base is the offset
-	// of buf[0] in the body. At first buf is the window of first. Once that
-	// is full it is left alone for Head, and buf is the window of second or,
-	// if a value does not fit, a larger one.
-	buf           []byte
-	pos, end      int
-	base          int64
-	first, second *scratch
+	// of buf[0] in the body. It is that of scratch or, if a value does not
+	// fit, a larger one.
+	buf      []byte
+	pos, end int
+	base     int64
+	scratch  *scratch
 
 	state  state
 	object bool // the top-level value is an object
@@ -87,19 +88,17 @@ type Decoder struct {
 // NewDecoder returns a Decoder of the body r, of which it reads at most limit
 // bytes. It borrows its window from a pool: Close must be called.
 func NewDecoder(r io.Reader, limit int64) *Decoder {
-	return &Decoder{r: r, limit: limit, first: pool.Get().(*scratch)}
+	return &Decoder{r: r, limit: limit, scratch: pool.Get().(*scratch)}
 }
 
 // Close gives the window back. It does not close the reader.
 func (d *Decoder) Close() {
 	d.base, d.pos, d.end = d.Offset(), 0, 0
 	d.state, d.buf = over, nil
-	for _, s := range []*scratch{d.first, d.second} {
-		if s != nil {
-			pool.Put(s)
-		}
+	if d.scratch != nil {
+		pool.Put(d.scratch)
+		d.scratch = nil
 	}
-	d.first, d.second = nil, nil
 }
 
 // Err says why Next returned false. It is nil if the body is one complete
@@ -123,12 +122,12 @@ func (d *Decoder) Offset() int64 { return d.base + int64(d.pos) }
 // 64 KiB. They are valid until Close.
 func (d *Decoder) Head() []byte {
 	switch {
-	case d.first == nil:
+	case d.scratch == nil:
 		return nil
-	case d.inFirst():
-		return d.first.window[:d.end]
+	case d.base == 0:
+		return d.buf[:min(d.end, headSize)]
 	}
-	return d.first.window[:]
+	return d.scratch.head[:]
 }
 
 // Next reads the next record into r and tells if there is one. If there is none,
@@ -322,7 +321,7 @@ func (d *Decoder) fill() bool {
 		return false
 	}
 	if d.buf == nil {
-		d.buf = d.first.window[:]
+		d.buf = d.scratch.window[:]
 	}
 	if d.end == len(d.buf) && !d.room() {
 		return false
@@ -349,31 +348,28 @@ func (d *Decoder) fill() bool {
 
 // room makes room in a full window, by dropping what is read or by growing.
 func (d *Decoder) room() bool {
+	if d.base == 0 {
+		copy(d.scratch.head[:], d.buf)
+	}
 	rest := d.buf[d.pos:d.end]
-	switch {
-	case len(rest) == maxValue:
+	switch len(rest) {
+	case maxValue:
 		d.readErr = ErrTooLarge
 		return false
-	case len(rest) == len(d.buf):
+	case len(d.buf):
 		d.buf = make([]byte, 2*len(d.buf))
-	case d.inFirst():
-		d.second = pool.Get().(*scratch)
-		d.buf = d.second.window[:]
 	}
 	d.base += int64(d.pos)
 	d.pos, d.end = 0, copy(d.buf, rest)
 	return true
 }
 
-// inFirst tells if the window is still the first one.
-func (d *Decoder) inFirst() bool { return d.second == nil && len(d.buf) <= windowSize }
-
 // location returns b as a string, if possible one that was returned before.
 func (d *Decoder) location(b []byte) string {
 	if len(b) > maxShared {
 		return string(b)
 	}
-	sets := &d.first.locations
+	sets := &d.scratch.locations
 	set := &sets[hash(b)>>57]
 	for _, s := range set {
 		if s == string(b) {

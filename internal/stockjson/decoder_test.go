@@ -269,7 +269,7 @@ func TestWindowSize(t *testing.T) {
 				}
 			}
 			if len(data) != size || n != 791 || d.Err() != nil || d.Offset() != int64(size) ||
-				!bytes.Equal(d.Head(), data[:min(size, windowSize)]) {
+				!bytes.Equal(d.Head(), data[:min(size, headSize)]) {
 				t.Fatalf("%d: %d records, error %v, offset %d, head of %d", size, n, d.Err(), d.Offset(), len(d.Head()))
 			}
 			d.Close()
@@ -292,7 +292,7 @@ func TestHead(t *testing.T) {
 	var rec Record
 	for d.Next(&rec) {
 		recs = append(recs, rec)
-		if h := d.Head(); int64(len(h)) < min(max(d.Offset(), 5000), windowSize) || !bytes.HasPrefix(data, h) {
+		if h := d.Head(); int64(len(h)) < min(max(d.Offset(), 5000), headSize) || !bytes.HasPrefix(data, h) {
 			t.Fatalf("at %d: head of %d bytes is wrong", d.Offset(), len(h))
 		}
 	}
