@@ -56,18 +56,18 @@ func outDir(dir string) string {
 // plan is what is measured.
 type plan struct {
 	pairs int
-	block time.Duration // for which one client runs over memory; over loopback eight times as long
+	block time.Duration // for which one client runs over memory; over loopback twice as long
 	sizes []int
 	bulk  int // updates
 	out   string
 }
 
 func full() plan {
-	return plan{pairs: 61, block: 5 * time.Millisecond, sizes: []int{1, 100, 1000, 10_000}, bulk: 100_000}
+	return plan{pairs: 61, block: 20 * time.Millisecond, sizes: []int{1, 100, 1000, 10_000}, bulk: 100_000}
 }
 
 func short() plan {
-	return plan{pairs: 25, block: 3 * time.Millisecond, sizes: []int{1, 100, 10_000}, bulk: 10_000}
+	return plan{pairs: 25, block: 5 * time.Millisecond, sizes: []int{1, 100, 10_000}, bulk: 10_000}
 }
 
 func (p plan) run() error {
@@ -89,7 +89,7 @@ func (p plan) run() error {
 	measure := func(pairs int, s setup, only ...string) error {
 		block := p.block
 		if s.Transport == overLoopback {
-			block *= 8 // the scheduler's part in it varies
+			block *= 2 // the scheduler's part in it varies
 		}
 		t, err := compare(s, server, pairs, block, only...)
 		if err == nil {

@@ -38,15 +38,18 @@ type Record struct {
 	Quantity   int64  `json:"quantity"`
 }
 
-// scratch is what a Decoder borrows. The locations outlive the answer: the
-// next one mostly has the same.
+// scratch is what a Decoder borrows. The locations outlive the answer: the next
+// one mostly has the same. They come first, so that the garbage collector need
+// not look through the window.
 type scratch struct {
-	window    [windowSize]byte
-	head      [headSize]byte
 	locations [1 << 7][4]string // sets by hash, the most recent first
+	window    [windowSize]byte
 }
 
-var pool = sync.Pool{New: func() any { return new(scratch) }}
+var (
+	pool  = sync.Pool{New: func() any { return new(scratch) }}
+	heads = sync.Pool{New: func() any { return new([headSize]byte) }}
+)
 
 // state is how far the decoder is in the body.
 type state uint8
@@ -73,6 +76,7 @@ type Decoder struct {
 	pos, end int
 	base     int64
 	scratch  *scratch
+	head     *[headSize]byte // of the body, once the window has moved on
 
 	state  state
 	object bool // the top-level value is an object
@@ -99,6 +103,10 @@ func (d *Decoder) Close() {
 		pool.Put(d.scratch)
 		d.scratch = nil
 	}
+	if d.head != nil {
+		heads.Put(d.head)
+		d.head = nil
+	}
 }
 
 // Err says why Next returned false. It is nil if the body is one complete
@@ -121,13 +129,10 @@ func (d *Decoder) Offset() int64 { return d.base + int64(d.pos) }
 // Head returns the first bytes of the body, as far as they are read, at most
 // 64 KiB. They are valid until Close.
 func (d *Decoder) Head() []byte {
-	switch {
-	case d.scratch == nil:
-		return nil
-	case d.base == 0:
-		return d.buf[:min(d.end, headSize)]
+	if d.head != nil {
+		return d.head[:]
 	}
-	return d.scratch.head[:]
+	return d.buf[:min(d.end, headSize)]
 }
 
 // Next reads the next record into r and tells if there is one. If there is none,
@@ -348,8 +353,9 @@ func (d *Decoder) fill() bool {
 
 // room makes room in a full window, by dropping what is read or by growing.
 func (d *Decoder) room() bool {
-	if d.base == 0 {
-		copy(d.scratch.head[:], d.buf)
+	if d.head == nil {
+		d.head = heads.Get().(*[headSize]byte)
+		copy(d.head[:], d.buf)
 	}
 	rest := d.buf[d.pos:d.end]
 	switch len(rest) {
