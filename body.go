@@ -42,24 +42,21 @@ func newBody(items int) *body {
 	return b
 }
 
-// add appends an item whose field is n.
-func (b *body) add(id int64, field string, n int64) {
+// add appends an item. member is what comes between its numbers, such as
+// `,"quantity":`.
+func (b *body) add(id int64, member string, n int64) {
 	if len(b.ids) == 0 {
-		b.json = append(b.json, `{"stock_records":[`...)
+		b.json = append(b.json, `{"stock_records":[{"id":`...)
 	} else {
-		b.json = append(b.json, ',')
+		b.json = append(b.json, `},{"id":`...)
 	}
 	b.ids = append(b.ids, id)
-	b.json = append(b.json, `{"id":`...)
 	b.json = strconv.AppendInt(b.json, id, 10)
-	b.json = append(b.json, `,"`...)
-	b.json = append(b.json, field...)
-	b.json = append(b.json, `":`...)
+	b.json = append(b.json, member...)
 	b.json = strconv.AppendInt(b.json, n, 10)
-	b.json = append(b.json, '}')
 }
 
-func (b *body) end() { b.json = append(b.json, `]}`...) }
+func (b *body) end() { b.json = append(b.json, `}]}`...) }
 
 func (b *body) release() {
 	if b.pooled && b.users.Add(-1) == 0 {

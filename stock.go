@@ -77,7 +77,7 @@ func (s *StockService) List(ctx context.Context, params StockListParams) ([]Stoc
 // or one id is given twice; otherwise as for every call, see [Error]. Whether the
 // stock changed is the error's Outcome.
 func (s *StockService) Update(ctx context.Context, updates []StockUpdate) ([]StockRecord, error) {
-	return write(ctx, s.client, opUpdate, "quantity", updates,
+	return write(ctx, s.client, opUpdate, `,"quantity":`, updates,
 		func(u StockUpdate) (id, n int64) { return u.ID, u.Quantity })
 }
 
@@ -92,12 +92,12 @@ func (s *StockService) Update(ctx context.Context, updates []StockUpdate) ([]Sto
 // error's Outcome, which may be [OutcomeApplied]: only the answer was lost. After
 // [OutcomeUnknown] look before sending it again.
 func (s *StockService) Change(ctx context.Context, changes []StockChange) ([]StockRecord, error) {
-	return write(ctx, s.client, opChange, "quantity_change", changes,
+	return write(ctx, s.client, opChange, `,"quantity_change":`, changes,
 		func(c StockChange) (id, n int64) { return c.ID, c.QuantityChange })
 }
 
 // write checks and sends the items of an Update or a Change.
-func write[T any](ctx context.Context, c *Client, op operation, field string, items []T, of func(T) (id, n int64)) ([]StockRecord, error) {
+func write[T any](ctx context.Context, c *Client, op operation, member string, items []T, of func(T) (id, n int64)) ([]StockRecord, error) {
 	if len(items) == 0 {
 		return nil, invalid(operations[op].name, "no items")
 	}
@@ -108,7 +108,7 @@ func write[T any](ctx context.Context, c *Client, op operation, field string, it
 		if id <= 0 {
 			return nil, invalid(operations[op].name, "item %d: the id %d is not more than 0", i, id)
 		}
-		b.add(id, field, n)
+		b.add(id, member, n)
 	}
 	b.end()
 	if first, second, twice := findTwice(b.ids); twice {
