@@ -55,3 +55,19 @@ func FuzzRetryAfter(f *testing.F) {
 		}
 	})
 }
+
+// FuzzAppendInt compares the digits with those of strconv.
+func FuzzAppendInt(f *testing.F) {
+	for _, n := range []int64{0, 1, 9, 10, 11, 99, 100, 12345678901, math.MaxInt64} {
+		f.Add(n, 0)
+		f.Add(-n, 3)
+	}
+	f.Add(int64(math.MinInt64), 40)
+	f.Fuzz(func(t *testing.T, n int64, room int) {
+		before := make([]byte, 2, 2+max(0, min(room, 100)))
+		got, want := appendInt(before, n), strconv.AppendInt(before[:2:2], n, 10)
+		if string(got) != string(want) {
+			t.Fatalf("%d is written %q", n, got)
+		}
+	})
+}
