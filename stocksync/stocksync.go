@@ -282,8 +282,12 @@ const (
 	readTries = 4    // of a chunk, each with the attempts that the client makes
 )
 
-// passing reports whether reading again at once may help.
-func passing(err error) bool { return oakra.Retryable(err) && !errors.Is(err, oakra.ErrRateLimited) }
+// passing reports whether reading again at once may help: not if the server asks
+// to wait, as the client has waited as long as it may.
+func passing(err error) bool {
+	var e *oakra.Error
+	return oakra.Retryable(err) && !(errors.As(err, &e) && e.RetryAfter > 0)
+}
 
 // read looks up keys, through passing failures.
 func read(ctx context.Context, stock Stock, keys []oakra.StockKey, progress func(done int)) (map[oakra.StockKey]oakra.StockRecord, error) {

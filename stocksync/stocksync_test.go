@@ -596,7 +596,7 @@ func TestReadingAgainIsRefused(t *testing.T) {
 func TestReadingRateLimited(t *testing.T) {
 	shop := newShop(recordsTo(2)...)
 	shop.reading = func() error {
-		return &oakra.Error{Op: "stock.list", StatusCode: 429, Outcome: oakra.OutcomeNotApplied}
+		return &oakra.Error{Op: "stock.list", StatusCode: 429, RetryAfter: time.Hour, Outcome: oakra.OutcomeNotApplied}
 	}
 	_, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(2)...), stocksync.Options{})
 	if !errors.Is(err, oakra.ErrRateLimited) || shop.lookups != 1 {
