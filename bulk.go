@@ -74,7 +74,7 @@ func (s *StockService) ListSeq(ctx context.Context, params StockListParams) iter
 
 // Lookup finds the records of keys, with the requests of [StockService.ListSeq].
 // A key that Oakra does not know is absent from the map. No keys give an empty
-// map.
+// map. Keys at several locations read the SKUs at all locations.
 //
 // Errors: [ErrInvalidRequest] if a key has a blank SKU or no location,
 // [ErrBadResponse] if Oakra has two records for one key, otherwise as for List.
@@ -126,9 +126,10 @@ type BulkOptions struct {
 	// Concurrency is how many requests are in flight at most; 0 is 4.
 	Concurrency int
 	// SplitRefused makes ChangeAll send the halves of a batch that was refused
-	// (400, 404, 409, 413, 422), to find the items at fault. Set it if the server
-	// refuses a batch whole; with one that had applied a part of it, that part
-	// would count twice. UpdateAll always does so.
+	// (400, 404, 409, 413, 422), and theirs, to find the items at fault. Set it if
+	// the server refuses a batch whole; with one that had applied a part of it,
+	// that part would count twice. UpdateAll always splits, as its numbers may be
+	// sent twice.
 	SplitRefused bool
 	// OnProgress is called after each request that settled some items, by the
 	// goroutine that called UpdateAll or ChangeAll; the run waits for it.
@@ -171,8 +172,8 @@ func (e *BulkError) Error() string {
 	return text
 }
 
-// NotApplied returns the indexes of the items of which nothing was applied.
-// Whether sending them again may help, [Retryable] says of each failure.
+// NotApplied returns the indexes of the items of which nothing was applied. Call
+// [Retryable] on each failure's Err to see whether sending it again may help.
 func (e *BulkError) NotApplied() []int { return e.indexes(OutcomeNotApplied) }
 
 // Unknown returns the indexes of the items that may have been applied.
@@ -206,14 +207,15 @@ func (e *BulkError) Unwrap() []error {
 // record the later wins, and both share its fate. A batch that is refused is
 // split to find the items at fault.
 //
-// The error is nil if every item was applied, else a [*BulkError] that gives
-// each item that was not exactly one fate. A bad item (see
+// The error is nil if every item was applied, else a [*BulkError] that lists each
+// item that was not, with one fate. A bad item (see
 // [StockService.Update]) is found before anything is sent, and then nothing is.
 // An error that every later request would meet stops the run, and the rest is
-// not applied: 401, 403, a redirect, a missing route, a host or certificate that
-// is refused, the end of the context. A 429 slows down all requests of the run,
-// and as long as others of them succeed it is no attempt that [RetryPolicy]
-// counts; if it asks to wait longer than that allows, it stops the run.
+// not applied: 401, 403, a redirect, a missing route, a host that does not exist
+// or a certificate that is refused, a limiter or key source that fails, the end of
+// the context. A 429 slows down all requests of the run, and if one of them has
+// succeeded within a minute it is no attempt that [RetryPolicy] counts; if it asks
+// to wait longer than that allows, it stops the run.
 func (s *StockService) UpdateAll(ctx context.Context, updates []StockUpdate, o BulkOptions) error {
 	o.SplitRefused = true
 	return bulk(ctx, s, opUpdate, updates, o,

@@ -149,6 +149,10 @@ func (c *call) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
+// errHeldBack marks a limiter's error where time may be what it lacked: that of
+// rate.Limiter does not say so.
+var errHeldBack = errors.New("the limiter, within the context's deadline")
+
 // prepare waits until the attempt may begin, and returns its key.
 func (c *call) prepare() (string, error) {
 	if err := contextError(c.ctx); err != nil {
@@ -156,6 +160,9 @@ func (c *call) prepare() (string, error) {
 	}
 	if c.client.limiter != nil {
 		if err := c.client.limiter.Wait(c.ctx); err != nil {
+			if _, bounded := c.ctx.Deadline(); bounded {
+				return "", fmt.Errorf("%w: %w", errHeldBack, err)
+			}
 			return "", fmt.Errorf("the limiter: %w", err)
 		}
 	}

@@ -1531,6 +1531,23 @@ func TestDeliveryBodyWithoutContext(t *testing.T) {
 	}
 }
 
+// TestDeliveryHeldBack: what a limiter says that would have to wait for longer than
+// the context lasts is passing, whatever it is called.
+func TestDeliveryHeldBack(t *testing.T) {
+	for _, op := range deliveryOps {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		s := newRawServer(t, deliverOK)
+		_, err := op.call(ctx, rawClient(t, s, oakra.WithLimiter(waitFunc(func() error {
+			return errors.New("rate: Wait(n=1) would exceed context deadline")
+		}))))
+		require.ErrorContains(t, err, "rate: Wait(n=1) would exceed")
+		require.Equal(t, notApplied, oakra.OutcomeOf(err))
+		require.True(t, oakra.Retryable(err))
+		require.Zero(t, s.ledger().turns)
+	}
+}
+
 // TestDeliveryCookies: each attempt has the jar's cookies once.
 func TestDeliveryCookies(t *testing.T) {
 	var cookies []string

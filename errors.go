@@ -45,9 +45,10 @@ func (o Outcome) String() string {
 	return "Outcome(" + strconv.Itoa(int(o)) + ")"
 }
 
-// What went wrong, for [errors.Is]. An [*Error] matches the one of its status, if
-// it has a status that is named here, and whatever its Err wraps: there,
-// ErrInvalidRequest, ErrBadResponse and ErrUnreachable, or [context.Canceled].
+// What went wrong, for [errors.Is]: an [*Error] matches the sentinel that names its
+// status, if one does, and whatever its Err wraps. ErrInvalidRequest,
+// ErrBadResponse and ErrUnreachable may come so, without a status; 408, 425 and
+// other rare statuses match none.
 var (
 	// ErrInvalidRequest: refused before sending, or answered 400, 413, 415 or 422.
 	ErrInvalidRequest = errors.New("invalid request")
@@ -69,15 +70,16 @@ var (
 	// ErrBadResponse: a 2xx that cannot be read as it should, or an answer that
 	// is not HTTP.
 	ErrBadResponse = errors.New("bad response")
-	// ErrUnreachable: no connection was had, so nothing was sent.
+	// ErrUnreachable: no connection was established, so nothing was sent.
 	ErrUnreachable = errors.New("unreachable")
 )
 
 // Error is the one error type of this package: every call that fails returns
-// an *Error, and so does [NewClient]. Branch with [errors.Is] on the sentinels
+// an *Error, and so does [NewClient]; UpdateAll and ChangeAll return a [*BulkError]
+// made of them. Branch with [errors.Is] on the sentinels
 // such as [ErrRateLimited], ask [OutcomeOf] whether the stock changed and
 // [Retryable] whether the same call may succeed later, and use [errors.As] for
-// the details here.
+// the details here. A test that makes one sets Op, StatusCode and Outcome.
 type Error struct {
 	Op         string              // "stock.list", "stock.update", "stock.change" or "client.new"
 	Method     string              // of the HTTP request; empty if the arguments were refused
@@ -232,7 +234,8 @@ func (e *Error) LogValue() slog.Value {
 // OutcomeOf says whether the write that returned err was applied: nil is
 // applied, an [*Error] has its Outcome, a wrapped error that of what it wraps.
 // Of a joined error, and of a [*BulkError] with the items that it counts as
-// applied, it is what all parts agree on, else unknown. An error of another
+// applied, it is what all parts agree on, else unknown, so also where some were
+// applied and some not. An error of another
 // package is unknown.
 func OutcomeOf(err error) Outcome {
 	if err == nil {
@@ -253,15 +256,18 @@ func OutcomeOf(err error) Outcome {
 }
 
 // Retryable reports whether nothing was applied and the cause is passing, so
-// that the same call may succeed later: no connection was had (but not where
-// the host does not exist or its certificate is refused), the context ended
-// before anything was applied, or 429. For [StockService.List], which applies
-// nothing, also a 408, a 5xx other than 501, and a connection that broke. Of a
-// joined error all parts must be so. nil is not retryable.
+// that the same call may succeed later: no connection was established (but not
+// where the host does not exist or its certificate is refused), the context ended
+// before anything was applied or the limiter gave up before that, or 429. For [StockService.List],
+// which applies nothing, also a 408, a 5xx other than 501, and a connection that
+// broke. Of a joined error all parts must be so. nil is not retryable.
 //
-// What is neither applied nor retryable fails again until something is put right:
-// the request ([ErrInvalidRequest], [ErrNotFound], [ErrConflict]), or the
-// program's setup, for which no order is to blame ([ErrUnauthorized],
+// The client may not have waited: wait [Error.RetryAfter], or a little, before
+// calling again.
+//
+// A write that was not applied and is not retryable fails again until something is
+// put right: the request ([ErrInvalidRequest], [ErrNotFound], [ErrConflict]), or
+// the program's setup, for which no order is to blame ([ErrUnauthorized],
 // [ErrForbidden], [ErrRedirect], [ErrUnreachable], the source of the key).
 func Retryable(err error) bool {
 	if err == nil {
@@ -278,7 +284,7 @@ func Retryable(err error) bool {
 }
 
 func (e *Error) passing() bool {
-	if errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, context.DeadlineExceeded) {
+	if errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, context.DeadlineExceeded) || errors.Is(e.Err, errHeldBack) {
 		return true
 	}
 	verdict := e.resend

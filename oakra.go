@@ -7,14 +7,19 @@
 //	if err != nil {
 //		return err
 //	}
-//	records, err := client.Stock.List(ctx, oakra.StockListParams{SKUs: []string{"shirt-blue-m"}})
+//	key := oakra.StockKey{SKU: "shirt-blue-m", LocationID: "warehouse-1"}
+//	records, err := client.Stock.Lookup(ctx, []oakra.StockKey{key})
 //	if err != nil {
 //		return err
 //	}
-//	_, err = client.Stock.Change(ctx, []oakra.StockChange{{ID: records[0].ID, QuantityChange: -1}})
+//	record, ok := records[key]
+//	if !ok {
+//		return fmt.Errorf("Oakra has no record of %v", key)
+//	}
+//	_, err = client.Stock.Change(ctx, []oakra.StockChange{{ID: record.ID, QuantityChange: -1}})
 //	switch oakra.OutcomeOf(err) {
 //	case oakra.OutcomeApplied: // done; if err is not nil, only the answer was lost
-//	case oakra.OutcomeNotApplied: // nothing changed; if oakra.Retryable(err), the same call may succeed later
+//	case oakra.OutcomeNotApplied: // nothing changed; oakra.Retryable(err): the same call may succeed later
 //	case oakra.OutcomeUnknown: // it may have changed: look before sending again
 //	}
 //
@@ -28,8 +33,8 @@
 //	what happened                               List    Update  Change  outcome of a write
 //	bad arguments, refused before sending       -       -       -       not applied
 //	limiter or key source failed                -       -       -       not applied
-//	no connection was had: refused, timed out,  resend  resend  resend  not applied
-//	  DNS or TLS handshake failed for now
+//	no connection established: refused, timed   resend  resend  resend  not applied
+//	  out, DNS or TLS handshake failed for now
 //	no such host, certificate refused           -       -       -       not applied
 //	429, after the wait that it asks for        resend  resend  resend  not applied
 //	401, and the key source has another key     once    once    once    as the resend's
@@ -37,17 +42,18 @@
 //	  410 413 415 422 425
 //	connection broke, attempt timed out,        resend  resend  -       unknown
 //	  408, 5xx but 501
-//	context ended, no connection was had        -       -       -       not applied
-//	context ended, a connection was had         -       -       -       unknown
+//	context ended before there was a connection -       -       -       not applied
+//	context ended after that                    -       -       -       unknown
 //	any other status, or not HTTP               -       -       -       unknown
 //	2xx without stock records in it             *       -       -       unknown
 //	2xx that lacks a record that was written    -       -       -       unknown: see MissingIDs
-//	2xx whose records began, with a bad end     *       -       -       applied, with an error
+//	2xx that breaks off, or is bad JSON, after  *       -       -       applied, with an error
+//	  the array of its records began
 //
-//	* sent again if it was cut short
+//	* sent again if the body ended too early
 //
-// After several attempts it is the last one's outcome, but a write that was once
-// unknown is not called not applied. An Update is sent again after an unknown
+// After several attempts the outcome is that of the last one; but once an attempt
+// was unknown, the call is never "not applied". An Update is sent again after an unknown
 // only within 5 s, since later it might undo a newer number.
 //
 // Two facts that the API reference does not state are assumed here: an answer of
@@ -64,7 +70,7 @@
 // The context bounds a whole call, [WithAttemptTimeout] one attempt. Between
 // attempts the client waits with full jitter, or as long as Retry-After asks; if
 // that is longer than [RetryPolicy] or the context's deadline allows, the call
-// fails at once with the server's error.
+// fails at once with the last attempt's error.
 //
 // A context that ends while a write is under way leaves it unknown. So a program
 // that shuts down should begin no more writes, and let those under way end:

@@ -181,21 +181,21 @@ func parseBaseURL(rawURL string, insecureHTTP bool) (*url.URL, error) {
 	u, err := url.Parse(rawURL)
 	switch {
 	case err != nil:
-		return nil, errors.New("base URL: it cannot be parsed")
+		return nil, errors.New("WithBaseURL: it cannot be parsed")
 	case u.Scheme != "https" && u.Scheme != "http":
-		return nil, errors.New("base URL: it does not start with https://")
+		return nil, errors.New("WithBaseURL: it does not start with https://")
 	case u.Opaque != "" || u.Hostname() == "":
-		return nil, errors.New("base URL: it has no host")
+		return nil, errors.New("WithBaseURL: it has no host")
 	case !validPort(u.Port()):
-		return nil, errors.New("base URL: its port is not one of 1 to 65535")
+		return nil, errors.New("WithBaseURL: its port is not one of 1 to 65535")
 	case u.User != nil:
-		return nil, errors.New("base URL: it has a user name or password; the app key is an argument of NewClient")
+		return nil, errors.New("WithBaseURL: it has a user name or password; the app key is an argument of NewClient")
 	case u.RawQuery != "" || u.ForceQuery:
-		return nil, errors.New("base URL: it has a query")
+		return nil, errors.New("WithBaseURL: it has a query")
 	case strings.Contains(rawURL, "#"):
-		return nil, errors.New("base URL: it has a fragment")
+		return nil, errors.New("WithBaseURL: it has a fragment")
 	case u.Scheme == "http" && !insecureHTTP && !isLoopback(u.Hostname()):
-		return nil, errors.New("base URL: plain http would show the app key to the network; use https, or WithInsecureHTTP")
+		return nil, errors.New("WithBaseURL: plain http would show the app key to the network; use https, or WithInsecureHTTP")
 	}
 	if !strings.HasSuffix(u.EscapedPath(), "/") {
 		u = u.JoinPath("/")

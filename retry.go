@@ -21,11 +21,14 @@ import (
 // RetryPolicy says how often and after what wait a request is sent again, where
 // that is safe: a read after any passing failure, an Update likewise but after
 // an unknown only within 5 s, a Change only when nothing was applied. A field
-// that is zero takes its default, bent to fit the fields that are set.
+// that is zero takes its default; MinBackoff and MaxBackoff are then lowered or
+// raised to the other, if that is set.
 type RetryPolicy struct {
 	// MaxAttempts is how often a request is sent in all; the default is 4. 1
-	// never sends again, but for the new key of [WithAppKeySource]; net/http may
-	// repeat a read, on up to 4 connections, when the server closes an idle one.
+	// never sends again, but for the new key of [WithAppKeySource]. It holds for
+	// each route: the first write of a client may have to look for the right one.
+	// net/http may repeat a read, on up to 4 connections, when the server closes
+	// an idle one.
 	MaxAttempts int
 	// MinBackoff and MaxBackoff bound the wait: before the second attempt it is
 	// drawn evenly from 0 to MinBackoff, and the upper bound doubles with each

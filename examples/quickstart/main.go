@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -118,21 +119,41 @@ func book(ctx context.Context, client *oakra.Client, lines []oakra.StockChange) 
 
 	for {
 		records, err := client.Stock.Change(ctx, lines)
-		switch oakra.OutcomeOf(err) {
-		case oakra.OutcomeApplied: // err, if any, says that only the answer was lost
+		switch {
+		case oakra.OutcomeOf(err) == oakra.OutcomeApplied: // err, if any, says that only the answer was lost
 			fmt.Printf("  done: %v\n", quantities(records))
 			return
-		case oakra.OutcomeNotApplied:
-			if oakra.Retryable(err) && ctx.Err() == nil {
-				fmt.Printf("  not applied, sending it again: %v\n", err)
-				continue // the client has waited between its attempts
-			}
-			fmt.Printf("  refused, the order needs a correction: %v\n", err)
-			return
-		default:
+		case oakra.OutcomeOf(err) == oakra.OutcomeUnknown:
 			fmt.Printf("  put aside for a person: %v\n", err)
 			return
+		case oakra.Retryable(err) && sleep(ctx, err):
+			fmt.Printf("  not applied, sending it again: %v\n", err)
+		case oakra.Retryable(err):
+			fmt.Printf("  not applied, kept for later: %v\n", err)
+			return
+		case errors.Is(err, oakra.ErrInvalidRequest), errors.Is(err, oakra.ErrNotFound), errors.Is(err, oakra.ErrConflict):
+			fmt.Printf("  refused, the order needs a correction: %v\n", err)
+			return
+		default: // the app key, the address: no order is to blame
+			fmt.Printf("  not applied, the shop's setup needs a correction: %v\n", err)
+			return
 		}
+	}
+}
+
+// sleep waits before a call is made again: for as long as the server asked, or a
+// little. It reports whether there is time left.
+func sleep(ctx context.Context, err error) bool {
+	wait := time.Second
+	var e *oakra.Error
+	if errors.As(err, &e) {
+		wait = max(wait, e.RetryAfter)
+	}
+	select {
+	case <-time.After(wait):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
