@@ -299,6 +299,9 @@ func bulk[T any](ctx context.Context, s *StockService, op operation, items []T, 
 	result := &BulkError{Op: operations[op].name, Applied: progress.Applied}
 	for i, m := range of {
 		if f := fates[m]; f.outcome != OutcomeApplied {
+			if f.err == nil { // no part with it was settled
+				f.err = &Error{Op: result.Op, Err: errGoexit}
+			}
 			result.Failures = append(result.Failures, BulkFailure{Index: i, Outcome: f.outcome, Err: f.err})
 		}
 	}
@@ -307,6 +310,8 @@ func bulk[T any](ctx context.Context, s *StockService, op operation, items []T, 
 	}
 	return result
 }
+
+var errGoexit = errors.New("a goroutine of the run ended early: the transport, a limiter or a key source called runtime.Goexit, or a test's FailNow")
 
 // mergeItems checks the items and merges those of one record, in the order of
 // their first; of[i] is where items[i] went.

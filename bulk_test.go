@@ -1744,6 +1744,29 @@ func TestBulkRateLimitedSteadily(t *testing.T) {
 	})
 }
 
+// TestBulkRateLimitedAlone: one batch that is never admitted does not hold the run
+// for as long as the others succeed.
+func TestBulkRateLimitedAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, alone, attempts = 3000, 7, 3
+		s := &bulkShop{t: t, latency: func(int) time.Duration { return 20 * time.Millisecond }}
+		tries := 0
+		s.answer = func(_ int, _ *http.Request, items []bulkItem) *http.Response {
+			if items[0].id == alone {
+				tries++
+				return stubAnswer(429, "", "Retry-After", "1")
+			}
+			return nil
+		}
+		err := bulkChange.all(t.Context(), stubClient(t, s, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: attempts})), bulkItems(n), oakra.BulkOptions{BatchSize: 1})
+		var bulk *oakra.BulkError
+		require.ErrorAs(t, err, &bulk)
+		require.Equal(t, []int{alone - 1}, bulk.NotApplied())
+		require.Equal(t, n-1, bulk.Applied)
+		require.LessOrEqual(t, tries, 10*attempts+attempts)
+	})
+}
+
 // TestBulkRateLimitedForEver: when nothing succeeds any more, the attempts count.
 func TestBulkRateLimitedForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -1875,6 +1898,22 @@ func TestBulkProgressPanics(t *testing.T) {
 		require.LessOrEqual(t, len(s.arrivals), 10+4)
 		requireNoMoreGoroutines(t, before)
 	})
+}
+
+// TestBulkGoexit: a transport whose test fails ends its goroutine. Each item has a
+// fate and an error all the same.
+func TestBulkGoexit(t *testing.T) {
+	s := &bulkShop{t: t}
+	s.answer = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
+		if n >= 3 {
+			runtime.Goexit()
+		}
+		return nil
+	}
+	err := bulkChange.all(t.Context(), stubClient(t, s), bulkItems(20), oakra.BulkOptions{BatchSize: 1, Concurrency: 2})
+	require.Equal(t, "aaa"+strings.Repeat("u", 17), bulkFateText(bulkFates(t, bulkChange, 20, err)))
+	require.NotErrorIs(t, err, oakra.ErrServer)
+	require.ErrorContains(t, err, "Goexit")
 }
 
 // TestBulkLeavesTheClientAlone: a run slowed by a 429 does not slow other calls

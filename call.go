@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/hashicorp/go-retryablehttp"
@@ -50,7 +49,6 @@ type call struct {
 
 	// What send hands on, here so that a call is one piece of memory.
 	http    http.Client
-	url     url.URL
 	retry   retryablehttp.Client
 	request retryablehttp.Request
 }
@@ -78,16 +76,16 @@ func (c *call) send(r *route) *Error {
 
 // newRequest is what net/http is given; each attempt adds its own header and body.
 func (c *call) newRequest() *http.Request {
-	c.url = c.route.url
-	c.url.RawQuery = c.query
+	u := c.route.url // of its own: the transport may still read that of the route before
+	u.RawQuery = c.query
 	header := noHeader
 	if c.http.Jar != nil { // which adds cookies
 		header = make(http.Header)
 	}
 	request := http.Request{
 		Method:     c.route.method,
-		URL:        &c.url,
-		Host:       c.url.Host,
+		URL:        &u,
+		Host:       u.Host,
 		Header:     header,
 		Proto:      "HTTP/1.1",
 		ProtoMajor: 1,
@@ -228,7 +226,7 @@ func (c *call) failed(attempt context.Context, t *trace, err error) {
 	switch stopped := t.stopped.Load(); {
 	case c.ctx.Err() != nil:
 	case stopped != nil:
-		e.Err = fmt.Errorf("%w: %w", *stopped, e.Err)
+		e.Err = fmt.Errorf("%w: %v", *stopped, e.Err) // that a context ended was not the caller's doing
 	case attempt.Err() != nil:
 		e.Err = fmt.Errorf("no answer within the attempt timeout of %v: %w", c.client.attemptTimeout, e.Err)
 	case t.answered.Load() && e.resend == resendNever:

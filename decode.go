@@ -26,7 +26,7 @@ func (c *call) readRecords(response *http.Response) {
 	defer d.Close()
 	records, err := decode(d, response.ContentLength)
 	var missing []int64
-	if c.body != nil {
+	if err == nil && c.body != nil {
 		missing = missingIDs(c.body.ids, records)
 	}
 	if err == nil && len(missing) == 0 {

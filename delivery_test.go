@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/url"
 	"runtime"
 	"slices"
@@ -1514,6 +1515,90 @@ func TestDeliveryLateUpdateConnecting(t *testing.T) {
 	}
 }
 
+// TestDeliveryLateUpdateHeldBack: they hold also where a connection is there and the
+// request is not sent, as HTTP/2 does when all streams are taken; and a transport
+// without a trace, of which nothing is known, is let alone.
+func TestDeliveryLateUpdateHeldBack(t *testing.T) {
+	for _, traced := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			arrived := 0
+			client := stubClient(t, stubTransport(func(r *http.Request) (*http.Response, error) {
+				if arrived == 0 {
+					arrived++
+					return stubAnswer(503, ""), nil
+				}
+				if trace := httptrace.ContextClientTrace(r.Context()); traced {
+					trace.GetConn("")
+					trace.GotConn(httptrace.GotConnInfo{})
+				}
+				select {
+				case <-time.After(8 * time.Second):
+				case <-r.Context().Done():
+					return nil, r.Context().Err()
+				}
+				arrived++
+				return stubAnswer(200, deliveryRecords), nil
+			}))
+			_, err := deliverUpdate.call(t.Context(), client)
+			if !traced {
+				require.NoError(t, err)
+				return
+			}
+			require.Equal(t, unknown, oakra.OutcomeOf(err))
+			require.NotErrorIs(t, err, context.Canceled)
+			require.Equal(t, 1, arrived)
+		})
+	}
+}
+
+// TestDeliveryStalePool: net/http goes on by itself to the next of many idle
+// connections that turn out to be dead, and is let.
+func TestDeliveryStalePool(t *testing.T) {
+	const idle = 12
+	var first sync.WaitGroup
+	first.Add(idle)
+	script := make([]rawTurn, 0, 2*idle+1)
+	for range idle {
+		script = append(script, rawAfter(func() { first.Done(); first.Wait() }, deliverOK))
+	}
+	for range idle {
+		script = append(script, rawReset)
+	}
+	s := newRawServer(t, append(script, deliverOK)...)
+	client := rawClient(t, s, oakra.WithRetryPolicy(rawPolicy(1)))
+	var callers sync.WaitGroup
+	for range idle {
+		callers.Go(func() {
+			_, err := deliverList.call(t.Context(), client)
+			assert.NoError(t, err)
+		})
+	}
+	callers.Wait()
+	_, err := deliverList.call(t.Context(), client)
+	require.NoError(t, err)
+	require.Equal(t, 2*idle+1, s.ledger().turns)
+}
+
+// TestDeliveryEndlessInforms: no server may answer 1xx for ever.
+func TestDeliveryEndlessInforms(t *testing.T) {
+	for _, op := range deliveryOps {
+		t.Run(op.name, func(t *testing.T) {
+			s := newRawServer(t, func(c *rawConn) bool {
+				c.read()
+				for range 10_000 {
+					if _, err := c.Write([]byte("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")); err != nil {
+						return false
+					}
+				}
+				return deliverOK(c)
+			})
+			records, err := op.call(t.Context(), rawClient(t, s))
+			verdict{outcome: unknown, is: oakra.ErrBadResponse}.check(t, op, records, err, 1)
+			require.Equal(t, 1, s.ledger().turns)
+		})
+	}
+}
+
 // TestDeliveryBodyWithoutContext: the body of an answer that is not 2xx is waited
 // for no longer than a second, also where a transport's body knows no context.
 func TestDeliveryBodyWithoutContext(t *testing.T) {
@@ -1798,6 +1883,7 @@ func TestDeliveryHTTP2(t *testing.T) {
 			require.Error(t, err)
 			require.LessOrEqual(t, arrived.Load(), int64(5), "one attempt")
 			require.True(t, oakra.Retryable(err))
+			require.NotErrorIs(t, err, context.Canceled, "the caller has not")
 		}
 	})
 

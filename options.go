@@ -158,8 +158,8 @@ func WithLimiter(l Limiter) Option {
 
 // DefaultTransport returns a new transport with this library's settings, to wrap
 // with tracing and the like and hand to [WithHTTPClient]. It keeps 64 idle
-// connections a host, and each for a second only: servers of this kind close an
-// idle connection after two, and a write that meets that close is an unknown.
+// connections a host, and each for a second only: gunicorn, for one, closes an idle
+// connection after two, and a write that meets that close is an unknown.
 // Dialing and the TLS handshake may take 10 s each, response headers 256 KiB;
 // proxies come from the environment, as in net/http.
 func DefaultTransport() *http.Transport {

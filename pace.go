@@ -23,6 +23,10 @@ const (
 
 	// As long after a success, the run is under way, and a 429 only means not so fast.
 	easedFor = time.Minute
+
+	// So many times RetryPolicy.MaxAttempts a request is sent at most even then:
+	// it may be this one alone that the server never admits.
+	mostPaced = 10
 )
 
 // wait returns when a request may start, or an error if the context will have

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -146,7 +147,8 @@ func (c *call) again(e *Error) bool {
 		return c.rotate(e)
 	}
 	policy := c.client.retry
-	if pace := c.client.pace; pace != nil && e.StatusCode == http.StatusTooManyRequests && policy.MaxAttempts > 1 && pace.underWay() {
+	if pace := c.client.pace; pace != nil && e.StatusCode == http.StatusTooManyRequests && pace.underWay() &&
+		policy.MaxAttempts > 1 && c.attempts < mostPaced*policy.MaxAttempts {
 		c.tries-- // does not count
 	}
 	safe := e.resend == resendAny || e.resend == resendIdempotent && (operations[c.op].idempotent || c.probing)
@@ -242,7 +244,7 @@ func failureVerdict(t *trace, err error) (Outcome, resend) {
 		return OutcomeNotApplied, resendNever
 	case !t.connected.Load():
 		return OutcomeNotApplied, resendAny
-	case t.answered.Load() && !t.informed.Load() && !broke(err): // what came is not HTTP
+	case t.answered.Load() && !t.onlyInformed() && !broke(err): // what came is not HTTP
 		return OutcomeUnknown, resendNever
 	default:
 		return OutcomeUnknown, resendIdempotent
@@ -256,25 +258,40 @@ type trace struct {
 	hooks     httptrace.ClientTrace
 	asked     atomic.Bool
 	connected atomic.Bool
-	informed  atomic.Bool // by a 1xx
+	wrote     atomic.Bool  // the header
+	informs   atomic.Int32 // answers of 1xx
 	answered  atomic.Bool
 	handshake atomic.Pointer[error]
 
 	cancel  context.CancelFunc // of the attempt
 	stopped atomic.Pointer[error]
-	conns   atomic.Int32
+	conn    net.Conn // the last one
+	uses    int
 }
 
-// maxConns is how many connections one attempt may use. The transport sends a
-// read again by itself when the server closes an idle connection, and with HTTP/2
-// thousands of times when the server resets stream after stream.
-const maxConns = 4
+// maxUses is how often an attempt may use a connection, of HTTP/2 a stream. The
+// transport sends a read again by itself when the server ends it; with HTTP/2, for
+// ever. Idle connections that turn out to be closed do not count.
+const maxUses = 4
 
-var errConns = fmt.Errorf("the server ended %d connections or streams of this attempt before answering", maxConns)
+var errUses = fmt.Errorf("the server ended %d connections or streams of this attempt before answering", maxUses)
 
-// late ends an attempt that has no connection yet, and so may still be held back.
+// got takes a connection. net/http calls it in the goroutine of RoundTrip.
+func (t *trace) got(info httptrace.GotConnInfo) {
+	t.connected.Store(true)
+	same := info.Conn != nil && reflect.TypeOf(info.Conn).Comparable() && t.conn == info.Conn
+	if t.conn = info.Conn; same || !info.Reused {
+		t.uses++
+	}
+	if t.uses > maxUses {
+		t.stop(errUses)
+	}
+}
+
+// late ends an attempt whose request is still held back: no connection, or no
+// stream of one, is free. That of a transport without a trace cannot be seen.
 func (t *trace) late() {
-	if !t.connected.Load() {
+	if t.asked.Load() && !t.wrote.Load() {
 		t.stop(errTooLate)
 	}
 }
@@ -284,19 +301,28 @@ func (t *trace) stop(why error) {
 	t.cancel()
 }
 
+// maxInforms is how many answers of 1xx may come before the real one.
+const maxInforms = 20
+
+var errInforms = fmt.Errorf("over %d answers of 1xx", maxInforms)
+
+func (t *trace) inform(int, textproto.MIMEHeader) error {
+	if t.informs.Add(1) > maxInforms {
+		return errInforms
+	}
+	return nil
+}
+
+// onlyInformed reports whether the first byte that came was of a 1xx, so that a
+// failure after it says nothing of the answer.
+func (t *trace) onlyInformed() bool { n := t.informs.Load(); return 0 < n && n <= maxInforms }
+
 func (t *trace) context(ctx context.Context) context.Context {
 	t.hooks = httptrace.ClientTrace{
-		GetConn: func(string) { t.asked.Store(true) },
-		GotConn: func(httptrace.GotConnInfo) {
-			t.connected.Store(true)
-			if t.conns.Add(1) > maxConns {
-				t.stop(errConns)
-			}
-		},
-		Got1xxResponse: func(int, textproto.MIMEHeader) error {
-			t.informed.Store(true)
-			return nil
-		},
+		GetConn:              func(string) { t.asked.Store(true) },
+		GotConn:              t.got,
+		WroteHeaders:         func() { t.wrote.Store(true) },
+		Got1xxResponse:       t.inform,
 		GotFirstResponseByte: func() { t.answered.Store(true) },
 		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
 			if err != nil {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// FaultKind is what a [Fault] does to a request. What a client says of a Change
-// that it strikes each time: Refuse, not applied; ResetBefore, ResetAfter and
+// FaultKind is what a [Fault] does to a request. The outcome that a client reports
+// for a Change, if the fault strikes every attempt: Refuse, not applied; ResetBefore, ResetAfter and
 // ApplyLate, unknown; CutBody, applied; OmitRecord, unknown but for the records
 // that are there; an answer, as its status and body have it.
 type FaultKind string

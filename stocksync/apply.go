@@ -20,8 +20,8 @@ const (
 	// such as 429 or no connection, and lasted for all rounds.
 	NotTried Fate = iota
 	// Right: Oakra had the target's quantity when it was read, or the step was
-	// applied: a change exactly once, so that the record is at the target less
-	// what was sold meanwhile.
+	// applied: a change exactly once (but for the chance that the package comment
+	// names), so that the record is at the target less what was sold meanwhile.
 	Right
 	// NotKnown: Oakra has no such SKU at that location. Nothing was written.
 	NotKnown
@@ -29,8 +29,8 @@ const (
 	// the record (400, 404, 409, 413, 422), the target contradicts another, or
 	// the difference is more than 64 bits hold.
 	Refused
-	// Unknown: the step may have been applied, a change once at most, or may
-	// still be.
+	// Unknown: the step may have been applied, a change once at most (but for the
+	// same chance), or may still be.
 	Unknown
 )
 
@@ -87,8 +87,8 @@ func (r *Report) Count(f Fate) int {
 // that is refused is cut in halves to find the records at fault; that rests on
 // the assumption of package oakra that a refused request has applied nothing.
 //
-// The report is never nil. The error is nil if every target is Right or NotKnown,
-// and ErrNoneKnown if all are NotKnown. Else it says how many met which fate and what to do; it wraps
+// The report is never nil. The error is ErrNoneKnown if there are targets and all
+// are NotKnown; nil if all are Right or NotKnown. Else it says how many met which fate and what to do; it wraps
 // ErrIncomplete and the cause of the gravest, unknown before not tried before
 // refused, an [*oakra.Error] unless this package refused the target.
 //

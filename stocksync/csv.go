@@ -206,12 +206,17 @@ func blank(fields []string) bool {
 }
 
 func readTarget(fields, header []string, at [3]int) (Target, error) {
-	named := len(header) // but for blank columns at the end
-	for named > 0 && strings.TrimSpace(header[named-1]) == "" {
-		named--
+	named := 0 // columns, up to the last with a name
+	for i, name := range header {
+		switch {
+		case strings.TrimSpace(name) != "":
+			named = i + 1
+		case i < len(fields) && strings.TrimSpace(fields[i]) != "":
+			return Target{}, fmt.Errorf("it has %.40q in column %d, which has no name", fields[i], i+1)
+		}
 	}
 	shifted := len(fields) > len(header) && slices.Max(at[:]) < named-1 // by a comma in the quantity
-	if len(fields) < named || shifted || !blank(fields[named:]) {
+	if len(fields) < named || shifted || len(fields) > len(header) && !blank(fields[len(header):]) {
 		return Target{}, fmt.Errorf("it has %d columns, the header %d", len(fields), named)
 	}
 	var values [3]string

@@ -167,6 +167,8 @@ func TestReadCSVShifted(t *testing.T) {
 		"quantity,sku,location_id,note\n1,234,a,w1,\n",
 		"quantity,sku,location_id\n1,234,a,w1\n",
 		"quantity,sku,location_id,\n1,234,a,w1\n",
+		"sku,quantity,,location_id\na,1,234,w1\n",
+		"sku,,location_id,quantity\na,x,w1,5\n",
 	} {
 		targets, err := stocksync.ReadCSV(strings.NewReader(file))
 		if err == nil || !strings.Contains(err.Error(), "line 2: it has ") {

@@ -7,35 +7,34 @@
 //	}
 //	report, err := stocksync.Sync(ctx, client.Stock, targets, stocksync.Options{MaxSteps: 500})
 //	for _, r := range report.Results {
-//		if r.Fate != stocksync.Right {
-//			log.Printf("%s at %s: %v: %v", r.SKU, r.LocationID, r.Fate, r.Err)
+//		if r.Fate != stocksync.Right { // r.Err says why, but for NotKnown
+//			log.Println(r.SKU, r.LocationID, r.Fate, r.Err)
 //		}
 //	}
 //	return err
 //
 // [Compare] reads what Oakra has and says what would change, for a person or a
 // program to look at; [Plan.Apply] does it; [Sync] does both. Every target ends
-// in exactly one [Fate].
+// in exactly one [Fate]. Records that are no target are left alone.
 //
 // # Writes whose outcome is unknown
 //
 // The answer to a write can be lost while the write is not. Such a write is
 // settled by looking. After [Options].SettleAfter, Oakra is read again. A record
-// at the step's To is right. One at its From is sent again, in up to eight
-// rounds in all. One at anything else was changed by somebody else: it is
-// reported as [Unknown] with the quantity that was seen, and left alone.
+// at the step's To is right. One at its From is sent again; if it is still there
+// after the eighth round, it is [Unknown]. One at anything else was changed by
+// somebody else: it is Unknown, with the quantity that was seen, and left alone.
 //
 // Somebody else may have changed a record by exactly the difference, so that it
 // is at To though nothing was applied, or back at From though it was. ByChange
-// therefore holds the records of one request against each other. Oakra applies a
-// request whole or not at all, so if some are at To and others at From, the
-// fewer owe it to somebody else: they are reported as Unknown, and so are all of
-// them if they are equally many. What remains is a request in which every record
-// that is at To or From, or the greater part of them, is there by such a chance:
-// likely only if the request had one record, or nearly all of its others were
-// changed too. Then a record may be called right though its difference was not
-// applied, or the difference may be applied twice. Run at a quiet time, or with
-// large batches, if many sales are as large as the differences.
+// therefore holds the records of one request against each other, since Oakra
+// applies a request whole or not at all: if some are at To and others at From,
+// the larger group is believed, and the smaller is reported as Unknown; if they
+// are equally many, all are Unknown. One mistake remains possible: if sales as
+// large as the differences hit most records of a request (easily, if it has one),
+// a record may be called right though its difference was not applied, or the
+// difference may be applied twice. Run at a quiet time, or with large batches, if
+// many sales are as large as the differences.
 //
 // # Running it again
 //
@@ -100,7 +99,7 @@ const (
 // Options tunes a run; the zero value is good.
 type Options struct {
 	Mode        Mode // ByChange, unless set
-	BatchSize   int  // records that one request writes at most; 0 is the default of [oakra.BulkOptions]; few settle unknowns worse
+	BatchSize   int  // records that one request writes at most; 0 is the default of [oakra.BulkOptions]; small ones leave more unknowns for a person
 	Concurrency int  // writes in flight at most; 0 is that default
 
 	// MaxSteps is how many records a run may change; 0 is any number. A plan with
@@ -112,9 +111,10 @@ type Options struct {
 	// That long after the writes of a round, and not sooner, Oakra is read again
 	// to see; and that long a write that was not applied for a passing cause,
 	// such as 429, waits for the next round; so a run waits eight times at most.
-	// A write that lands later still may count twice. 0 is one minute: a proxy
-	// before a server of this kind commonly gives up on a request after 60 s, and
-	// the server stops one that takes 30 s.
+	// A write that lands even later may count twice. 0 is one minute: a proxy
+	// before a Django server commonly gives up on a request after 60 s, and
+	// gunicorn stops one that takes 30 s. Tests on the fake server set a few
+	// milliseconds.
 	SettleAfter time.Duration
 
 	// OnProgress is called now and then, by one goroutine at a time; the run
@@ -163,7 +163,8 @@ var (
 	ErrTooManySteps = errors.New("stocksync: more steps than MaxSteps")
 	// ErrApplied: the plan was applied before, so its numbers are no longer true.
 	ErrApplied = errors.New("stocksync: the plan was applied before: compare anew")
-	// ErrIncomplete: some targets are refused, unknown or not tried.
+	// ErrIncomplete: a plan was applied, and some targets are refused, unknown or
+	// not tried.
 	ErrIncomplete = errors.New("stocksync: not every target is right")
 	// ErrNoneKnown: Oakra knows none of the targets, so the locations or the SKUs
 	// are likely written in another way there.

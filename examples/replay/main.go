@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -43,8 +44,8 @@ func main() {
 	flag.DurationVar(&c.latency, "latency", 20*time.Millisecond, "how long the server takes for a request")
 	flag.BoolVar(&c.faults, "faults", false, "the server fails: 5% resets and 5% 502 after applying, 5% 429, 2% answers cut short")
 	flag.Uint64Var(&c.seed, "seed", 1, "of the faults")
-	flag.IntVar(&c.window, "window", 5000, "how many `lines` one ChangeAll gets")
-	flag.IntVar(&c.batch, "batch", 1000, "how many records one request changes at most")
+	flag.IntVar(&c.window, "window", 0, "how many `lines` one ChangeAll gets; 0 is a hundredth of all, 300 at least")
+	flag.IntVar(&c.batch, "batch", 0, "how many records one request changes at most; 0 is an eighth of the window")
 	flag.IntVar(&c.concurrency, "concurrency", 16, "how many requests are in flight at most")
 	flag.DurationVar(&c.settleAfter, "settle-after", time.Second, "how long to wait before reading what became of an unknown; the fake server has landed everything by then")
 	flag.Parse()
@@ -66,6 +67,7 @@ func main() {
 type result struct {
 	lines, records   int
 	requests, writes int // that arrived at the server
+	struck           int // of these, by a fault
 	took             time.Duration
 	resent, unknown  int // changes of which nothing was applied; records put right by stocksync
 	right, wrong     int // records
@@ -75,7 +77,7 @@ type result struct {
 func (r result) print(w io.Writer) {
 	fmt.Fprintf(w, "%d changes of %d records in %.1f s: %.0f changes a second\n",
 		r.lines, r.records, r.took.Seconds(), float64(r.lines)/r.took.Seconds())
-	fmt.Fprintf(w, "%d requests, %d of them writes\n", r.requests, r.writes)
+	fmt.Fprintf(w, "%d requests, %d of them writes, %d struck by a fault\n", r.requests, r.writes, r.struck)
 	fmt.Fprintf(w, "%d changes were not applied and sent again, %d records were unknown and put right\n", r.resent, r.unknown)
 	if r.peakMemory > 0 {
 		fmt.Fprintf(w, "largest memory of the process: %d MB\n", r.peakMemory>>20)
@@ -84,13 +86,15 @@ func (r result) print(w io.Writer) {
 }
 
 func replay(ctx context.Context, c config, progress io.Writer) (result, error) {
-	if c.window <= 0 {
-		return result{}, fmt.Errorf("-window is %d, not more than zero", c.window)
+	if c.window < 0 || c.batch < 0 {
+		return result{}, fmt.Errorf("-window is %d or -batch is %d, less than zero", c.window, c.batch)
 	}
 	trade, err := readTrade(c.data)
 	if err != nil {
 		return result{}, err
 	}
+	c.window = cmp.Or(c.window, max(300, len(trade.lines)/100))
+	c.batch = cmp.Or(c.batch, max(1, c.window/8))
 	server := oakratest.NewServer(trade.opening()...)
 	defer server.Close()
 	server.SetLatency(c.latency, 0)
@@ -123,6 +127,9 @@ func replay(ctx context.Context, c config, progress io.Writer) (result, error) {
 		r.requests++
 		if request.Op == "stock.change" {
 			r.writes++
+		}
+		if request.Fault != "" {
+			r.struck++
 		}
 	}
 	final := make(map[oakra.StockKey]int64, len(trade.keys))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -142,7 +143,8 @@ func (a *app) connect(ctx context.Context) error {
 	}
 	client, err := oakra.NewClient(key, options...)
 	if err != nil {
-		return plain("%s", reason(err))
+		asFlags := strings.NewReplacer("WithBaseURL", "--base-url", "WithInsecureHTTP", "--insecure-http")
+		return plain("%s", asFlags.Replace(reason(err)))
 	}
 	a.client = client
 	return nil

@@ -29,6 +29,7 @@ type failure struct {
 	code    int
 	message string // what happened
 	next    string // what to do
+	reading bool   // the command reads, and so cannot have changed the stock
 	items   []item // of a write, where they did not all meet the same fate for the same reason
 }
 
@@ -64,15 +65,19 @@ func (a *app) report(err error) int {
 		f = explain(err)
 	}
 	if a.flags.JSON {
+		stock := f.stock()
+		if f.reading {
+			stock = ""
+		}
 		encoder := json.NewEncoder(a.stderr)
 		encoder.SetIndent("", "  ")
 		_ = encoder.Encode(map[string]any{"error": struct {
 			Message  string `json:"message"`
-			Stock    string `json:"stock"`
+			Stock    string `json:"stock,omitempty"`
 			Next     string `json:"next,omitempty"`
 			ExitCode int    `json:"exit_code"`
 			Items    []item `json:"items,omitempty"`
-		}{f.message, f.stock(), f.next, f.code, f.items}})
+		}{f.message, stock, f.next, f.code, f.items}})
 		return f.code
 	}
 	fmt.Fprintf(a.stderr, "stockctl: %s\n", printable(f.message))
@@ -83,7 +88,7 @@ func (a *app) report(err error) int {
 		}
 		_ = t.write(a.stderr)
 	}
-	if f.code != exitError {
+	if f.code != exitError && !f.reading {
 		fmt.Fprintf(a.stderr, "stock: %s\n", f.stock())
 	}
 	if f.next != "" {
@@ -165,7 +170,8 @@ func advice(code int, err error) string {
 		return "check the app key in " + keyVariable
 	case errors.Is(err, oakra.ErrForbidden):
 		return "use an app key that may do this"
-	case errors.Is(err, oakra.ErrRedirect), errors.Is(err, oakra.ErrUnreachable), errors.Is(err, oakra.ErrBadResponse):
+	case errors.Is(err, oakra.ErrRedirect), errors.Is(err, oakra.ErrUnreachable), errors.Is(err, oakra.ErrBadResponse),
+		errors.Is(err, oakra.ErrNotFound) && e != nil && (e.Err != nil || e.Op == "stock.list"): // no route
 		return "check --base-url"
 	case errors.Is(err, oakra.ErrInvalidRequest), errors.Is(err, oakra.ErrNotFound), errors.Is(err, oakra.ErrConflict):
 		return "correct what is named above"
@@ -180,7 +186,7 @@ func reason(err error) string {
 	switch {
 	case !errors.As(err, &e):
 		return err.Error()
-	case e.Attempts == 0 && errors.Is(err, errStopped):
+	case e.Attempts == 0 && errors.Is(err, context.Canceled):
 		return "not sent, since the program was told to stop"
 	case e.Op == "stock.list" && errors.Is(err, context.Canceled):
 		return "stopped while reading"

@@ -18,7 +18,9 @@ func (c *listCommand) Run(ctx context.Context, a *app) error {
 	}
 	records, err := a.client.Stock.List(ctx, oakra.StockListParams{SKUs: c.SKUs, LocationID: c.Location})
 	if err != nil {
-		return err
+		f := explain(err)
+		f.reading = true
+		return f
 	}
 	found := make(map[string]bool, len(records))
 	for _, r := range records {

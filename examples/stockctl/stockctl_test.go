@@ -237,6 +237,45 @@ func TestUnknownKeyWritesNothing(t *testing.T) {
 	}
 }
 
+// TestSyncNoneKnown: the feed writes the places in its own way.
+func TestSyncNoneKnown(t *testing.T) {
+	s := newSession(t)
+	s.stdin = "sku,location_id,quantity\nscarf-red,WAREHOUSE-1,1\n"
+	_, stderr := s.run(exitRefused, "sync", "-")
+	contains(t, stderr, "Oakra knows none of the targets")
+	contains(t, stderr, "stock: not changed")
+}
+
+// TestListOfNowhere: a wrong address is said to be one, and a list changes nothing
+// that would have to be said.
+func TestListOfNowhere(t *testing.T) {
+	s := newSession(t)
+	s.server.URL = strings.Replace(s.server.URL, "/api/v1/", "/elsewhere/", 1)
+	_, stderr := s.run(exitRefused, "list", "scarf-red")
+	contains(t, stderr, "next: check --base-url")
+	if strings.Contains(stderr, "stock:") {
+		t.Error(stderr)
+	}
+}
+
+// TestStopAtStandardInput: Ctrl-C while the feed is waited for.
+func TestStopAtStandardInput(t *testing.T) {
+	s := newSession(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	defer w.Close()
+	time.AfterFunc(20*time.Millisecond, cancel)
+	var out, errs output
+	code := run(ctx, process{
+		args: []string{"sync", "-", "--base-url", s.server.URL}, stdin: r, stdout: &out, stderr: &errs,
+		getenv: func(string) string { return appKey }, isTerminal: func(io.Writer) bool { return false }, cut: s.cut,
+	})
+	contains(t, errs.String(), "told to stop")
+	if code != exitError || s.writes() != 0 {
+		t.Errorf("exit code %d, %d writes", code, s.writes())
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for _, test := range []struct{ args, want string }{
 		{"", "expected one of"},
@@ -259,7 +298,8 @@ func TestUsage(t *testing.T) {
 		{"sync no-such.csv", "no such file"},
 		{"sync - --mode both", "--mode"},
 		{"sync - --batch-size=-1", "--batch-size"},
-		{"sync - --settle-after=-1s", "must not be negative"},
+		{"sync - --settle-after=-1s", "not more than zero"},
+		{"sync - --settle-after=0", "not more than zero"},
 		{"serve --addr nowhere", "nowhere"},
 		{"serve --key it's", "--key"},
 	} {
@@ -437,7 +477,7 @@ func TestSync(t *testing.T) {
 	equal(t, "stderr", stderr, `
 stockctl: 2 records would change, over the 1 of --max-steps
 stock: not changed
-next: look at the plan with --dry-run, and raise --max-steps if it is right
+next: look at the plan (--dry-run shows it), and raise --max-steps if it is right
 `)
 	if n := s.writes(); n != 0 {
 		t.Fatalf("%d writes", n)

@@ -30,10 +30,13 @@ type syncCommand struct {
 }
 
 func (c *syncCommand) Run(ctx context.Context, a *app) error {
-	if min(c.MaxSteps, c.BatchSize, c.Concurrency) < 0 || c.SettleAfter < 0 {
-		return plain("--max-steps, --batch-size, --concurrency and --settle-after must not be negative")
+	switch {
+	case min(c.MaxSteps, c.BatchSize, c.Concurrency) < 0:
+		return plain("--max-steps, --batch-size and --concurrency must not be negative")
+	case c.SettleAfter <= 0:
+		return plain("--settle-after: %v is not more than zero", c.SettleAfter)
 	}
-	targets, err := c.targets(a)
+	targets, err := c.targets(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -51,8 +54,8 @@ func (c *syncCommand) Run(ctx context.Context, a *app) error {
 	case errors.Is(err, stocksync.ErrTooManySteps):
 		err = &failure{
 			code:    exitRefused,
-			message: fmt.Sprintf("%d records would change, over the %d of --max-steps", len(plan.Steps), c.MaxSteps),
-			next:    "look at the plan with --dry-run, and raise --max-steps if it is right",
+			message: fmt.Sprintf("%s would change, over the %d of --max-steps", records(len(plan.Steps)), c.MaxSteps),
+			next:    "look at the plan (--dry-run shows it), and raise --max-steps if it is right",
 		}
 	case errors.As(err, &e):
 		return err
@@ -80,11 +83,11 @@ func (c *syncCommand) Run(ctx context.Context, a *app) error {
 }
 
 // targets reads the feed.
-func (c *syncCommand) targets(a *app) ([]stocksync.Target, error) {
+func (c *syncCommand) targets(ctx context.Context, a *app) ([]stocksync.Target, error) {
 	var feed io.Reader
 	switch {
 	case c.Feed == "-":
-		feed = a.stdin
+		feed = &interruptible{ctx, a.stdin}
 	case c.Feed == "" && a.flags.Demo:
 		feed = bytes.NewReader(demoFeed)
 	case c.Feed == "":
@@ -102,6 +105,31 @@ func (c *syncCommand) targets(a *app) ([]stocksync.Target, error) {
 		return nil, plain("the feed: %s", strings.TrimPrefix(err.Error(), "stocksync: "))
 	}
 	return targets, nil
+}
+
+// interruptible is a reader that does not keep the program waiting after Ctrl-C.
+type interruptible struct {
+	stopped context.Context
+	io.Reader
+}
+
+func (r *interruptible) Read(p []byte) (int, error) {
+	type result struct {
+		data []byte
+		err  error
+	}
+	read := make(chan result, 1)
+	go func() {
+		data := make([]byte, len(p))
+		n, err := r.Reader.Read(data)
+		read <- result{data[:n], err}
+	}()
+	select {
+	case got := <-read:
+		return copy(p, got.data), got.err
+	case <-r.stopped.Done():
+		return 0, errStopped
+	}
 }
 
 func (c *syncCommand) options(a *app, bar *progress) stocksync.Options {
@@ -226,7 +254,7 @@ func planFailure(plan *stocksync.Plan) error {
 	}
 	return &failure{
 		code:    exitRefused,
-		message: fmt.Sprintf("the feed has %d records that Oakra does not know, and %d with different quantities", len(plan.NotKnown), len(plan.Conflicts)),
+		message: fmt.Sprintf("the feed has %s that Oakra does not know, and %d with different quantities", records(len(plan.NotKnown)), len(plan.Conflicts)),
 		next:    "correct the feed, or leave them out",
 	}
 }
@@ -316,6 +344,9 @@ func (a *app) printReport(report *stocksync.Report) error {
 func (c *syncCommand) reportFailure(report *stocksync.Report, err error) error {
 	s := summarize(report)
 	f := &failure{message: "not every target is right"}
+	if errors.Is(err, stocksync.ErrNoneKnown) {
+		f.message = strings.TrimPrefix(err.Error(), "stocksync: ")
+	}
 	switch {
 	case len(s.NotRight) == 0:
 		return err
