@@ -65,6 +65,13 @@
 // the SKU and location beside the id, as records are read by these. Where others
 // sell too, a person or package stocksync has to decide.
 //
+// # Routes
+//
+// The API reference names three routes for an Update and two for a Change. The
+// first write finds out which is there, and the client keeps it: the next one is
+// tried only after a 405, or after a 404 whose path a GET does not find either, so
+// that no write can count twice. [Error].Attempts counts the writes on all of them.
+//
 // # Time
 //
 // The context bounds a whole call, [WithAttemptTimeout] one attempt. Between
