@@ -40,7 +40,7 @@ func (c *call) readRecords(response *http.Response) {
 	if err == nil {
 		e.MissingIDs, e.Records = missing, records
 	} else {
-		e.Err = c.withContext(fmt.Errorf("%w: %w", ErrBadResponse, c.keys.err(err)))
+		e.Err = fmt.Errorf("%w: %w", ErrBadResponse, c.keys.err(c.withContext(err)))
 		if d.Began() {
 			e.Outcome = OutcomeApplied
 		}

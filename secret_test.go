@@ -479,6 +479,21 @@ func TestSecretCause(t *testing.T) {
 				require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 				return err
 			},
+			"cause, in the answer": func() error {
+				ctx, cancel := context.WithCancelCause(t.Context())
+				_, err := secretStub(t, key, func(*http.Request) (*http.Response, error) {
+					answer := stubAnswer(200, "")
+					answer.ContentLength = -1
+					answer.Body = io.NopCloser(io.MultiReader(strings.NewReader("["), readFunc(func([]byte) (int, error) {
+						cancel(saying)
+						return 0, io.ErrUnexpectedEOF
+					})))
+					return answer, nil
+				}).Stock.Change(ctx, []oakra.StockChange{{ID: 1, QuantityChange: 1}})
+				require.ErrorIs(t, err, context.Canceled)
+				require.Equal(t, applied, oakra.OutcomeOf(err))
+				return err
+			},
 			"limiter": func() error {
 				limiter := waitFunc(func() error { return saying })
 				_, err := secretStub(t, key, nil, oakra.WithLimiter(limiter)).Stock.Change(t.Context(), []oakra.StockChange{{ID: 1, QuantityChange: 1}})
@@ -489,6 +504,10 @@ func TestSecretCause(t *testing.T) {
 		}
 	}
 }
+
+type readFunc func([]byte) (int, error)
+
+func (f readFunc) Read(p []byte) (int, error) { return f(p) }
 
 func secretStub(t *testing.T, key string, transport stubTransport, opts ...oakra.Option) *oakra.Client {
 	client, err := oakra.NewClient(key, append([]oakra.Option{oakra.WithHTTPClient(&http.Client{Transport: transport})}, opts...)...)
