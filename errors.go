@@ -99,7 +99,8 @@ type Error struct {
 	note   string // why it was not sent again, where that is not plain
 }
 
-// Error says what happened, whether the stock changed and what to do next.
+// Error says what happened, whether the stock changed and what to do next. Of many
+// ids or fields it names the first 10, and of a long message the first 1,000 bytes.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("oakra: ")
@@ -119,10 +120,14 @@ func (e *Error) Error() string {
 		text = ""
 	}
 	if e.Message != "" {
-		b.WriteString(": " + e.Message)
+		b.WriteString(": " + shortened(e.Message))
 	}
-	for _, name := range slices.Sorted(maps.Keys(e.Fields)) {
-		fmt.Fprintf(&b, ": %s: %s", name, strings.Join(e.Fields[name], " "))
+	names := slices.Sorted(maps.Keys(e.Fields))
+	for _, name := range names[:min(len(names), mostNamed)] {
+		fmt.Fprintf(&b, ": %s: %s", name, shortened(strings.Join(e.Fields[name], " ")))
+	}
+	if len(names) > mostNamed {
+		fmt.Fprintf(&b, ": and %d more fields", len(names)-mostNamed)
 	}
 	b.WriteString(text)
 	if len(e.MissingIDs) > 0 {
@@ -161,18 +166,29 @@ func (e *Error) advice() string {
 	}
 }
 
+// mostNamed is how many ids or fields an error text names.
+const mostNamed = 10
+
+// shortened cuts off what is too long for an error text.
+func shortened(text string) string {
+	const longest = 1000
+	if len(text) <= longest {
+		return text
+	}
+	return strings.ToValidUTF8(text[:longest], "") + "…"
+}
+
 // list names the first few of many ids.
 func list(ids []int64) string {
-	const most = 10
 	var b strings.Builder
-	for i, id := range ids[:min(len(ids), most)] {
+	for i, id := range ids[:min(len(ids), mostNamed)] {
 		if i > 0 {
 			b.WriteString(", ")
 		}
 		b.WriteString(strconv.FormatInt(id, 10))
 	}
-	if len(ids) > most {
-		fmt.Fprintf(&b, " and %d more", len(ids)-most)
+	if len(ids) > mostNamed {
+		fmt.Fprintf(&b, " and %d more", len(ids)-mostNamed)
 	}
 	return b.String()
 }

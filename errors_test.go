@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -476,4 +477,24 @@ func TestErrorLogger(t *testing.T) {
 	_, err = answerCalls[0].call(t.Context(), newClient(slog.LevelInfo))
 	require.NoError(t, err)
 	require.Empty(t, logged.String())
+}
+
+// TestErrorTextIsShort: a refusal of many items, or a talkative server, makes no
+// error of a hundred pages.
+func TestErrorTextIsShort(t *testing.T) {
+	items := make([]string, 500)
+	for i := range items {
+		items[i] = fmt.Sprintf(`{"id":["Invalid pk \"%d\" - object does not exist."]}`, i)
+	}
+	_, err := answerCalls[2].call(t.Context(), answering(t, 400, `{"stock_records":[`+strings.Join(items, ",")+`]}`))
+	require.Len(t, requireError(t, err).Fields, 500)
+	require.Contains(t, err.Error(), `stock_records[0].id: Invalid pk "0"`)
+	require.Contains(t, err.Error(), "and 490 more fields")
+	require.Less(t, len(err.Error()), 1500)
+
+	long := strings.Repeat("é", 20_000)
+	_, err = answerCalls[2].call(t.Context(), answering(t, 400, `{"detail":"`+long+`"}`))
+	require.Equal(t, long, requireError(t, err).Message)
+	require.Less(t, len(err.Error()), 1500)
+	require.True(t, utf8.ValidString(err.Error()))
 }

@@ -195,7 +195,7 @@ func FuzzErrorBody(f *testing.F) {
 			if len(texts) == 0 {
 				t.Fatalf("no text for %q", name)
 			}
-			if !strings.Contains(said, name) {
+			if len(e.Fields) <= 10 && !strings.Contains(said, name) {
 				t.Fatalf("%q is not in %q", name, said)
 			}
 		}
