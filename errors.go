@@ -282,9 +282,10 @@ func OutcomeOf(err error) Outcome {
 // calling again.
 //
 // A write that was not applied and is not retryable fails again until something is
-// put right: the request ([ErrInvalidRequest], [ErrNotFound], [ErrConflict]), or
-// the program's setup, for which no order is to blame ([ErrUnauthorized],
-// [ErrForbidden], [ErrRedirect], [ErrUnreachable], the source of the key).
+// put right: the order, if the error is ErrInvalidRequest, ErrNotFound or
+// ErrConflict and the server has a message or names fields; with any other error,
+// a List's among them, the program's setup (the app key or its source, the
+// address, a certificate), for which no order is to blame.
 func Retryable(err error) bool {
 	if err == nil {
 		return false

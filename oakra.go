@@ -19,7 +19,7 @@
 //	_, err = client.Stock.Change(ctx, []oakra.StockChange{{ID: record.ID, QuantityChange: -1}})
 //	switch oakra.OutcomeOf(err) {
 //	case oakra.OutcomeApplied: // done; if err is not nil, only the answer was lost
-//	case oakra.OutcomeNotApplied: // nothing changed; oakra.Retryable(err): the same call may succeed later
+//	case oakra.OutcomeNotApplied: // nothing changed; oakra.Retryable(err) says if the same call may succeed later
 //	case oakra.OutcomeUnknown: // it may have changed: look before sending again
 //	}
 //
@@ -36,7 +36,7 @@
 //	no connection established: refused, timed   resend  resend  resend  not applied
 //	  out, DNS or TLS handshake failed for now
 //	no such host, certificate refused           -       -       -       not applied
-//	429, after the wait that it asks for        resend  resend  resend  not applied
+//	429, after its Retry-After or the backoff   resend  resend  resend  not applied
 //	401, and the key source has another key     once    once    once    as the resend's
 //	301 302 307 308 400 401 403 404 405 409     -       -       -       not applied
 //	  410 413 415 422 425
@@ -56,10 +56,9 @@
 // was unknown, the call is never "not applied". An Update is sent again after an unknown
 // only within 5 s, since later it might undo a newer number.
 //
-// Two facts that the API reference does not state are assumed here: an answer of
-// the statuses above that say not applied means that nothing of the request was
-// applied, a batch being refused whole; and a 2xx is sent after the stock has
-// changed.
+// Two facts that the API reference does not state are assumed here: where the table
+// says "not applied" of a status, nothing of the request was applied, a batch being
+// refused whole; and a 2xx is sent after the stock has changed.
 //
 // An unknown Change is settled by looking: note the quantity before it, and keep
 // the SKU and location beside the id, as records are read by these. Where others
@@ -80,8 +79,12 @@
 // fails at once with the last attempt's error.
 //
 // A context that ends while a write is under way leaves it unknown. So a program
-// that shuts down should begin no more writes, and let those under way end:
+// that shuts down should begin no more writes, let those under way end, and wait
+// for them before it exits:
 //
+//	if err := ctx.Err(); err != nil {
+//		return err
+//	}
 //	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 //	defer cancel()
 //	_, err := client.Stock.Change(ctx, lines)

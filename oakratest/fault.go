@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// FaultKind is what a [Fault] does to a request. The outcome that a client reports
-// for a Change, if the fault strikes every attempt: Refuse, not applied; ResetBefore, ResetAfter and
-// ApplyLate, unknown; CutBody, applied; OmitRecord, unknown but for the records
-// that are there; an answer, as its status and body have it.
+// FaultKind is what a [Fault] does to a request. What a client makes of it, for a
+// Change: Refuse once, sent again and applied; Refuse each time, not applied;
+// ResetBefore, ResetAfter and ApplyLate, unknown at once, as it is not sent again;
+// CutBody, applied; OmitRecord, unknown but for the records that are there; an
+// answer, as its status and body have it.
 type FaultKind string
 
 const (

@@ -23,7 +23,7 @@ type Server struct {
 	// URL is the base URL, for [oakra.WithBaseURL]: "http://127.0.0.1:port/api/v1/".
 	URL string
 	// Key is the app key that it accepts. It may be changed while no request is
-	// under way.
+	// under way, so that the clients of before have a wrong one.
 	Key string
 
 	http    http.Server
