@@ -208,14 +208,16 @@ func (e *BulkError) Unwrap() []error {
 // split to find the items at fault.
 //
 // The error is nil if every item was applied, else a [*BulkError] that lists each
-// item that was not, with one fate. A bad item (see
-// [StockService.Update]) is found before anything is sent, and then nothing is.
-// An error that every later request would meet stops the run, and the rest is
-// not applied: 401, 403, a redirect, a missing route, a host that does not exist
-// or a certificate that is refused, a limiter or key source that fails, the end of
-// the context. A 429 slows down all requests of the run, and if one of them has
-// succeeded within a minute it is no attempt that [RetryPolicy] counts; if it asks
-// to wait longer than that allows, it stops the run.
+// item that was not, with one fate. A bad item (see [StockService.Update]) is found
+// before anything is sent, and then nothing is. An error that every later request
+// would meet stops the run, and the rest is not applied: 401, 403, a redirect, a
+// missing route, a host that does not exist or a certificate that is refused, a
+// limiter or key source that fails, the end of the context.
+//
+// A 429 slows down all requests of the run; if it asks to wait longer than
+// [RetryPolicy] allows, it stops the run. While one of them has succeeded within a
+// minute, it is no attempt that MaxAttempts counts (unless that is 1), up to ten
+// times as many.
 func (s *StockService) UpdateAll(ctx context.Context, updates []StockUpdate, o BulkOptions) error {
 	o.SplitRefused = true
 	return bulk(ctx, s, opUpdate, updates, o,

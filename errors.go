@@ -76,10 +76,10 @@ var (
 
 // Error is the one error type of this package: every call that fails returns
 // an *Error, and so does [NewClient]; UpdateAll and ChangeAll return a [*BulkError]
-// made of them. Branch with [errors.Is] on the sentinels
-// such as [ErrRateLimited], ask [OutcomeOf] whether the stock changed and
-// [Retryable] whether the same call may succeed later, and use [errors.As] for
-// the details here. A test that makes one sets Op, StatusCode and Outcome.
+// made of them. Branch with [errors.Is] on the sentinels such as [ErrRateLimited],
+// ask [OutcomeOf] whether the stock changed and [Retryable] whether the same call
+// may succeed later, and use [errors.As] for the details here. A test that makes
+// one sets Op, StatusCode and Outcome.
 type Error struct {
 	Op         string              // "stock.list", "stock.update", "stock.change" or "client.new"
 	Method     string              // of the HTTP request; empty if the arguments were refused
@@ -251,8 +251,7 @@ func (e *Error) LogValue() slog.Value {
 // applied, an [*Error] has its Outcome, a wrapped error that of what it wraps.
 // Of a joined error, and of a [*BulkError] with the items that it counts as
 // applied, it is what all parts agree on, else unknown, so also where some were
-// applied and some not. An error of another
-// package is unknown.
+// applied and some not. An error of another package is unknown.
 func OutcomeOf(err error) Outcome {
 	if err == nil {
 		return OutcomeApplied
@@ -274,9 +273,10 @@ func OutcomeOf(err error) Outcome {
 // Retryable reports whether nothing was applied and the cause is passing, so
 // that the same call may succeed later: no connection was established (but not
 // where the host does not exist or its certificate is refused), the context ended
-// before anything was applied or the limiter gave up before that, or 429. For [StockService.List],
-// which applies nothing, also a 408, a 5xx other than 501, and a connection that
-// broke. Of a joined error all parts must be so. nil is not retryable.
+// before anything was applied, a limiter gave up within the context's deadline, or
+// 429. For [StockService.List], which applies nothing, also a 408, a 5xx other than
+// 501, and a connection that broke. Of a joined error all parts must be so. nil is
+// not retryable.
 //
 // The client may not have waited: wait [Error.RetryAfter], or a little, before
 // calling again.

@@ -28,8 +28,8 @@ type RetryPolicy struct {
 	// MaxAttempts is how often a request is sent in all; the default is 4. 1
 	// never sends again, but for the new key of [WithAppKeySource]. It holds for
 	// each route: the first write of a client may have to look for the right one.
-	// net/http may repeat a read, on up to 4 connections, when the server closes
-	// an idle one.
+	// Within one attempt net/http may repeat a read by itself: on every idle
+	// connection that it finds closed, and three times more.
 	MaxAttempts int
 	// MinBackoff and MaxBackoff bound the wait: before the second attempt it is
 	// drawn evenly from 0 to MinBackoff, and the upper bound doubles with each

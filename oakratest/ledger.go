@@ -34,8 +34,9 @@ type Applied struct{ ID, From, To int64 }
 
 // Requests returns what arrived, in order of arrival, which is when the whole
 // request was there and before any delay: to do something while a write is in
-// flight, inject a [Slow] and wait until it is here. Refused ones did not arrive, see [Server.Refused]. The slice
-// is the caller's; what its elements hold is not to be changed.
+// flight, inject a [Slow] and wait until it is here. Refused ones did not arrive,
+// see [Server.Refused]. The slice is the caller's; what its elements hold is not to
+// be changed.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -42,14 +42,16 @@ type item struct {
 	Reason  string `json:"reason,omitempty"`
 }
 
-// stock says whether it changed.
+// stock says whether it changed, where that is a question.
 func (f *failure) stock() string {
-	switch f.code {
-	case exitOK:
+	switch {
+	case f.reading:
+		return ""
+	case f.code == exitOK:
 		return "changed as asked, only the answer was lost"
-	case exitPartly:
+	case f.code == exitPartly:
 		return "partly changed"
-	case exitUnknown:
+	case f.code == exitUnknown:
 		return "unknown whether all, some or nothing of it changed"
 	}
 	return "not changed"
@@ -65,10 +67,6 @@ func (a *app) report(err error) int {
 		f = explain(err)
 	}
 	if a.flags.JSON {
-		stock := f.stock()
-		if f.reading {
-			stock = ""
-		}
 		encoder := json.NewEncoder(a.stderr)
 		encoder.SetIndent("", "  ")
 		_ = encoder.Encode(map[string]any{"error": struct {
@@ -77,7 +75,7 @@ func (a *app) report(err error) int {
 			Next     string `json:"next,omitempty"`
 			ExitCode int    `json:"exit_code"`
 			Items    []item `json:"items,omitempty"`
-		}{f.message, stock, f.next, f.code, f.items}})
+		}{f.message, f.stock(), f.next, f.code, f.items}})
 		return f.code
 	}
 	fmt.Fprintf(a.stderr, "stockctl: %s\n", printable(f.message))
@@ -88,8 +86,8 @@ func (a *app) report(err error) int {
 		}
 		_ = t.write(a.stderr)
 	}
-	if f.code != exitError && !f.reading {
-		fmt.Fprintf(a.stderr, "stock: %s\n", f.stock())
+	if stock := f.stock(); stock != "" && f.code != exitError {
+		fmt.Fprintf(a.stderr, "stock: %s\n", stock)
 	}
 	if f.next != "" {
 		fmt.Fprintf(a.stderr, "next: %s\n", f.next)
