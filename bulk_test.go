@@ -1011,7 +1011,7 @@ func TestBulkOrder(t *testing.T) {
 			}
 			server := bulkServer(t, ids)
 			server.Inject(oakratest.Fault{Op: op.name, Kind: oakratest.Refuse, Probability: 0.2, Seed: seed})
-			server.Inject(oakratest.Fault{Op: bulkUpdate.name, Kind: oakratest.AnswerAfter, Status: 502, Probability: 0.2, Seed: seed + 1})
+			server.Inject(oakratest.Fault{Op: bulkUpdate.name, Kind: oakratest.RespondAfter, Status: 502, Probability: 0.2, Seed: seed + 1})
 			server.Inject(oakratest.Fault{Op: op.name, Delay: 3 * time.Millisecond, Probability: 0.3, Seed: seed + 2})
 			client := server.Client(oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 20, MinBackoff: 1, MaxBackoff: 1}))
 			err := op.all(t.Context(), client, items, oakra.BulkOptions{BatchSize: 2, Concurrency: 16})
@@ -1038,7 +1038,7 @@ func TestBulkFates(t *testing.T) {
 		for i := 0; i < len(header); i += 2 {
 			h.Set(header[i], header[i+1])
 		}
-		return oakratest.Fault{Kind: oakratest.Answer, Status: status, Header: h, Body: `{"detail":"No."}`}
+		return oakratest.Fault{Kind: oakratest.Respond, Status: status, Header: h, Body: `{"detail":"No."}`}
 	}
 	split := []int{3, 3, 1, 2, 3}
 	for _, row := range []struct {
@@ -1054,9 +1054,9 @@ func TestBulkFates(t *testing.T) {
 		{"refused connection", oakratest.Fault{Kind: oakratest.Refuse}, refused, refused, oakra.ErrUnreachable, true},
 		{"cut body", oakratest.Fault{Kind: oakratest.CutBody}, allOf, allOf, nil, false},
 		{"record omitted", oakratest.Fault{Kind: oakratest.OmitRecord}, "aaa aau aaa ua", "aaa aau aaa ua", oakra.ErrBadResponse, false},
-		{"no record", oakratest.Fault{Kind: oakratest.AnswerAfter, Status: 200, Body: `[]`}, dark, dark, oakra.ErrBadResponse, false},
-		{"a page", oakratest.Fault{Kind: oakratest.AnswerAfter, Status: 200, Body: `<html>`}, dark, dark, oakra.ErrBadResponse, false},
-		{"502 after", oakratest.Fault{Kind: oakratest.AnswerAfter, Status: 502}, dark, dark, oakra.ErrServer, false},
+		{"no record", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 200, Body: `[]`}, dark, dark, oakra.ErrBadResponse, false},
+		{"a page", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 200, Body: `<html>`}, dark, dark, oakra.ErrBadResponse, false},
+		{"502 after", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 502}, dark, dark, oakra.ErrServer, false},
 		{"503", answer(503), dark, dark, oakra.ErrServer, false},
 		{"501", answer(501), dark, dark, oakra.ErrServer, false},
 		{"408", answer(408), dark, dark, nil, false},
@@ -1114,7 +1114,7 @@ func TestBulkFates(t *testing.T) {
 
 				sizes := bulkSizes(t, bulkWrites(server, run.op))
 				switch {
-				case run.want == allOf && fault.Kind == oakratest.Answer:
+				case run.want == allOf && fault.Kind == oakratest.Respond:
 					require.Equal(t, split, sizes)
 				case fates[6] == notApplied, fault.Kind == oakratest.Refuse:
 					require.Equal(t, []int{3, 3}, sizes)
@@ -1164,8 +1164,8 @@ func TestBulkMissingIDs(t *testing.T) {
 // unknown, and is not split.
 func TestBulkFateOfTheLastAttempt(t *testing.T) {
 	server := bulkServer(t, 4)
-	server.Inject(oakratest.Fault{Times: 1, Kind: oakratest.AnswerAfter, Status: 502})
-	server.Inject(oakratest.Fault{Times: 1, Kind: oakratest.Answer, Status: 400})
+	server.Inject(oakratest.Fault{Times: 1, Kind: oakratest.RespondAfter, Status: 502})
+	server.Inject(oakratest.Fault{Times: 1, Kind: oakratest.Respond, Status: 400})
 	items := bulkItems(4)
 	err := bulkUpdate.all(t.Context(), server.Client(bulkPolicy), items, oakra.BulkOptions{})
 	require.Equal(t, "uuuu", bulkFateText(bulkFates(t, bulkUpdate, 4, err)))
@@ -1276,7 +1276,7 @@ func TestBulkNotFoundPage(t *testing.T) {
 		client := server.Client(bulkPolicy)
 		first := bulkItems(1)
 		require.NoError(t, op.all(t.Context(), client, first, oakra.BulkOptions{})) // the route is kept
-		server.Inject(oakratest.Fault{Op: op.name, Kind: oakratest.Answer, Status: 404, Body: "<html>no such page</html>"})
+		server.Inject(oakratest.Fault{Op: op.name, Kind: oakratest.Respond, Status: 404, Body: "<html>no such page</html>"})
 		err := op.all(t.Context(), client, bulkItems(n), oakra.BulkOptions{BatchSize: size, SplitRefused: true})
 		require.ErrorIs(t, err, oakra.ErrNotFound)
 		require.Equal(t, strings.Repeat("n", n), bulkFateText(bulkFates(t, op, n, err)))
@@ -1572,8 +1572,8 @@ func TestBulkGoesOn(t *testing.T) {
 		server := bulkServer(t, 60)
 		server.Inject(oakratest.Fault{Kind: oakratest.Refuse, Times: 3})
 		server.Inject(oakratest.Fault{Kind: oakratest.ResetBefore, Times: 3})
-		server.Inject(oakratest.Fault{Kind: oakratest.Answer, Status: 503, Times: 3})
-		server.Inject(oakratest.Fault{Kind: oakratest.Answer, Status: 429, Times: 3})
+		server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 503, Times: 3})
+		server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 429, Times: 3})
 		items := bulkItems(60)
 		err := op.all(t.Context(), server.Client(bulkOnce), items, oakra.BulkOptions{BatchSize: 3})
 		count := requireBulkTruth(t, op, server, items, err)
@@ -1829,7 +1829,7 @@ func TestBulkProgress(t *testing.T) {
 				{Kind: oakratest.ResetAfter, Probability: 0.1, Seed: 2},
 				{Kind: oakratest.OmitRecord, Probability: 0.2, Seed: 3},
 			},
-			"stopped": {{Kind: oakratest.Slow, Times: 20}, {Kind: oakratest.Answer, Status: 401}},
+			"stopped": {{Kind: oakratest.Slow, Times: 20}, {Kind: oakratest.Respond, Status: 401}},
 		} {
 			t.Run(name, func(t *testing.T) {
 				server := bulkServer(t, n)
@@ -1993,10 +1993,10 @@ func TestBulkStorm(t *testing.T) {
 					{Kind: oakratest.Refuse, Probability: 0.08},
 					{Kind: oakratest.ResetBefore, Probability: 0.04},
 					{Kind: oakratest.ResetAfter, Probability: 0.04},
-					{Kind: oakratest.AnswerAfter, Status: 502, Body: "<html>", Probability: 0.04},
-					{Kind: oakratest.Answer, Status: 503, Probability: 0.02},
-					{Kind: oakratest.Answer, Status: 429, Probability: 0.02, Header: http.Header{"Retry-After": {"0"}}},
-					{Kind: oakratest.Answer, Status: 409, Body: `{"detail":"Locked."}`, Probability: 0.02},
+					{Kind: oakratest.RespondAfter, Status: 502, Body: "<html>", Probability: 0.04},
+					{Kind: oakratest.Respond, Status: 503, Probability: 0.02},
+					{Kind: oakratest.Respond, Status: 429, Probability: 0.02, Header: http.Header{"Retry-After": {"0"}}},
+					{Kind: oakratest.Respond, Status: 409, Body: `{"detail":"Locked."}`, Probability: 0.02},
 					{Kind: oakratest.CutBody, Probability: 0.05},
 					{Kind: oakratest.OmitRecord, Probability: 0.05},
 				} {
@@ -2038,11 +2038,11 @@ func requireBulkReasons(t *testing.T, op bulkOp, server *oakratest.Server, items
 		for i, item := range sent {
 			last[item.id] = w
 			switch w.Fault {
-			case oakratest.ResetBefore, oakratest.ResetAfter, oakratest.AnswerAfter:
+			case oakratest.ResetBefore, oakratest.ResetAfter, oakratest.RespondAfter:
 				lost[item.id] = true
 			case oakratest.OmitRecord:
 				lost[item.id] = lost[item.id] || w.Applied != nil && i == len(sent)-1
-			case oakratest.Answer:
+			case oakratest.Respond:
 				lost[item.id] = lost[item.id] || w.Status == 503
 			}
 			refused[item.id] = refused[item.id] || w.Status/100 == 4

@@ -38,11 +38,11 @@ func TestStorm(t *testing.T) {
 		{Kind: oakratest.ResetBefore, Probability: 0.04},
 		{Kind: oakratest.ResetAfter, Probability: 0.04},
 		{Kind: oakratest.ApplyLate, Probability: 0.02, Delay: 5 * time.Millisecond},
-		{Kind: oakratest.Answer, Status: 429, Probability: 0.06, Header: http.Header{"Retry-After": {"0"}}},
-		{Kind: oakratest.Answer, Status: 400, Body: `{"detail":"No."}`, Probability: 0.02},
-		{Kind: oakratest.Answer, Status: 503, Probability: 0.02},
-		{Kind: oakratest.AnswerAfter, Status: 502, Body: "<html>", Probability: 0.04},
-		{Kind: oakratest.AnswerAfter, Status: 200, Body: `{"detail":"queued"}`, Probability: 0.02},
+		{Kind: oakratest.Respond, Status: 429, Probability: 0.06, Header: http.Header{"Retry-After": {"0"}}},
+		{Kind: oakratest.Respond, Status: 400, Body: `{"detail":"No."}`, Probability: 0.02},
+		{Kind: oakratest.Respond, Status: 503, Probability: 0.02},
+		{Kind: oakratest.RespondAfter, Status: 502, Body: "<html>", Probability: 0.04},
+		{Kind: oakratest.RespondAfter, Status: 200, Body: `{"detail":"queued"}`, Probability: 0.02},
 		{Kind: oakratest.CutBody, Probability: 0.04},
 		{Kind: oakratest.OmitRecord, Probability: 0.02},
 		{Kind: oakratest.Slow, Delay: 3 * time.Second, Probability: 0.003}, // outlasts the attempt
@@ -142,7 +142,7 @@ func wantOutcome(last oakratest.Request, arrived int) oakra.Outcome {
 	switch last.Fault {
 	case "", oakratest.CutBody:
 		return oakra.OutcomeApplied
-	case oakratest.Answer:
+	case oakratest.Respond:
 		if last.Status == 503 {
 			return oakra.OutcomeUnknown
 		}

@@ -39,13 +39,13 @@ const (
 	// Delay is over.
 	ApplyLate FaultKind = "apply late"
 
-	// Answer answers with the fault's Status, Header and Body; nothing is
+	// Respond responds with the fault's Status, Header and Body; nothing is
 	// applied or checked.
-	Answer FaultKind = "answer"
+	Respond FaultKind = "respond"
 
-	// AnswerAfter applies the request, and answers with the fault's Status,
+	// RespondAfter applies the request, and responds with the fault's Status,
 	// Header and Body, such as a 200 with an HTML page of some proxy.
-	AnswerAfter FaultKind = "answer after"
+	RespondAfter FaultKind = "respond after"
 
 	// CutBody applies the request and sends the right header, with the length of
 	// the whole body, but half of the body; then the connection ends.
@@ -71,7 +71,7 @@ type Fault struct {
 	// Delay comes before what the Kind does.
 	Delay time.Duration
 	Kind  FaultKind
-	// Status, Header and Body are for Answer and AnswerAfter. The Content-Type,
+	// Status, Header and Body are for Respond and RespondAfter. The Content-Type,
 	// if Header has none, is application/json for a Body that is JSON, else
 	// text/html.
 	Status int
@@ -103,8 +103,8 @@ func (s *Server) Inject(f Fault) {
 }
 
 func (f *Fault) check() {
-	kinds := []FaultKind{Slow, Refuse, ResetBefore, ResetAfter, ApplyLate, Answer, AnswerAfter, CutBody, OmitRecord}
-	answers := f.Kind == Answer || f.Kind == AnswerAfter
+	kinds := []FaultKind{Slow, Refuse, ResetBefore, ResetAfter, ApplyLate, Respond, RespondAfter, CutBody, OmitRecord}
+	answers := f.Kind == Respond || f.Kind == RespondAfter
 	switch {
 	case f.Op != "" && f.Op != opList && f.Op != opUpdate && f.Op != opChange:
 		panic(fmt.Sprintf("oakratest: a fault's Op is %q", f.Op))

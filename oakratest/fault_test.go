@@ -120,11 +120,11 @@ func TestAnswers(t *testing.T) {
 		want        []int64
 		contentType string
 	}{
-		{"429", oakratest.Fault{Kind: oakratest.Answer, Status: 429, Header: http.Header{"Retry-After": {"1"}}, Body: `{"detail":"Request was throttled."}`}, asItWas, "application/json"},
-		{"503", oakratest.Fault{Kind: oakratest.AnswerAfter, Status: 503}, added, "text/html; charset=utf-8"},
-		{"page", oakratest.Fault{Kind: oakratest.AnswerAfter, Status: 200, Body: "<html>"}, added, "text/html; charset=utf-8"},
-		{"own type", oakratest.Fault{Kind: oakratest.Answer, Status: 502, Header: http.Header{"Content-Type": {"text/plain"}}, Body: "bad"}, asItWas, "text/plain"},
-		{"204", oakratest.Fault{Kind: oakratest.AnswerAfter, Status: 204}, added, "text/html; charset=utf-8"},
+		{"429", oakratest.Fault{Kind: oakratest.Respond, Status: 429, Header: http.Header{"Retry-After": {"1"}}, Body: `{"detail":"Request was throttled."}`}, asItWas, "application/json"},
+		{"503", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 503}, added, "text/html; charset=utf-8"},
+		{"page", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 200, Body: "<html>"}, added, "text/html; charset=utf-8"},
+		{"own type", oakratest.Fault{Kind: oakratest.Respond, Status: 502, Header: http.Header{"Content-Type": {"text/plain"}}, Body: "bad"}, asItWas, "text/plain"},
+		{"204", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 204}, added, "text/html; charset=utf-8"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -251,8 +251,8 @@ func TestRefuseAfterDelay(t *testing.T) {
 
 func TestWhichFaultStrikes(t *testing.T) {
 	server := newServer(t, shirts...)
-	server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Answer, Status: 501, Times: 2})
-	server.Inject(oakratest.Fault{Kind: oakratest.Answer, Status: 502})
+	server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 501, Times: 2})
+	server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 502})
 	status := func(method, path string) int { return call(t, server, method, path, "").status }
 	assert.Equal(t, 502, status("GET", listPath+"?sku=a"))
 	assert.Equal(t, 502, status("GET", changePath), "a probe of the path is no change")
@@ -268,7 +268,7 @@ func TestImpossibleFaults(t *testing.T) {
 	server := newServer(t)
 	for _, f := range []oakratest.Fault{
 		{Op: "change"}, {Kind: "Slow"}, {Probability: -0.1}, {Probability: 1.1},
-		{Kind: oakratest.Answer}, {Kind: oakratest.AnswerAfter, Status: 100},
+		{Kind: oakratest.Respond}, {Kind: oakratest.RespondAfter, Status: 100},
 	} {
 		assert.Panics(t, func() { server.Inject(f) }, "%+v", f)
 	}
@@ -300,7 +300,7 @@ func struck(t *testing.T, n int, faults ...oakratest.Fault) string {
 
 func TestProbability(t *testing.T) {
 	seeded := func(seed uint64) oakratest.Fault {
-		return oakratest.Fault{Kind: oakratest.Answer, Status: 501, Probability: 0.3, Seed: seed}
+		return oakratest.Fault{Kind: oakratest.Respond, Status: 501, Probability: 0.3, Seed: seed}
 	}
 	first := struck(t, 200, seeded(1))
 	assert.Equal(t, first, struck(t, 200, seeded(1)))
@@ -312,7 +312,7 @@ func TestProbability(t *testing.T) {
 	assert.Equal(t, 7, strings.Count(struck(t, 200, limited), "1"))
 
 	// The draws of one fault do not depend on another's.
-	other := oakratest.Fault{Kind: oakratest.Answer, Status: 502, Probability: 0.5, Seed: 9}
+	other := oakratest.Fault{Kind: oakratest.Respond, Status: 502, Probability: 0.5, Seed: 9}
 	both := struck(t, 200, seeded(1), other)
 	reversed := struck(t, 200, other, seeded(1))
 	for i := range first {

@@ -48,7 +48,7 @@ func (s *Server) answer(x *exchange, fault Fault) *answer {
 	switch fault.Kind {
 	case Refuse, ResetBefore:
 		return nil
-	case Answer:
+	case Respond:
 		return fault.answer()
 	}
 	a := s.handle(x)
@@ -58,7 +58,7 @@ func (s *Server) answer(x *exchange, fault Fault) *answer {
 	switch fault.Kind {
 	case ResetAfter:
 		return nil
-	case AnswerAfter:
+	case RespondAfter:
 		return fault.answer()
 	case OmitRecord:
 		a.records = a.records[:max(0, len(a.records)-1)]

@@ -63,8 +63,8 @@ func clientOf(server *oakratest.Server, opts ...oakra.Option) *oakra.Client {
 // trouble is what happens to all requests of the tests.
 func trouble(server *oakratest.Server, seed uint64) {
 	server.Inject(oakratest.Fault{Kind: oakratest.ResetAfter, Probability: 0.05, Seed: seed})
-	server.Inject(oakratest.Fault{Kind: oakratest.AnswerAfter, Status: 502, Body: "<h1>Bad Gateway</h1>", Probability: 0.05, Seed: seed + 1})
-	server.Inject(oakratest.Fault{Kind: oakratest.Answer, Status: 429, Probability: 0.05, Seed: seed + 2})
+	server.Inject(oakratest.Fault{Kind: oakratest.RespondAfter, Status: 502, Body: "<h1>Bad Gateway</h1>", Probability: 0.05, Seed: seed + 1})
+	server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 429, Probability: 0.05, Seed: seed + 2})
 	server.Inject(oakratest.Fault{Kind: oakratest.CutBody, Probability: 0.02, Seed: seed + 3})
 }
 

@@ -64,9 +64,9 @@ func demo(ctx context.Context) error {
 		fault oakratest.Fault
 	}{
 		{"the connection is refused once", oakratest.Fault{Kind: oakratest.Refuse, Times: 1}},
-		{"the server says 429 for a while", oakratest.Fault{Kind: oakratest.Answer, Status: 429, Times: 6,
+		{"the server says 429 for a while", oakratest.Fault{Kind: oakratest.Respond, Status: 429, Times: 6,
 			Header: http.Header{"Retry-After": {"0"}}, Body: `{"detail":"Request was throttled."}`}},
-		{"the order has an unknown id", oakratest.Fault{Kind: oakratest.Answer, Status: 400, Times: 1,
+		{"the order has an unknown id", oakratest.Fault{Kind: oakratest.Respond, Status: 400, Times: 1,
 			Body: `{"stock_records":[{},{"id":["Object does not exist."]}]}`}},
 		{"the answer is lost after applying", oakratest.Fault{Kind: oakratest.ResetAfter, Times: 1}},
 	} {

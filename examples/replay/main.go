@@ -150,8 +150,8 @@ func replay(ctx context.Context, c config, progress io.Writer) (result, error) {
 func injectFaults(server *oakratest.Server, seed uint64) {
 	for i, f := range []oakratest.Fault{
 		{Kind: oakratest.ResetAfter, Probability: 0.05},
-		{Kind: oakratest.AnswerAfter, Status: 502, Body: "<html>bad gateway</html>", Probability: 0.05},
-		{Kind: oakratest.Answer, Status: 429, Body: `{"detail":"Request was throttled."}`, Probability: 0.05},
+		{Kind: oakratest.RespondAfter, Status: 502, Body: "<html>bad gateway</html>", Probability: 0.05},
+		{Kind: oakratest.Respond, Status: 429, Body: `{"detail":"Request was throttled."}`, Probability: 0.05},
 		{Kind: oakratest.CutBody, Probability: 0.02},
 	} {
 		f.Seed = seed*10 + uint64(i)

@@ -363,7 +363,7 @@ func TestOutputFails(t *testing.T) {
 
 func TestExitCodes(t *testing.T) {
 	answer := func(status int, header http.Header) oakratest.Fault {
-		return oakratest.Fault{Kind: oakratest.Answer, Status: status, Header: header, Body: `{"detail": "No ` + appKey + `."}`}
+		return oakratest.Fault{Kind: oakratest.Respond, Status: status, Header: header, Body: `{"detail": "No ` + appKey + `."}`}
 	}
 	later := http.Header{"Retry-After": {"90"}}
 	for _, test := range []struct {
@@ -421,7 +421,7 @@ func TestChangeMany(t *testing.T) {
 	}
 
 	// One of the three requests is refused, then another is lost.
-	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Answer, Status: 400, Body: `{"detail":"No."}`, Times: 1})
+	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 400, Body: `{"detail":"No."}`, Times: 1})
 	_, stderr = s.run(exitPartly, append([]string{"change"}, items...)...)
 	contains(t, stderr, "not applied, 0 unknown", "stock: partly changed", "only those")
 	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1})
@@ -527,7 +527,7 @@ next: correct the feed, or leave out what is named above
 
 func TestSyncExitCodes(t *testing.T) {
 	answer := func(status int, header http.Header) oakratest.Fault {
-		return oakratest.Fault{Op: "stock.change", Kind: oakratest.Answer, Status: status, Header: header, Body: `{"detail": "No."}`}
+		return oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: status, Header: header, Body: `{"detail": "No."}`}
 	}
 	for _, test := range []struct {
 		name  string
@@ -552,7 +552,7 @@ func TestSyncExitCodes(t *testing.T) {
 	t.Run("reading", func(t *testing.T) {
 		s := newSession(t)
 		s.stdin = feed
-		s.server.Inject(oakratest.Fault{Kind: oakratest.Answer, Status: 403})
+		s.server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 403})
 		_, stderr := s.run(exitRefused, "sync", "-")
 		contains(t, stderr, "403", "stock: not changed")
 	})
