@@ -9,12 +9,12 @@ import (
 )
 
 // credential is the app key, or the caller's source of it. The key lives in these
-// closures alone: one held in a field, exported or not, is printed by %+v.
+// closures alone: %+v prints one that is held in a field, exported or not.
 type credential struct {
-	key     func(ctx context.Context, rejected string) (string, error) // of an attempt
+	key     func(ctx context.Context, rejected string) (string, error) // for an attempt
 	header  func(key string) []string                                  // Authorization
 	known   func() secrets                                             // before the first attempt
-	rotates bool
+	rotates bool                                                       // it is a source
 }
 
 func staticKey(key string) credential {
@@ -35,7 +35,7 @@ func keyFrom(source func(ctx context.Context, rejected string) (string, error)) 
 	}
 }
 
-// checkKey tells what is wrong with a key without repeating any of it.
+// checkKey says what is wrong with a key without repeating any of it.
 func checkKey(key string) error {
 	const longest = 512
 	switch {
@@ -65,3 +65,56 @@ func (c *Client) authorize(req *http.Request, key string) error {
 }
 
 var headerAPIVersion = []string{APIVersion}
+
+// callKeys are the app keys of one call.
+type callKeys struct {
+	seen    secrets
+	current string // of the last attempt
+	next    string // given by the source for a rejected one
+	rotated bool   // the source was asked for another key
+}
+
+// get returns the key for the next attempt.
+func (k *callKeys) get(ctx context.Context, from credential) (string, error) {
+	key := k.next
+	if k.next = ""; key == "" {
+		var err error
+		if key, err = k.ask(ctx, from, ""); err != nil {
+			return "", err
+		}
+	}
+	k.current = key
+	return key, nil
+}
+
+// mayRotate reports whether the source may be asked for another key, which it is
+// once a call.
+func (k *callKeys) mayRotate(from credential) bool { return from.rotates && !k.rotated }
+
+// rotate asks the source for another key than the current one, which the server
+// rejected, and reports whether it gave one.
+func (k *callKeys) rotate(ctx context.Context, from credential) (bool, error) {
+	k.rotated = true
+	key, err := k.ask(ctx, from, k.current)
+	if err != nil {
+		return false, k.seen.err(err)
+	}
+	if key == k.current {
+		return false, nil
+	}
+	k.next = key
+	return true, nil
+}
+
+// ask returns a valid key from the source.
+func (k *callKeys) ask(ctx context.Context, from credential, rejected string) (string, error) {
+	key, err := from.key(ctx, rejected)
+	k.seen = k.seen.with(key)
+	if err == nil {
+		err = checkKey(key)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the app key source: %w", err)
+	}
+	return key, nil
+}

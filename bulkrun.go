@@ -62,7 +62,7 @@ func bulk[T any](ctx context.Context, s *StockService, op operation, items []T, 
 		run.noted <- struct{}{}
 	}
 
-	result := &BulkError{Op: operations[op].name, Applied: progress.Applied}
+	result := &BulkError{Op: op.String(), Applied: progress.Applied}
 	for i, m := range of {
 		if f := fates[m]; f.outcome != OutcomeApplied {
 			if f.err == nil { // no part with it was settled
@@ -82,7 +82,7 @@ var errGoexit = errors.New("a goroutine of the run ended early: the transport, a
 // mergeItems checks the items and merges those of one record, in the order of
 // their first; of[i] is where items[i] went.
 func mergeItems[T any](op operation, items []T, o BulkOptions, idOf func(T) int64, merge func(earlier, later T) (T, int)) (merged []T, of []int32, err *Error) {
-	name := operations[op].name
+	name := op.String()
 	switch {
 	case o.BatchSize < 0 || o.Concurrency < 0:
 		return nil, nil, invalid(name, "BulkOptions: BatchSize %d or Concurrency %d is less than zero", o.BatchSize, o.Concurrency)
@@ -119,7 +119,7 @@ func mergeItems[T any](op operation, items []T, o BulkOptions, idOf func(T) int6
 }
 
 func refuseAll(op operation, n int, err *Error) error {
-	result := &BulkError{Op: operations[op].name, Failures: make([]BulkFailure, n)}
+	result := &BulkError{Op: op.String(), Failures: make([]BulkFailure, n)}
 	for i := range result.Failures {
 		result.Failures[i] = BulkFailure{Index: i, Outcome: OutcomeNotApplied, Err: err}
 	}
@@ -236,7 +236,7 @@ func (r *bulkRun[T]) stops(ctx context.Context, e *Error) bool {
 	case ctx.Err() != nil, errors.Is(e, errNoRoute):
 		return true
 	case e.StatusCode == 0: // the host or its certificate, the key source, the limiter
-		return e.Outcome == OutcomeNotApplied && e.resend == resendNever
+		return e.Outcome == OutcomeNotApplied && e.row.again == none
 	case e.StatusCode == 429:
 		return e.RetryAfter > r.service.client.retry.MaxRetryAfter
 	}
@@ -249,7 +249,8 @@ func notSent(ctx context.Context, stopped *Error) *Error {
 		Op:      stopped.Op,
 		Outcome: OutcomeNotApplied,
 		Err:     &notSentError{cmp.Or[error](contextError(ctx), stopped)},
-		resend:  stopped.resend,
+		made:    true,
+		row:     row{OutcomeNotApplied, stopped.row.again},
 	}
 }
 

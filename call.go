@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"net/http"
 	"time"
@@ -14,69 +13,67 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 )
 
-// call is one call of a service method. send makes it on one route; retryablehttp
-// repeats the attempts, which RoundTrip makes one by one, as checkRetry says.
-// What each attempt came to is left in the fields, and not in what RoundTrip
+// call is one call of a service method. send makes it on one route: retryablehttp
+// repeats the attempts, which RoundTrip makes one by one, and asks checkRetry
+// after each. The result of an attempt is in last, and not in what RoundTrip
 // returns: that passes through net/http and retryablehttp, which add and drop.
 type call struct {
 	client  *Client
 	ctx     context.Context
 	op      operation
+	effect  effect
 	query   string
-	body    *body // of a write
-	probing bool  // a GET to find out about a route, whatever the operation
+	body    *body   // nil for a read
+	decoder decoder // of a 2xx; nil if its status is all that matters
 
-	// On the route.
-	route *route
-	tries int  // attempts that count against RetryPolicy.MaxAttempts
-	ready bool // the next attempt was decided on and has not begun
+	route   *route
+	last    attempt // result of the last attempt, until checkRetry takes it
+	failure *Error  // of the last attempt on the route; nil after a success
+	next    next    // what checkRetry decided
+	tries   int     // attempts on the route that count against RetryPolicy.MaxAttempts
 
-	// Of the last attempt.
-	started time.Time
-	records []StockRecord
-	failure *Error // nil after success
-	json    bool   // the answer was JSON, though not 2xx
-	wait    time.Duration
-	halted  error // what kept the next attempt from beginning
-
-	// Over all routes and attempts.
+	// Over all routes.
 	attempts     int
 	unknownSince time.Time // start of the first attempt of unknown outcome
-	keys         secrets   // all that were seen
-	key          string    // of the last attempt
-	nextKey      string    // that the source gave for a rejected one
-	rotated      bool
+	keys         callKeys
 
-	// What send hands on, here so that a call is one piece of memory.
+	// What send hands on, here to make a call one piece of memory.
 	http    http.Client
 	retry   retryablehttp.Client
 	request retryablehttp.Request
 }
 
+// next is what follows an attempt.
+type next struct {
+	pending bool // another attempt, which has not begun
+	wait    time.Duration
+}
+
 // send makes the call on one route and returns how its last attempt failed.
 func (c *call) send(r *route) *Error {
-	c.route, c.tries, c.ready, c.failure, c.halted = r, 0, true, nil, nil
+	c.route, c.failure, c.tries, c.next = r, nil, 0, next{pending: true}
 
 	c.http = c.client.http
 	c.http.Transport = c
 	c.retry = retryablehttp.Client{
 		HTTPClient:   &c.http,
-		RetryMax:     math.MaxInt, // checkRetry counts
+		RetryMax:     math.MaxInt, // decide counts
 		CheckRetry:   c.checkRetry,
 		Backoff:      c.backoff,
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 	}
 	c.request = retryablehttp.Request{Request: c.newRequest()}
 	_, err := c.retry.Do(&c.request)
-	if c.ready {
-		c.interrupted(cmp.Or(c.halted, contextError(c.ctx), err))
+	if c.next.pending { // the context ended during a wait
+		c.failure = c.interrupted(c.failure, cmp.Or(contextError(c.ctx), err))
 	}
 	return c.failure
 }
 
-// newRequest is what net/http is given; each attempt adds its own header and body.
+// newRequest returns what net/http is given; each attempt adds its own header and
+// body.
 func (c *call) newRequest() *http.Request {
-	u := c.route.url // of its own: the transport may still read that of the route before
+	u := c.route.url // a copy: the transport may still read that of the route before
 	u.RawQuery = c.query
 	header := noHeader
 	if c.http.Jar != nil { // which adds cookies
@@ -96,205 +93,160 @@ func (c *call) newRequest() *http.Request {
 
 var noHeader = http.Header{}
 
-// RoundTrip is one whole attempt: the limiter, the key, the request, and its
-// answer read to the end, within the attempt timeout.
-func (c *call) RoundTrip(request *http.Request) (*http.Response, error) {
-	key, err := c.prepare()
-	if err != nil {
-		c.halted = err
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(c.ctx, c.client.attemptTimeout)
-	defer cancel()
-	t := trace{cancel: cancel}
-	if !c.unknownSince.IsZero() {
-		late := time.AfterFunc(time.Until(c.unknownSince.Add(maxUpdateAge)), t.late)
-		defer late.Stop()
-	}
-	request = request.WithContext(t.context(ctx))
-	request.Header = c.header(request.Header)
-	if err := c.client.authorize(request, key); err != nil {
-		c.halted = err
-		return nil, err
-	}
-	if c.body != nil {
-		// There is no GetBody, so that the transport cannot send a write again by itself.
-		request.Body, request.ContentLength = c.body.open(), int64(len(c.body.json))
-	}
+// backoff is retryablehttp's question before each wait.
+func (c *call) backoff(_, _ time.Duration, _ int, _ *http.Response) time.Duration {
+	return c.next.wait
+}
 
-	c.ready, c.failure, c.records, c.json = false, nil, nil, false
+// checkRetry is retryablehttp's question after each attempt. It records what the
+// attempt resulted in.
+func (c *call) checkRetry(_ context.Context, _ *http.Response, err error) (bool, error) {
+	a := c.last
+	c.last = attempt{}
+	if a.started.IsZero() {
+		c.failure = c.interrupted(c.failure, cmp.Or(a.held, contextError(c.ctx), err))
+		c.next = next{}
+		return false, nil
+	}
 	c.attempts++
 	c.tries++
-	c.started = time.Now()
-	response, err := c.client.http.Transport.RoundTrip(request)
-	if err == nil && response == nil {
-		err = errors.New("the transport returned neither an answer nor an error")
+	c.failure = a.err
+	if e := a.err; e != nil && e.Outcome == OutcomeUnknown && c.unknownSince.IsZero() {
+		c.unknownSince = a.started
 	}
-	if err != nil {
-		c.failed(ctx, &t, err)
-		return nil, err
-	}
-	if response.Body == nil {
-		response.Body = http.NoBody
-	}
-	defer response.Body.Close()
-	if response.StatusCode/100 == 2 && response.StatusCode != http.StatusAccepted && !c.probing {
-		c.readRecords(response)
-	} else {
-		c.readError(response, cancel)
-	}
-	response.Body = http.NoBody
-	return response, nil
+	c.next = c.decide(a.err)
+	c.client.pace.note(a.err, c.next.wait, c.client.retry)
+	c.log(a)
+	return c.next.pending, nil
 }
 
-// errHeldBack marks a limiter's error where time may be what it lacked: that of
-// rate.Limiter does not say so.
-var errHeldBack = errors.New("the limiter, within the context's deadline")
-
-// prepare waits until the attempt may begin, and returns its key.
-func (c *call) prepare() (string, error) {
-	if err := contextError(c.ctx); err != nil {
-		return "", err
+// decide returns what follows an attempt that failed with e. Where it is not sent
+// again although it may be, e gets a note that says why.
+func (c *call) decide(e *Error) next {
+	if e == nil {
+		return next{}
 	}
-	if c.client.limiter != nil {
-		if err := c.client.limiter.Wait(c.ctx); err != nil {
-			if _, bounded := c.ctx.Deadline(); bounded {
-				return "", fmt.Errorf("%w: %w", errHeldBack, err)
-			}
-			return "", fmt.Errorf("the limiter: %w", err)
-		}
-	}
-	if c.client.pace != nil {
-		if err := c.client.pace.wait(c.ctx); err != nil {
-			return "", err
-		}
-	}
-	key := c.nextKey
-	if c.nextKey = ""; key == "" {
-		var err error
-		key, err = c.client.credential.key(c.ctx, "")
-		c.keys = c.keys.with(key)
-		if err == nil {
-			err = checkKey(key)
-		}
+	if e.StatusCode == http.StatusUnauthorized && c.keys.mayRotate(c.client.credential) {
+		another, err := c.keys.rotate(c.ctx, c.client.credential)
 		if err != nil {
-			return "", fmt.Errorf("the app key source: %w", err)
+			e.Err = err
 		}
+		if another {
+			c.tries-- // a resend with a new key does not count
+		}
+		return next{pending: another}
 	}
-	c.key = key
-	if err := contextError(c.ctx); err != nil {
-		return "", err
+	policy := c.client.retry
+	if c.paced(e) {
+		c.tries--
 	}
-	if c.tooLate(0) {
-		return "", errTooLate
+	if !e.row.allows(c.effect) || c.tries >= policy.MaxAttempts {
+		return next{}
 	}
-	return key, nil
+	if ended := contextError(c.ctx); ended != nil {
+		if !errors.Is(e.Err, c.ctx.Err()) {
+			c.interrupted(e, ended)
+		}
+		return next{}
+	}
+	wait := max(policy.backoff(c.tries), e.RetryAfter)
+	deadline, bounded := c.ctx.Deadline()
+	switch {
+	case e.RetryAfter > policy.MaxRetryAfter:
+		e.note = fmt.Sprintf("it asks to wait %v, over the %v that RetryPolicy allows", e.RetryAfter, policy.MaxRetryAfter)
+	case bounded && time.Until(deadline) <= wait:
+		e.note = fmt.Sprintf("not sent again: the wait of %v would outlast the context", wait.Round(time.Millisecond))
+	case c.tooLate(wait):
+		e.note = "not sent again: " + errTooLate.Error()
+	default:
+		return next{pending: true, wait: wait}
+	}
+	return next{}
 }
 
-var headerJSON = []string{"application/json"}
+// paced reports whether a 429 in a bulk run only means "not so fast", and so is no
+// attempt that counts.
+func (c *call) paced(e *Error) bool {
+	policy := c.client.retry
+	return e.StatusCode == http.StatusTooManyRequests && c.client.pace.underWay() &&
+		policy.MaxAttempts > 1 && c.attempts < mostPaced*policy.MaxAttempts
+}
 
-// header is that of an attempt, but for what authorize adds. It is a new one each
-// time, since the attempt before may still be at work on its own.
-func (c *call) header(given http.Header) http.Header {
-	header := make(http.Header, 8)
-	if len(given) > 0 {
-		maps.Copy(header, given)
-		clear(given) // or the cookies would be there twice in the next attempt
+// maxUpdateAge is how long after the start of an attempt of unknown outcome an
+// Update may be sent again. Later, it might undo a newer number.
+const maxUpdateAge = 5 * time.Second
+
+var errTooLate = fmt.Errorf("over %v after an attempt of unknown outcome, sending the number again might undo a newer one", maxUpdateAge)
+
+// tooLate reports whether, after the wait, an attempt of unknown outcome is too
+// long ago for sending again.
+func (c *call) tooLate(wait time.Duration) bool {
+	return !c.unknownSince.IsZero() && time.Since(c.unknownSince) > maxUpdateAge-wait
+}
+
+// interrupted returns the error of a call whose next attempt did not begin. It is
+// e, the failure of the attempt before, if there was one, with cause as a further
+// cause.
+func (c *call) interrupted(e *Error, cause error) *Error {
+	cause = c.keys.seen.err(cause)
+	switch {
+	case e == nil:
+		e = c.newError(row{OutcomeNotApplied, none})
+		e.Err = cause
+	case e.Err == nil:
+		e.Err = fmt.Errorf("not sent again: %w", cause)
+	default:
+		e.Err = fmt.Errorf("%w; not sent again: %w", e.Err, cause)
 	}
-	header["Accept"] = headerJSON
-	header["User-Agent"] = c.client.userAgent
-	if c.body != nil {
-		header["Content-Type"] = headerJSON
-	}
-	return header
+	return e
 }
 
 // newError starts the error of an attempt.
-func (c *call) newError() *Error {
-	return &Error{
-		Op:     operations[c.op].name,
-		Method: c.route.method,
-		Path:   c.route.url.Path,
+func (c *call) newError(r row) *Error {
+	e := &Error{
+		Op:      c.op.String(),
+		Method:  c.route.method,
+		Path:    c.route.url.Path,
+		Outcome: r.outcome,
+		row:     r,
+		made:    true,
 	}
-}
-
-// failed takes an attempt that got no answer.
-func (c *call) failed(attempt context.Context, t *trace, err error) {
-	e := c.newError()
-	e.Outcome, e.resend = failureVerdict(t, err)
-	e.Err = c.keys.err(c.withContext(err))
-	switch stopped := t.stopped.Load(); {
-	case c.ctx.Err() != nil:
-	case stopped != nil:
-		e.Err = fmt.Errorf("%w: %v", *stopped, e.Err) // that a context ended was not the caller's doing
-	case attempt.Err() != nil:
-		e.Err = fmt.Errorf("no answer within the attempt timeout of %v: %w", c.client.attemptTimeout, e.Err)
-	case t.answered.Load() && e.resend == resendNever:
-		e.Err = fmt.Errorf("%w: %w", ErrBadResponse, e.Err)
+	if c.effect == reads {
+		e.Outcome = OutcomeNotApplied
 	}
-	if t.asked.Load() && !t.connected.Load() {
-		e.Err = fmt.Errorf("%w: %w", ErrUnreachable, e.Err)
-	}
-	c.failure = e
-}
-
-// withContext adds to err that the caller's context ended, if it did.
-func (c *call) withContext(err error) error {
-	switch ended := c.ctx.Err(); {
-	case ended == nil || errors.Is(err, ended):
-		return err
-	case errors.Is(err, context.Cause(c.ctx)): // which net/http gives instead
-		return fmt.Errorf("%w: %w", ended, err)
-	}
-	return fmt.Errorf("%w: %w", contextError(c.ctx), err)
-}
-
-// interrupted takes what kept the next attempt from beginning. The failure
-// before it, if there was one, stays the error, with this as a further cause.
-func (c *call) interrupted(cause error) {
-	cause = c.keys.err(cause)
-	switch {
-	case c.failure == nil:
-		c.failure = c.newError()
-		c.failure.Outcome, c.failure.resend = OutcomeNotApplied, resendNever
-		c.failure.Err = cause
-	case c.failure.Err == nil:
-		c.failure.Err = fmt.Errorf("not sent again: %w", cause)
-	default:
-		c.failure.Err = fmt.Errorf("%w; not sent again: %w", c.failure.Err, cause)
-	}
+	return e
 }
 
 // finish completes the error of the call from all its attempts.
-func (c *call) finish(e *Error) ([]StockRecord, error) {
+func (c *call) finish(e *Error) error {
 	if e == nil {
-		return c.records, nil
+		return nil
 	}
 	e.Attempts = c.attempts
 	if e.Outcome == OutcomeNotApplied && !c.unknownSince.IsZero() {
 		e.Outcome = OutcomeUnknown
 	}
-	return nil, e
+	return e
 }
 
-// log notes the attempt that has just ended.
-func (c *call) log() {
+// log notes an attempt that has ended.
+func (c *call) log(a attempt) {
 	logger := c.client.logger
 	if logger == nil || !logger.Enabled(c.ctx, slog.LevelDebug) {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("op", operations[c.op].name),
+		slog.String("op", c.op.String()),
 		slog.String("method", c.route.method),
 		slog.String("path", c.route.url.Path),
 		slog.Int("attempt", c.attempts),
-		slog.Duration("took", time.Since(c.started)),
+		slog.Duration("took", time.Since(a.started)),
 	}
-	if c.failure != nil {
-		attrs = append(attrs, slog.Attr{Key: "failure", Value: c.failure.LogValue()}) // as it is now: a handler may look later
+	if a.err != nil {
+		attrs = append(attrs, slog.Attr{Key: "failure", Value: a.err.LogValue()}) // as it is now: a handler may look later
 	}
-	if c.ready {
-		attrs = append(attrs, slog.Duration("resend_after", c.wait))
+	if c.next.pending {
+		attrs = append(attrs, slog.Duration("resend_after", c.next.wait))
 	}
 	logger.LogAttrs(c.ctx, slog.LevelDebug, "oakra: attempt", attrs...)
 }

@@ -16,59 +16,69 @@ import (
 
 const (
 	maxBody      = 64 << 20    // of a 2xx, after decompression
-	maxErrorBody = 64 << 10    // kept of any other answer
-	errorBodyFor = time.Second // how long that is waited for; the status has decided already
+	maxErrorBody = 64 << 10    // kept of any other response
+	errorBodyFor = time.Second // longest wait for that; the status has decided already
 )
 
-// readRecords takes an answer of 2xx.
-func (c *call) readRecords(response *http.Response) {
+// decoder reads the body of a 2xx, and keeps what it reads for the caller.
+type decoder interface {
+	// decode returns nil if the body is all that it should be.
+	decode(c *call, response *http.Response) *Error
+}
+
+// read reads a response, and returns nil if it reports success.
+func (c *call) read(response *http.Response, cancel context.CancelFunc) *Error {
+	if response.StatusCode/100 == 2 && response.StatusCode != http.StatusAccepted && c.decoder != nil {
+		return c.decoder.decode(c, response)
+	}
+	return c.readError(response, cancel)
+}
+
+// stockRecords decodes the records of a response. Those of the ids have to be there.
+type stockRecords struct {
+	ids     []int64
+	records []StockRecord
+}
+
+func (s *stockRecords) decode(c *call, response *http.Response) *Error {
 	d := stockjson.NewDecoder(response.Body, maxBody)
 	defer d.Close()
 	records, err := decode(d, response.ContentLength)
-	var missing []int64
-	if err == nil && c.body != nil {
-		missing = missingIDs(c.body.ids, records)
+	if err != nil {
+		e := c.newError(bodyRow(d.Began(), d.Cut()))
+		e.StatusCode = response.StatusCode
+		e.Err = fmt.Errorf("%w: %w", ErrBadResponse, c.keys.seen.err(c.withContext(err)))
+		c.setBody(e, bytes.Clone(d.Head()), !d.Began())
+		return e
 	}
-	if err == nil && len(missing) == 0 {
-		c.records = records
-		return
-	}
-	e := c.newError()
-	e.StatusCode, e.Err = response.StatusCode, ErrBadResponse
-	e.Outcome, e.resend = OutcomeUnknown, resendNever
-	c.takeBody(e, bytes.Clone(d.Head()), !d.Began())
-	if err == nil {
+	if missing := missingIDs(s.ids, records); len(missing) > 0 {
+		e := c.newError(bodyRow(false, false))
+		e.StatusCode, e.Err = response.StatusCode, ErrBadResponse
 		e.MissingIDs, e.Records = missing, records
-	} else {
-		e.Err = fmt.Errorf("%w: %w", ErrBadResponse, c.keys.err(c.withContext(err)))
-		if d.Began() {
-			e.Outcome = OutcomeApplied
-		}
-		if d.Cut() && c.op == opList {
-			e.resend = resendIdempotent
-		}
+		c.setBody(e, bytes.Clone(d.Head()), !d.Began())
+		return e
 	}
-	c.failure = e
+	s.records = records
+	return nil
 }
 
-// readError takes an answer of any other status.
-func (c *call) readError(response *http.Response, cancel context.CancelFunc) {
+// readError reads a response of any other status.
+func (c *call) readError(response *http.Response, cancel context.CancelFunc) *Error {
 	var text []byte
 	if body := response.Body; response.StatusCode != http.StatusSwitchingProtocols { // whose body is the connection
 		timer := time.AfterFunc(errorBodyFor, func() {
 			cancel()
-			body.Close() // for one that does not know the context
+			body.Close() // for one that ignores the context
 		})
-		// A little more than is kept, so that no key is cut in two at the end.
+		// A little more than is kept, lest a key is cut in two at the end.
 		text, _ = io.ReadAll(io.LimitReader(body, maxErrorBody+1024))
 		timer.Stop()
 	}
 
-	e := c.newError()
+	e := c.newError(statusRow(response.StatusCode))
 	e.StatusCode = response.StatusCode
-	e.Outcome, e.resend = statusVerdict(e.StatusCode)
 	e.RetryAfter = parseRetryAfter(response.Header.Get("Retry-After"), time.Now())
-	c.takeBody(e, text, true)
+	c.setBody(e, text, true)
 	switch e.StatusCode / 100 {
 	case 2:
 		e.Err = ErrBadResponse
@@ -77,16 +87,16 @@ func (c *call) readError(response *http.Response, cancel context.CancelFunc) {
 			e.Message = strings.TrimPrefix(e.Message+"; it points to "+to+", which is not followed", "; ")
 		}
 	}
-	c.failure = e
+	return e
 }
 
-// takeBody puts the body on the error and, where it can hold one, reads the
+// setBody puts the body on the error and, where it can hold one, reads the
 // server's message from it.
-func (c *call) takeBody(e *Error, body []byte, message bool) {
-	e.Body = c.keys.body(body)
+func (c *call) setBody(e *Error, body []byte, message bool) {
+	e.Body = c.keys.seen.body(body)
 	if message {
-		c.json = e.readMessage(e.Body) || looksLikeJSON(e.Body)
-		c.keys.message(e)
+		e.json = e.readMessage(e.Body) || looksLikeJSON(e.Body)
+		c.keys.seen.message(e)
 	}
 	if len(e.Body) > maxErrorBody {
 		e.Body = e.Body[:maxErrorBody:maxErrorBody]
@@ -99,7 +109,7 @@ func looksLikeJSON(body []byte) bool {
 	return len(body) >= maxErrorBody && (body[0] == '{' || body[0] == '[')
 }
 
-// redirectTarget is where a redirect points, without query or user.
+// redirectTarget returns where a redirect points, without query or user.
 func (c *call) redirectTarget(response *http.Response) string {
 	to, err := url.Parse(response.Header.Get("Location"))
 	if err != nil || *to == (url.URL{}) {
@@ -108,7 +118,7 @@ func (c *call) redirectTarget(response *http.Response) string {
 	to = c.route.url.ResolveReference(to)
 	twice, _ := url.PathUnescape(to.Path)
 	for _, text := range []string{to.Host, to.Path, twice} {
-		if c.keys.in(text) {
+		if c.keys.seen.in(text) {
 			return "an address with the app key in it"
 		}
 	}
@@ -117,7 +127,7 @@ func (c *call) redirectTarget(response *http.Response) string {
 	return text[:min(len(text), longest)]
 }
 
-// decode reads all records of an answer whose body has length bytes, or -1 if
+// decode reads all records of a response whose body has length bytes, or -1 if
 // that is not known.
 func decode(d *stockjson.Decoder, length int64) ([]StockRecord, error) {
 	var full [][]StockRecord // before records, if the length is not known

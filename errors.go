@@ -62,8 +62,10 @@ type Error struct {
 	Body       []byte              // of the answer, at most 64 KiB of it; not part of Error()
 	Err        error               // the cause: a context's end, a transport's failure, bad JSON
 
-	resend resend // what the delivery table says of the last attempt
-	note   string // why it was not sent again, where that is not plain
+	made bool   // by this package: row is that of the last attempt, and not to be derived
+	row  row    // of the delivery table
+	json bool   // the body is JSON
+	note string // why it was not sent again, where that is not plain
 }
 
 // Error says what happened, whether the stock changed and what to do next. Of many
@@ -113,7 +115,7 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) isWrite() bool {
-	return e.Op == operations[opUpdate].name || e.Op == operations[opChange].name
+	return e.Op == opUpdate.String() || e.Op == opChange.String()
 }
 
 // advice is the end of a write's error text: whether the stock changed, and
@@ -126,7 +128,7 @@ func (e *Error) advice() string {
 		return "nothing was applied: the same call may be sent again"
 	case e.Outcome == OutcomeNotApplied:
 		return "nothing was applied"
-	case e.Op == operations[opUpdate].name:
+	case e.Op == opUpdate.String():
 		return "it is unknown whether the write was applied: send it again if its quantity is still the newest"
 	default:
 		return "it is unknown whether the write was applied: read the record before sending it again"
@@ -221,6 +223,6 @@ func invalid(op, format string, args ...any) *Error {
 		Message: fmt.Sprintf(format, args...),
 		Outcome: OutcomeNotApplied,
 		Err:     ErrInvalidRequest,
-		resend:  resendNever,
+		made:    true,
 	}
 }

@@ -79,7 +79,7 @@ func (s *StockService) Lookup(ctx context.Context, keys []StockKey) (map[StockKe
 	if len(keys) == 0 {
 		return found, nil
 	}
-	op := operations[opList].name
+	op := opList.String()
 	wanted := make(map[StockKey]struct{}, len(keys))
 	params := StockListParams{SKUs: make([]string, len(keys)), LocationID: keys[0].LocationID}
 	for i, key := range keys {
@@ -106,7 +106,7 @@ func (s *StockService) Lookup(ctx context.Context, keys []StockKey) (map[StockKe
 				Message: fmt.Sprintf("SKU %q at %q has two records, %d and %d", key.SKU, key.LocationID, other.ID, record.ID),
 				Outcome: OutcomeNotApplied,
 				Err:     ErrBadResponse,
-				resend:  resendNever,
+				made:    true,
 			}
 		}
 		found[key] = record

@@ -124,7 +124,7 @@ type Client struct {
 	credential     credential
 	limiter        Limiter
 	routes         *routes
-	pace           *pace // of a bulk run; else nil
+	pace           *pace // of a bulk run
 }
 
 // NewClient returns a client that authenticates with appKey (API reference,

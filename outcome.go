@@ -3,6 +3,7 @@ package oakra
 import (
 	"context"
 	"errors"
+	"iter"
 	"strconv"
 )
 
@@ -94,21 +95,21 @@ func (e *Error) passing() bool {
 	if errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, context.DeadlineExceeded) || errors.Is(e.Err, errHeldBack) {
 		return true
 	}
-	verdict := e.resend
-	if verdict == resendUnset { // an Error that this package did not make: its fields are all there is
+	r := e.row
+	if !e.made {
 		switch {
 		case e.StatusCode != 0:
-			_, verdict = statusVerdict(e.StatusCode)
+			r = statusRow(e.StatusCode)
 		case errors.Is(e.Err, ErrUnreachable):
-			verdict = resendAny
+			r.again = adds
 		}
 	}
-	return verdict == resendAny || verdict == resendIdempotent && e.Op == operations[opList].name
+	return r.again == adds || e.Op == opList.String() && r.allows(reads)
 }
 
 // parts yields each *Error that err is made of, and nil for each part that is
 // not one.
-func parts(err error) func(yield func(*Error) bool) {
+func parts(err error) iter.Seq[*Error] {
 	return func(yield func(*Error) bool) { walk(err, yield) }
 }
 

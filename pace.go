@@ -3,13 +3,14 @@ package oakra
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 )
 
 // pace holds back the requests of one bulk run after a 429: all of them for as
 // long as the server asks, and then one after the other with a gap that shrinks
-// with each success.
+// with each success. A nil pace, of a single call, holds nothing back.
 type pace struct {
 	mu    sync.Mutex
 	next  time.Time     // when the next request may start
@@ -32,6 +33,9 @@ const (
 // wait returns when a request may start, or an error if the context will have
 // ended by then.
 func (p *pace) wait(ctx context.Context) error {
+	if p == nil {
+		return nil
+	}
 	for {
 		wait := p.take()
 		if wait <= 0 {
@@ -62,6 +66,18 @@ func (p *pace) take() time.Duration {
 	return 0
 }
 
+// note adapts the pace to an attempt that has ended with e, nil after a success,
+// and is sent again after the wait.
+func (p *pace) note(e *Error, wait time.Duration, policy RetryPolicy) {
+	switch {
+	case p == nil:
+	case e == nil:
+		p.ease()
+	case e.StatusCode == http.StatusTooManyRequests && e.RetryAfter <= policy.MaxRetryAfter: // a longer one ends the run instead
+		p.slow(max(wait, e.RetryAfter))
+	}
+}
+
 // slow takes a 429 that asks to wait.
 func (p *pace) slow(wait time.Duration) {
 	p.mu.Lock()
@@ -84,6 +100,9 @@ func (p *pace) ease() {
 
 // underWay reports whether requests of the run succeed.
 func (p *pace) underWay() bool {
+	if p == nil {
+		return false
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return !p.eased.IsZero() && time.Since(p.eased) < easedFor

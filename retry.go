@@ -1,7 +1,6 @@
 package oakra
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -39,10 +38,6 @@ const (
 	defaultMinBackoff    = 250 * time.Millisecond
 	defaultMaxBackoff    = 5 * time.Second
 	defaultMaxRetryAfter = 30 * time.Second
-
-	// maxUpdateAge is how long after the start of an attempt of unknown outcome
-	// an Update may be sent again: later, it might undo a newer number.
-	maxUpdateAge = 5 * time.Second
 )
 
 func (p RetryPolicy) withDefaults() (RetryPolicy, error) {
@@ -104,95 +99,4 @@ func parseRetryAfter(value string, now time.Time) time.Duration {
 		return 0
 	}
 	return max(0, at.Sub(now))
-}
-
-// backoff is retryablehttp's question before each wait.
-func (c *call) backoff(_, _ time.Duration, _ int, _ *http.Response) time.Duration { return c.wait }
-
-// checkRetry is retryablehttp's question after each attempt.
-func (c *call) checkRetry(context.Context, *http.Response, error) (bool, error) {
-	if c.ready { // the attempt never began
-		return false, nil
-	}
-	if e := c.failure; e != nil {
-		if c.op == opList || c.probing {
-			e.Outcome = OutcomeNotApplied
-		} else if e.Outcome == OutcomeUnknown && c.unknownSince.IsZero() {
-			c.unknownSince = c.started
-		}
-		c.ready = c.again(e)
-	}
-	if pace := c.client.pace; pace != nil {
-		if c.failure == nil {
-			pace.ease()
-		} else if e := c.failure; e.StatusCode == http.StatusTooManyRequests && e.RetryAfter <= c.client.retry.MaxRetryAfter {
-			pace.slow(max(c.wait, e.RetryAfter)) // a longer one ends the run instead
-		}
-	}
-	c.log()
-	return c.ready, nil
-}
-
-// again reports whether the request is sent once more, after c.wait.
-func (c *call) again(e *Error) bool {
-	c.wait = 0
-	if e.StatusCode == http.StatusUnauthorized && c.client.credential.rotates && !c.rotated {
-		return c.rotate(e)
-	}
-	policy := c.client.retry
-	if pace := c.client.pace; pace != nil && e.StatusCode == http.StatusTooManyRequests && pace.underWay() &&
-		policy.MaxAttempts > 1 && c.attempts < mostPaced*policy.MaxAttempts {
-		c.tries-- // does not count
-	}
-	safe := e.resend == resendAny || e.resend == resendIdempotent && (operations[c.op].idempotent || c.probing)
-	if !safe || c.tries >= policy.MaxAttempts {
-		return false
-	}
-	if ended := contextError(c.ctx); ended != nil {
-		if !errors.Is(e.Err, c.ctx.Err()) {
-			c.interrupted(ended)
-		}
-		return false
-	}
-	c.wait = max(policy.backoff(c.tries), e.RetryAfter)
-	deadline, bounded := c.ctx.Deadline()
-	switch {
-	case e.RetryAfter > policy.MaxRetryAfter:
-		e.note = fmt.Sprintf("it asks to wait %v, over the %v that RetryPolicy allows", e.RetryAfter, policy.MaxRetryAfter)
-	case bounded && time.Until(deadline) <= c.wait:
-		e.note = fmt.Sprintf("not sent again: the wait of %v would outlast the context", c.wait.Round(time.Millisecond))
-	case c.tooLate(c.wait):
-		e.note = "not sent again: " + errTooLate.Error()
-	default:
-		return true
-	}
-	return false
-}
-
-// rotate asks the source for another key than the one just answered 401.
-func (c *call) rotate(e *Error) bool {
-	c.rotated = true
-	key, err := c.client.credential.key(c.ctx, c.key)
-	if err == nil && key == c.key {
-		return false
-	}
-	c.keys = c.keys.with(key)
-	if err == nil {
-		err = checkKey(key)
-	}
-	if err != nil {
-		e.Err = fmt.Errorf("the app key source: %w", c.keys.err(err))
-		return false
-	}
-	c.nextKey = key
-	c.tries--
-	return true
-}
-
-var errTooLate = fmt.Errorf("over %v after an attempt of unknown outcome, sending the number again might undo a newer one", maxUpdateAge)
-
-// tooLate reports whether, after the wait, an attempt of unknown outcome is too
-// long ago for sending again.
-func (c *call) tooLate(wait time.Duration) bool {
-	return !c.unknownSince.IsZero() && time.Since(c.unknownSince) > maxUpdateAge-wait
 }

@@ -10,42 +10,11 @@ import (
 	"sync/atomic"
 )
 
-type operation int
-
-const (
-	opList operation = iota
-	opUpdate
-	opChange
-)
-
 // route is one way to make an operation's request.
 type route struct {
 	method string
 	path   string  // below the base URL
 	url    url.URL // set for a client
-}
-
-// operations holds each operation's name and its routes below the base URL. The
-// API reference names several for the writes: its endpoint line, its example,
-// and the vendor's newer reference differ. They are tried in the order of how
-// likely they are: the endpoint line, the newer reference, the example.
-var operations = [...]struct {
-	name       string
-	idempotent bool
-	routes     []route
-}{
-	opList: {"stock.list", true, []route{
-		{method: http.MethodGet, path: "stock/stock-records/"},
-	}},
-	opUpdate: {"stock.update", true, []route{
-		{method: http.MethodPost, path: "stock/stock-record/update/"},
-		{method: http.MethodPost, path: "stock/stock-records/update/"},
-		{method: http.MethodPatch, path: "stock/stock-record/"},
-	}},
-	opChange: {"stock.change", false, []route{
-		{method: http.MethodPost, path: "stock/stock-records/change/"},
-		{method: http.MethodPost, path: "stock/stock-record/change/"},
-	}},
 }
 
 // routes are those of one client: the candidates of each operation, and which of
@@ -74,24 +43,27 @@ func newRoutes(base *url.URL) *routes {
 
 var errNoRoute = errors.New("none of the known routes is there")
 
-// do makes a call on the route of its operation. Which route that is, is found
-// out by the first call that gets a telling answer, and kept for the client's
-// life; calls that start together may each find it out, which is better than a
-// lock that an outage would hold.
+// do makes a call on the route of its operation; d reads its 2xx. The first call
+// with a conclusive response finds out which route that is, for the client's life.
+// Calls that start together may each find it out, which is better than a lock that
+// an outage would hold.
 //
-// A write goes to the next candidate only after an answer that proves that no
+// A write goes to the next candidate only after a response that proves that no
 // code of the API ran: a 405, or a 404 whose path a GET does not find either.
-func (c *Client) do(ctx context.Context, op operation, query string, b *body) ([]StockRecord, error) {
-	call := call{client: c, ctx: ctx, op: op, query: query, body: b, keys: c.credential.known()}
+func (c *Client) do(ctx context.Context, op operation, query string, b *body, d decoder) error {
+	call := call{
+		client: c, ctx: ctx, op: op, effect: op.effect(), query: query, body: b, decoder: d,
+		keys: callKeys{seen: c.credential.known()},
+	}
 	if kept := c.routes.kept[op].Load(); kept != nil {
 		return call.finish(call.send(kept))
 	}
-	var first, telling *Error
+	var first, conclusive *Error
 	for i := range c.routes.candidates[op] {
 		candidate := &c.routes.candidates[op][i]
 		failure := call.send(candidate)
 		switch {
-		case call.provesRoute(failure):
+		case provesRoute(failure):
 			c.routes.kept[op].CompareAndSwap(nil, candidate)
 			return call.finish(failure)
 		case failure.StatusCode == http.StatusMethodNotAllowed:
@@ -109,27 +81,27 @@ func (c *Client) do(ctx context.Context, op operation, query string, b *body) ([
 		if first == nil {
 			first = failure
 		}
-		if telling == nil && (failure.Message != "" || failure.Fields != nil) {
-			telling = failure
+		if conclusive == nil && (failure.Message != "" || failure.Fields != nil) {
+			conclusive = failure
 		}
 	}
-	if telling == nil {
-		telling = first
+	if conclusive == nil {
+		conclusive = first
 	}
-	telling.Err = fmt.Errorf("%w (%s): is the base URL right?", errNoRoute, routeNames(op))
-	return call.finish(telling)
+	conclusive.Err = fmt.Errorf("%w (%s): is the base URL right?", errNoRoute, routeNames(op))
+	return call.finish(conclusive)
 }
 
-// provesRoute reports whether the answer could only come from the code of the
-// API: a readable success, or a refusal in JSON. An HTML page, a 401 or 403, a
-// redirect or an outage could come from anything on the way.
-func (c *call) provesRoute(failure *Error) bool {
+// provesRoute reports whether only the code of the API can have responded so: a
+// readable success, or a rejection in JSON. An HTML page, a 401 or 403, a redirect
+// or an outage could come from anything on the way.
+func provesRoute(failure *Error) bool {
 	if failure == nil || len(failure.MissingIDs) > 0 {
 		return true
 	}
 	switch failure.StatusCode {
 	case 400, 409, 422:
-		return c.json
+		return failure.json
 	}
 	return false
 }
@@ -145,23 +117,24 @@ const (
 // probe asks, after a 404 to a write, whether the route or a record is missing:
 // with a GET of the same path, which changes nothing.
 func (c *call) probe(r *route) finding {
-	probe := call{client: c.client, ctx: c.ctx, op: c.op, probing: true}
-	answer := probe.send(&route{method: http.MethodGet, path: r.path, url: r.url})
-	switch answer.StatusCode {
+	probe := call{client: c.client, ctx: c.ctx, op: c.op, effect: reads}
+	failure := probe.send(&route{method: http.MethodGet, path: r.path, url: r.url})
+	switch failure.StatusCode {
 	case 404:
 		return routeMissing
 	case 405, 400, 401, 403:
 		return routeFound
 	}
-	if answer.StatusCode/100 == 2 && probe.json {
+	if failure.StatusCode/100 == 2 && failure.json {
 		return routeFound
 	}
 	return routeUncertain
 }
 
 func routeNames(op operation) string {
-	names := make([]string, 0, len(operations[op].routes))
-	for _, r := range operations[op].routes {
+	routes := op.routes()
+	names := make([]string, 0, len(routes))
+	for _, r := range routes {
 		names = append(names, r.method+" "+r.path)
 	}
 	return strings.Join(names, ", ")

@@ -99,22 +99,24 @@ func (s *StockService) Change(ctx context.Context, changes []StockChange) ([]Sto
 // write checks and sends the items of an Update or a Change.
 func write[T any](ctx context.Context, c *Client, op operation, member string, items []T, of func(T) (id, n int64)) ([]StockRecord, error) {
 	if len(items) == 0 {
-		return nil, invalid(operations[op].name, "no items")
+		return nil, invalid(op.String(), "no items")
 	}
 	b := newBody(len(items))
 	defer b.release()
 	for i, item := range items {
 		id, n := of(item)
 		if id <= 0 {
-			return nil, invalid(operations[op].name, "item %d: the id %d is not more than 0", i, id)
+			return nil, invalid(op.String(), "item %d: the id %d is not more than 0", i, id)
 		}
 		b.add(id, member, n)
 	}
 	b.end()
 	if first, second, twice := findTwice(b.ids); twice {
-		return nil, invalid(operations[op].name, "item %d: the id %d was given before, in item %d", second, b.ids[second], first)
+		return nil, invalid(op.String(), "item %d: the id %d was given before, in item %d", second, b.ids[second], first)
 	}
-	return c.do(ctx, op, "", b)
+	result := stockRecords{ids: b.ids}
+	err := c.do(ctx, op, "", b, &result)
+	return result.records, err
 }
 
 // findTwice returns where an id stands for the first and for the second time.
@@ -160,9 +162,11 @@ func (s listSelect) EncodeValues(key string, v *url.Values) error {
 func (s *StockService) list(ctx context.Context, skus []string, locationID string) ([]StockRecord, error) {
 	values, err := query.Values(listQuery{listSelect{skus, locationID}})
 	if err != nil {
-		return nil, invalid(operations[opList].name, "%v", err)
+		return nil, invalid(opList.String(), "%v", err)
 	}
-	return s.client.do(ctx, opList, values.Encode(), nil)
+	var result stockRecords
+	err = s.client.do(ctx, opList, values.Encode(), nil, &result)
+	return result.records, err
 }
 
 // maxRequestLine bounds the line "GET /path?query HTTP/1.1": gunicorn refuses
@@ -172,7 +176,7 @@ const maxRequestLine = 4000
 // checkList returns the SKUs of params, each once, and how much of a request line
 // is taken by all the rest.
 func (s *StockService) checkList(params StockListParams) (skus []string, fixed int, err error) {
-	op := operations[opList].name
+	op := opList.String()
 	if len(params.SKUs) == 0 {
 		return nil, 0, invalid(op, "no SKUs")
 	}

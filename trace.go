@@ -11,34 +11,49 @@ import (
 	"net/textproto"
 	"reflect"
 	"sync/atomic"
+	"time"
 )
 
-// trace is what net/http reports of one attempt. A connection was asked for and
-// not had: that, and nothing else, proves that nothing was sent. The hooks run
-// on several goroutines, and may run after the attempt.
+// trace is what net/http reports of one attempt, and stops the attempt where
+// net/http would go on for ever. Its hooks run on several goroutines, and may run
+// after the attempt.
 type trace struct {
 	hooks     httptrace.ClientTrace
-	asked     atomic.Bool
-	connected atomic.Bool
-	wrote     atomic.Bool  // the header
-	informs   atomic.Int32 // answers of 1xx
-	answered  atomic.Bool
-	handshake atomic.Pointer[error]
+	requested atomic.Bool  // a connection
+	connected atomic.Bool  // it was obtained
+	wrote     atomic.Bool  // the header of the request
+	informs   atomic.Int32 // number of 1xx responses
+	responded atomic.Bool
+	handshake atomic.Pointer[error] // failure of the TLS handshake
 
-	cancel  context.CancelFunc // of the attempt
+	cancel  context.CancelFunc // ends the attempt
 	stopped atomic.Pointer[error]
-	conn    net.Conn // the last one
+	conn    net.Conn // last connection
 	uses    int
 }
 
-// maxUses is how often an attempt may use a connection, of HTTP/2 a stream. The
-// transport sends a read again by itself when the server ends it; with HTTP/2, for
-// ever. Idle connections that turn out to be closed do not count.
+// context returns ctx with the hooks.
+func (t *trace) context(ctx context.Context) context.Context {
+	t.hooks.GetConn = func(string) { t.requested.Store(true) }
+	t.hooks.GotConn = t.got
+	t.hooks.Got1xxResponse = t.inform
+	t.hooks.GotFirstResponseByte = func() { t.responded.Store(true) }
+	t.hooks.TLSHandshakeDone = func(_ tls.ConnectionState, err error) {
+		if err != nil {
+			t.handshake.Store(&err)
+		}
+	}
+	return httptrace.WithClientTrace(ctx, &t.hooks)
+}
+
+// maxUses is how often an attempt may use a connection or, with HTTP/2, a stream.
+// The transport sends a read again by itself when the server ends it; with HTTP/2,
+// for ever. Idle connections that turn out to be closed do not count.
 const maxUses = 4
 
-var errUses = fmt.Errorf("the server ended %d connections or streams of this attempt before answering", maxUses)
+var errUses = fmt.Errorf("the server ended %d connections or streams of this attempt before a response", maxUses)
 
-// got takes a connection. net/http calls it in the goroutine of RoundTrip.
+// got records a connection. net/http calls it in the goroutine of RoundTrip.
 func (t *trace) got(info httptrace.GotConnInfo) {
 	t.connected.Store(true)
 	same := info.Conn != nil && reflect.TypeOf(info.Conn).Comparable() && t.conn == info.Conn
@@ -50,12 +65,16 @@ func (t *trace) got(info httptrace.GotConnInfo) {
 	}
 }
 
-// late ends an attempt whose request is still held back: no connection, or no
-// stream of one, is free. That of a transport without a trace cannot be seen.
-func (t *trace) late() {
-	if t.asked.Load() && !t.wrote.Load() {
-		t.stop(errTooLate)
-	}
+// limit stops the attempt after d if its request is still held back then, since no
+// connection, or no stream of one, is free. A transport without a trace cannot be
+// watched. It is called before context.
+func (t *trace) limit(d time.Duration) *time.Timer {
+	t.hooks.WroteHeaders = func() { t.wrote.Store(true) }
+	return time.AfterFunc(d, func() {
+		if t.requested.Load() && !t.wrote.Load() {
+			t.stop(errTooLate)
+		}
+	})
 }
 
 func (t *trace) stop(why error) {
@@ -63,10 +82,10 @@ func (t *trace) stop(why error) {
 	t.cancel()
 }
 
-// maxInforms is how many answers of 1xx may come before the real one.
+// maxInforms is how many 1xx responses may come before the real one.
 const maxInforms = 20
 
-var errInforms = fmt.Errorf("over %d answers of 1xx", maxInforms)
+var errInforms = fmt.Errorf("over %d responses of 1xx", maxInforms)
 
 func (t *trace) inform(int, textproto.MIMEHeader) error {
 	if t.informs.Add(1) > maxInforms {
@@ -75,29 +94,17 @@ func (t *trace) inform(int, textproto.MIMEHeader) error {
 	return nil
 }
 
-// onlyInformed reports whether the first byte that came was of a 1xx, so that a
-// failure after it says nothing of the answer.
-func (t *trace) onlyInformed() bool { n := t.informs.Load(); return 0 < n && n <= maxInforms }
-
-func (t *trace) context(ctx context.Context) context.Context {
-	t.hooks = httptrace.ClientTrace{
-		GetConn:              func(string) { t.asked.Store(true) },
-		GotConn:              t.got,
-		WroteHeaders:         func() { t.wrote.Store(true) },
-		Got1xxResponse:       t.inform,
-		GotFirstResponseByte: func() { t.answered.Store(true) },
-		TLSHandshakeDone: func(_ tls.ConnectionState, err error) {
-			if err != nil {
-				t.handshake.Store(&err)
-			}
-		},
-	}
-	return httptrace.WithClientTrace(ctx, &t.hooks)
+// malformed reports whether something that is not HTTP came in response. The
+// first byte of a 1xx says nothing about what came after it.
+func (t *trace) malformed(err error) bool {
+	n := t.informs.Load()
+	onlyInformed := 0 < n && n <= maxInforms
+	return t.responded.Load() && !onlyInformed && !broke(err)
 }
 
-// refused reports whether the TLS handshake failed for what the other side is,
-// its certificate or protocol, rather than because the connection broke.
-func (t *trace) refused() bool {
+// rejected reports whether the TLS handshake failed because of the other side's
+// certificate or protocol, rather than because the connection broke.
+func (t *trace) rejected() bool {
 	failure := t.handshake.Load()
 	if failure == nil {
 		return false
