@@ -3,7 +3,6 @@ package oakra_test
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
 	"fmt"
 	"io"
 	"math"
@@ -14,85 +13,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jarcoal/httpmock"
 	"github.com/stretchr/testify/require"
 
 	"github.com/oakra/oakra-go"
 )
-
-const stubKey = "stub-key-0123456789abcdef"
-
-// stubTransport answers without a network. It fires no httptrace hook unless its
-// function does.
-type stubTransport func(*http.Request) (*http.Response, error)
-
-func (f stubTransport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-// stubAnswer is an answer with header fields given as name, value, name, value.
-func stubAnswer(status int, body string, header ...string) *http.Response {
-	h := make(http.Header)
-	for i := 0; i < len(header); i += 2 {
-		h.Add(header[i], header[i+1])
-	}
-	return &http.Response{
-		StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: h,
-		Body: io.NopCloser(strings.NewReader(body)), ContentLength: int64(len(body)),
-	}
-}
-
-func stubClient(t testing.TB, transport http.RoundTripper, opts ...oakra.Option) *oakra.Client {
-	t.Helper()
-	all := []oakra.Option{oakra.WithHTTPClient(&http.Client{Transport: transport})}
-	client, err := oakra.NewClient(stubKey, append(all, opts...)...)
-	require.NoError(t, err)
-	return client
-}
-
-// answering is a client that gets one answer to every request and never repeats
-// one.
-func answering(t testing.TB, status int, body string) *oakra.Client {
-	t.Helper()
-	mock := httpmock.NewMockTransport()
-	mock.RegisterNoResponder(httpmock.NewStringResponder(status, body))
-	return stubClient(t, mock, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}))
-}
-
-type answerCall struct {
-	name string
-	call func(context.Context, *oakra.Client) ([]oakra.StockRecord, error)
-}
-
-// answerCalls are the three calls about the records 1 and 2.
-var answerCalls = []answerCall{
-	{"stock.list", func(ctx context.Context, c *oakra.Client) ([]oakra.StockRecord, error) {
-		return c.Stock.List(ctx, oakra.StockListParams{SKUs: []string{"a", "b"}})
-	}},
-	{"stock.update", func(ctx context.Context, c *oakra.Client) ([]oakra.StockRecord, error) {
-		return c.Stock.Update(ctx, []oakra.StockUpdate{{ID: 1, Quantity: 5}, {ID: 2, Quantity: 6}})
-	}},
-	{"stock.change", func(ctx context.Context, c *oakra.Client) ([]oakra.StockRecord, error) {
-		return c.Stock.Change(ctx, []oakra.StockChange{{ID: 1, QuantityChange: 5}, {ID: 2, QuantityChange: 6}})
-	}},
-}
-
-func isWrite(call answerCall) bool { return call.name != "stock.list" }
-
-func requireError(t testing.TB, err error) *oakra.Error {
-	t.Helper()
-	var e *oakra.Error
-	require.ErrorAs(t, err, &e)
-	return e
-}
-
-const (
-	answerA = `{"id":1,"location_id":"l","sku":"a","quantity":5}`
-	answerB = `{"id":2,"location_id":"m","sku":"b","quantity":-6}`
-)
-
-var answerRecords = []oakra.StockRecord{
-	{ID: 1, LocationID: "l", SKU: "a", Quantity: 5},
-	{ID: 2, LocationID: "m", SKU: "b", Quantity: -6},
-}
 
 func TestAnswerRead(t *testing.T) {
 	const both = answerA + "," + answerB

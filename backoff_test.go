@@ -2,12 +2,10 @@ package oakra_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"strings"
 	"sync"
 	"testing"
@@ -21,68 +19,6 @@ import (
 
 // Time in these tests is that of a synctest bubble, so a wait is exact and
 // takes none.
-
-// stubSequence answers with its functions in turn, the last one for ever, and
-// notes when each request came.
-type stubSequence struct {
-	answers []func(*http.Request) (*http.Response, error)
-	times   []time.Time
-}
-
-func (s *stubSequence) RoundTrip(r *http.Request) (*http.Response, error) {
-	s.times = append(s.times, time.Now())
-	return s.answers[min(len(s.times), len(s.answers))-1](r)
-}
-
-// gaps are the waits between the requests.
-func (s *stubSequence) gaps() []time.Duration {
-	var gaps []time.Duration
-	for i := 1; i < len(s.times); i++ {
-		gaps = append(gaps, s.times[i].Sub(s.times[i-1]))
-	}
-	return gaps
-}
-
-func sequence(answers ...func(*http.Request) (*http.Response, error)) *stubSequence {
-	return &stubSequence{answers: answers}
-}
-
-func status(code int, header ...string) func(*http.Request) (*http.Response, error) {
-	return func(*http.Request) (*http.Response, error) { return stubAnswer(code, "", header...), nil }
-}
-
-func success(*http.Request) (*http.Response, error) {
-	return stubAnswer(200, "["+answerA+","+answerB+"]"), nil
-}
-
-var errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
-
-// refuse fails as net/http does when no connection is had.
-func refuse(r *http.Request) (*http.Response, error) {
-	httptrace.ContextClientTrace(r.Context()).GetConn("app.oakra.com:443")
-	return nil, errRefused
-}
-
-var errReset = &net.OpError{Op: "read", Net: "tcp", Err: errors.New("connection reset by peer")}
-
-// reset fails as net/http does when a connection breaks after the request.
-func reset(r *http.Request) (*http.Response, error) {
-	trace := httptrace.ContextClientTrace(r.Context())
-	trace.GetConn("app.oakra.com:443")
-	trace.GotConn(httptrace.GotConnInfo{})
-	return nil, errReset
-}
-
-// handshakeReset fails as net/http does when a connection breaks in the handshake.
-func handshakeReset(r *http.Request) (*http.Response, error) {
-	trace := httptrace.ContextClientTrace(r.Context())
-	trace.GetConn("app.oakra.com:443")
-	trace.TLSHandshakeDone(tls.ConnectionState{}, errReset)
-	return nil, errReset
-}
-
-// noWait makes the waits nearly zero, so that only Retry-After counts.
-var noWait = oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1}
 
 // TestBackoffFullJitter draws many waits and looks at their spread: from nothing
 // to the bound, evenly, the bound doubling up to the maximum.

@@ -268,13 +268,6 @@ func bulkFateText(fates []oakra.Outcome) string {
 	return b.String()
 }
 
-// requireNoMoreGoroutines waits until there are no more than before.
-func requireNoMoreGoroutines(t testing.TB, before int) {
-	t.Helper()
-	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, 5*time.Second, 5*time.Millisecond, // Eventually has one
-		"goroutines are left behind")
-}
-
 // bulkShop is a server in the transport, for tests in a synctest bubble.
 type bulkShop struct {
 	t testing.TB
@@ -352,15 +345,7 @@ func (s *bulkShop) apply(r *http.Request, items []bulkItem) *http.Response {
 		s.times[item.id]++
 		records[i] = oakra.StockRecord{ID: item.id, SKU: "sku", LocationID: "w", Quantity: q}
 	}
-	return bulkRecords(records)
-}
-
-func bulkRecords(records []oakra.StockRecord) *http.Response {
-	body, err := json.Marshal(records)
-	if err != nil {
-		panic(err)
-	}
-	return stubAnswer(200, string(body))
+	return stubRecords(records)
 }
 
 // shelf is a server of lists in the transport, which knows every SKU.
@@ -402,7 +387,7 @@ func (s *shelf) RoundTrip(r *http.Request) (*http.Response, error) {
 	for i, sku := range skus {
 		records[i] = shelfRecord(sku)
 	}
-	return bulkRecords(records), nil
+	return stubRecords(records), nil
 }
 
 func (s *shelf) now() (requests, inFlight, peak int) {
@@ -429,13 +414,6 @@ func longSKUs(n int) []string {
 		skus[i] = fmt.Sprintf("%05d-%s", i, strings.Repeat("x", 374))
 	}
 	return skus
-}
-
-// jitter is a latency of up to 100 ms, of the n-th request always the same.
-func jitter(seed uint64) func(n int) time.Duration {
-	return func(n int) time.Duration {
-		return time.Duration(1+rand.New(rand.NewPCG(seed, uint64(n))).IntN(100)) * time.Millisecond
-	}
 }
 
 // TestListSeq: all records, once, in the order of the SKUs though the answers come
@@ -726,7 +704,7 @@ func TestLookup(t *testing.T) {
 			require.Equal(t, row.location, requests[0].Query.Get("location_id"))
 		})
 		t.Run(row.name+", filters ignored", func(t *testing.T) {
-			client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) { return bulkRecords(lookupRecords), nil }))
+			client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) { return stubRecords(lookupRecords), nil }))
 			got, err := client.Stock.Lookup(t.Context(), row.keys)
 			require.NoError(t, err)
 			require.Equal(t, want, got)
@@ -746,7 +724,7 @@ func TestLookupMany(t *testing.T) {
 	}
 	for name, answer := range map[string]func(int, []string) *http.Response{
 		"as asked":        nil,
-		"filters ignored": func(int, []string) *http.Response { return bulkRecords(all) },
+		"filters ignored": func(int, []string) *http.Response { return stubRecords(all) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &shelf{answer: answer}
@@ -786,7 +764,7 @@ func TestLookupErrors(t *testing.T) {
 		{"blank SKU", []oakra.StockKey{{"a", "w1"}, {" ", "w1"}}, nil, oakra.ErrInvalidRequest, []string{"1"}},
 		{"no location", []oakra.StockKey{{"a", "w1"}, {"b", ""}}, nil, oakra.ErrInvalidRequest, []string{"keys[1]", "b"}},
 		{"no first location", []oakra.StockKey{{"a", ""}, {"b", "w1"}}, nil, oakra.ErrInvalidRequest, []string{"keys[0]", "a"}},
-		{"two records", []oakra.StockKey{{"b", "w1"}, {"a", "w1"}}, bulkRecords(twins), oakra.ErrBadResponse, []string{`"a"`, `"w1"`, "77"}},
+		{"two records", []oakra.StockKey{{"b", "w1"}, {"a", "w1"}}, stubRecords(twins), oakra.ErrBadResponse, []string{`"a"`, `"w1"`, "77"}},
 		{"refused", []oakra.StockKey{{"a", "w1"}}, stubAnswer(403, ""), oakra.ErrForbidden, nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -810,7 +788,7 @@ func TestLookupErrors(t *testing.T) {
 
 	t.Run("two records that nobody asked for", func(t *testing.T) {
 		client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
-			return bulkRecords(append(slices.Clone(twins), lookupRecords[2])), nil
+			return stubRecords(append(slices.Clone(twins), lookupRecords[2])), nil
 		}))
 		found, err := client.Stock.Lookup(t.Context(), []oakra.StockKey{{"b", "w1"}})
 		require.NoError(t, err)
@@ -830,7 +808,7 @@ func TestLookupErrors(t *testing.T) {
 				if skus[0] != keys[0].SKU {
 					first.ID = 77
 				}
-				return bulkRecords([]oakra.StockRecord{first})
+				return stubRecords([]oakra.StockRecord{first})
 			}
 			_, err := stubClient(t, s).Stock.Lookup(t.Context(), keys)
 			require.ErrorIs(t, err, oakra.ErrBadResponse)
@@ -1151,7 +1129,7 @@ func TestBulkMissingIDs(t *testing.T) {
 					records = append(records, oakra.StockRecord{ID: item.id, SKU: "s", LocationID: "w", Quantity: item.n})
 				}
 			}
-			return bulkRecords(records)
+			return stubRecords(records)
 		}
 		err := op.all(t.Context(), stubClient(t, s, bulkPolicy), bulkFateItems, oakra.BulkOptions{BatchSize: 3})
 		require.Equal(t, "uaa"+"uua"+"aau"+"au", bulkFateText(bulkFates(t, op, len(bulkFateItems), err)))
@@ -1373,8 +1351,10 @@ func TestBulkStops(t *testing.T) {
 			fails := failsAfter(7)
 			return oakra.WithAppKeySource(func(context.Context, string) (string, error) { return stubKey, fails() })
 		}, is: errBroken, most: 7, applied: true},
-		{name: "limiter", option: func() oakra.Option { return oakra.WithLimiter(waitFunc(failsAfter(7))) },
-			is: errBroken, most: 7, applied: true},
+		{name: "limiter", option: func() oakra.Option {
+			fails := failsAfter(7)
+			return oakra.WithLimiter(stubLimiter(func(context.Context) error { return fails() }))
+		}, is: errBroken, most: 7, applied: true},
 		{name: "no such host", transport: func(http.RoundTripper) http.RoundTripper {
 			return stubTransport(func(r *http.Request) (*http.Response, error) {
 				httptrace.ContextClientTrace(r.Context()).GetConn(r.URL.Host)

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -35,151 +34,6 @@ import (
 // These tests are the delivery table, row by row: what each failure is called,
 // who is sent again, and that the servers' ledgers agree.
 
-// deliveryOp is one of the three calls, each with a request of the same size.
-type deliveryOp struct {
-	name string
-	path string // of the first route
-	call func(context.Context, *oakra.Client) ([]oakra.StockRecord, error)
-}
-
-var (
-	deliverList = deliveryOp{"list", "/api/v1/stock/stock-records/", func(ctx context.Context, c *oakra.Client) ([]oakra.StockRecord, error) {
-		return c.Stock.List(ctx, oakra.StockListParams{SKUs: []string{"a", "b"}})
-	}}
-	deliverUpdate = deliveryOp{"update", "/api/v1/stock/stock-record/update/", func(ctx context.Context, c *oakra.Client) ([]oakra.StockRecord, error) {
-		return c.Stock.Update(ctx, []oakra.StockUpdate{{ID: 1, Quantity: 5}, {ID: 2, Quantity: 6}})
-	}}
-	deliverChange = deliveryOp{"change", "/api/v1/stock/stock-records/change/", func(ctx context.Context, c *oakra.Client) ([]oakra.StockRecord, error) {
-		return c.Stock.Change(ctx, []oakra.StockChange{{ID: 1, QuantityChange: -1}, {ID: 2, QuantityChange: 3}})
-	}}
-	deliveryOps = []deliveryOp{deliverList, deliverUpdate, deliverChange}
-)
-
-const (
-	firstRecord     = `{"id":1,"location_id":"w","sku":"a","quantity":5}`
-	secondRecord    = `{"id":2,"location_id":"w","sku":"b","quantity":6}`
-	deliveryRecords = `[` + firstRecord + `,` + secondRecord + `]`
-)
-
-var deliveredRecords = []oakra.StockRecord{
-	{ID: 1, LocationID: "w", SKU: "a", Quantity: 5},
-	{ID: 2, LocationID: "w", SKU: "b", Quantity: 6},
-}
-
-var deliverOK = rawAnswer(200, "", deliveryRecords)
-
-// who names the calls that a column of the table says yes for.
-type who int
-
-const (
-	nobody who = iota
-	onlyList
-	listAndUpdate
-	everyone
-)
-
-func (w who) includes(op deliveryOp) bool {
-	switch op.name {
-	case "list":
-		return w >= onlyList
-	case "update":
-		return w >= listAndUpdate
-	default:
-		return w == everyone
-	}
-}
-
-const (
-	unknown    = oakra.OutcomeUnknown
-	notApplied = oakra.OutcomeNotApplied
-	applied    = oakra.OutcomeApplied
-)
-
-// verdict is a row of the delivery table, without the failure itself.
-type verdict struct {
-	outcome   oakra.Outcome // of a write; of a List it is not applied
-	resent    who
-	retryable who
-	status    int
-	is        error // the one sentinel that matches; nil if none does
-}
-
-var sentinels = []error{
-	oakra.ErrInvalidRequest, oakra.ErrUnauthorized, oakra.ErrForbidden, oakra.ErrNotFound, oakra.ErrConflict,
-	oakra.ErrRateLimited, oakra.ErrServer, oakra.ErrRedirect, oakra.ErrBadResponse, oakra.ErrUnreachable,
-}
-
-// check compares an error with the row, and returns it.
-func (v verdict) check(t *testing.T, op deliveryOp, records []oakra.StockRecord, err error, attempts int) *oakra.Error {
-	t.Helper()
-	require.Error(t, err)
-	var e *oakra.Error
-	require.ErrorAs(t, err, &e)
-	outcome := v.outcome
-	if op.name == "list" {
-		outcome = notApplied
-	}
-	assert.Nil(t, records, "records with an error")
-	assert.Equal(t, outcome, oakra.OutcomeOf(err), "outcome of: %v", err)
-	assert.Equal(t, v.retryable.includes(op), oakra.Retryable(err), "Retryable of: %v", err)
-	assert.Equal(t, v.status, e.StatusCode, "StatusCode of: %v", err)
-	assert.Equal(t, attempts, e.Attempts, "Attempts of: %v", err)
-	assert.Equal(t, "stock."+op.name, e.Op)
-	for _, sentinel := range sentinels {
-		assert.Equal(t, sentinel == v.is, errors.Is(err, sentinel), "errors.Is(%v, %q)", err, sentinel)
-	}
-	assert.NotContains(t, err.Error(), rawKey)
-	return e
-}
-
-// attempts is how often a failure that does not end is tried.
-func (v verdict) attempts(op deliveryOp) int {
-	if v.resent.includes(op) {
-		return rawTries
-	}
-	return 1
-}
-
-// checkLedger compares what a call claims with what its server has seen of it:
-// it was sent as often as it says, and its outcome is true.
-func checkLedger(t *testing.T, op deliveryOp, err error, attempts int, ledger rawLedger) {
-	t.Helper()
-	if op.name == "list" {
-		// net/http itself reads again where a kept connection had ended.
-		assert.GreaterOrEqual(t, ledger.turns, attempts, "how often it was sent")
-		assert.LessOrEqual(t, ledger.turns, attempts+1, "how often it was sent")
-		return
-	}
-	assert.Equal(t, attempts, ledger.turns, "how often it was sent")
-	switch oakra.OutcomeOf(err) {
-	case notApplied:
-		assert.Empty(t, ledger.applied, "it says not applied: %v", err)
-	case applied:
-		assert.NotEmpty(t, ledger.applied, "it says applied: %v", err)
-	}
-	if op.name == "change" {
-		assert.LessOrEqual(t, len(ledger.applied), 1, "a change was applied twice")
-	}
-}
-
-// eachOp runs a test for each of the calls.
-func eachOp(t *testing.T, test func(t *testing.T, op deliveryOp)) {
-	for _, op := range deliveryOps {
-		t.Run(op.name, func(t *testing.T) { test(t, op) })
-	}
-}
-
-// warmUp makes a call that succeeds, so that the route is known and a connection
-// is kept. It leaves an empty ledger and the script.
-func warmUp(t *testing.T, op deliveryOp, client *oakra.Client, s *rawServer, script ...rawTurn) {
-	t.Helper()
-	s.play(deliverOK)
-	records, err := op.call(t.Context(), client)
-	require.NoError(t, err)
-	require.Equal(t, deliveredRecords, records)
-	s.play(script...)
-}
-
 // TestDeliveryBeforeTheFirstAttempt has the rows in which nothing is sent.
 func TestDeliveryBeforeTheFirstAttempt(t *testing.T) {
 	canceled, cancel := context.WithCancel(t.Context())
@@ -191,7 +45,9 @@ func TestDeliveryBeforeTheFirstAttempt(t *testing.T) {
 	source := func(key string, err error) oakra.Option {
 		return oakra.WithAppKeySource(func(context.Context, string) (string, error) { return key, err })
 	}
-	limiter := func(err error) oakra.Option { return oakra.WithLimiter(waitFunc(func() error { return err })) }
+	limiter := func(err error) oakra.Option {
+		return oakra.WithLimiter(stubLimiter(func(context.Context) error { return err }))
+	}
 
 	for _, row := range []struct {
 		name      string
@@ -266,13 +122,6 @@ func TestDeliveryBeforeTheFirstAttempt(t *testing.T) {
 		}
 	})
 }
-
-func second[T any](_ T, err error) error { return err }
-
-// waitFunc is a Limiter.
-type waitFunc func() error
-
-func (f waitFunc) Wait(context.Context) error { return f() }
 
 // TestDeliveryNoConnection has the rows in which dialing fails, for ever or twice.
 func TestDeliveryNoConnection(t *testing.T) {
@@ -469,20 +318,6 @@ func TestDeliveryTLS(t *testing.T) {
 	})
 }
 
-// newTLSServer speaks HTTP/1 over TLS. The pool holds its certificate.
-func newTLSServer(t *testing.T, handler http.HandlerFunc) (*httptest.Server, *x509.CertPool) {
-	return startTLS(t, httptest.NewUnstartedServer(handler))
-}
-
-func startTLS(t *testing.T, server *httptest.Server) (*httptest.Server, *x509.CertPool) {
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes fail on purpose
-	server.StartTLS()
-	t.Cleanup(server.Close)
-	pool := x509.NewCertPool()
-	pool.AddCert(server.Certificate())
-	return server, pool
-}
-
 // TestDeliveryBrokenConnection has the rows of a connection that breaks before an
 // answer's status, when it is new and when it has served a call before.
 func TestDeliveryBrokenConnection(t *testing.T) {
@@ -586,7 +421,7 @@ func TestDeliveryTransportWithoutTrace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			eachOp(t, func(t *testing.T, op deliveryOp) {
 				calls := 0
-				client := rawClientOn(t, "https://oakra.invalid/", roundTripFunc(func(*http.Request) (*http.Response, error) {
+				client := rawClientOn(t, "https://oakra.invalid/", stubTransport(func(*http.Request) (*http.Response, error) {
 					calls++
 					return nil, failure
 				}))
@@ -600,17 +435,13 @@ func TestDeliveryTransportWithoutTrace(t *testing.T) {
 	}
 	t.Run("neither answer nor error", func(t *testing.T) {
 		eachOp(t, func(t *testing.T, op deliveryOp) {
-			client := rawClientOn(t, "https://oakra.invalid/", roundTripFunc(func(*http.Request) (*http.Response, error) { return nil, nil }))
+			client := rawClientOn(t, "https://oakra.invalid/", stubTransport(func(*http.Request) (*http.Response, error) { return nil, nil }))
 			records, err := op.call(t.Context(), client)
 			row := verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}
 			row.check(t, op, records, err, row.attempts(op))
 		})
 	})
 }
-
-type roundTripFunc func(*http.Request) (*http.Response, error)
-
-func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // TestDeliveryStatus has the rows that a status decides. Where the outcome is
 // unknown the server has applied the write, and else it has not.
@@ -987,7 +818,7 @@ func TestDeliveryEndedWhileWaiting(t *testing.T) {
 					defer cancel()
 					cause, took := context.Canceled, time.Second
 					waits := 0
-					limiter := waitFunc(func() error {
+					limiter := stubLimiter(func(context.Context) error {
 						if waits++; waits == 2 {
 							return broken
 						}
@@ -1447,7 +1278,7 @@ func TestDeliveryLateUpdate(t *testing.T) {
 				waits := 0
 				client := rawClient(t, s,
 					oakra.WithRetryPolicy(rawPolicy(4)),
-					oakra.WithLimiter(waitFunc(func() error {
+					oakra.WithLimiter(stubLimiter(func(context.Context) error {
 						if waits++; waits > 1 {
 							time.Sleep(row.limiter)
 						}
@@ -1623,7 +1454,7 @@ func TestDeliveryHeldBack(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		s := newRawServer(t, deliverOK)
-		_, err := op.call(ctx, rawClient(t, s, oakra.WithLimiter(waitFunc(func() error {
+		_, err := op.call(ctx, rawClient(t, s, oakra.WithLimiter(stubLimiter(func(context.Context) error {
 			return errors.New("rate: Wait(n=1) would exceed context deadline")
 		}))))
 		require.ErrorContains(t, err, "rate: Wait(n=1) would exceed")
@@ -1699,7 +1530,7 @@ func TestDeliveryKeyStaysHome(t *testing.T) {
 	transport := rawTransport(t, s)
 	transport.DialContext = nil
 	var seen []*http.Request
-	client := rawClientOn(t, s.baseURL, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+	client := rawClientOn(t, s.baseURL, stubTransport(func(r *http.Request) (*http.Response, error) {
 		seen = append(seen, r.Clone(context.Background()))
 		return transport.RoundTrip(r)
 	}))

@@ -218,10 +218,6 @@ func TestOptionGoodValues(t *testing.T) {
 	}
 }
 
-type stubLimiter func(context.Context) error
-
-func (f stubLimiter) Wait(ctx context.Context) error { return f(ctx) }
-
 // TestOptionHTTPClientIsCopied: programs share one http.Client among libraries.
 func TestOptionHTTPClientIsCopied(t *testing.T) {
 	followed, sent := 0, 0
@@ -311,7 +307,8 @@ func TestOptionTimeouts(t *testing.T) {
 type slowBody struct{ ctx context.Context }
 
 func (b slowBody) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, b.ctx.Err() }
-func (b slowBody) Close() error             { return nil }
+
+func (b slowBody) Close() error { return nil }
 
 // TestOptionTimeoutCoversBody: an attempt ends with its answer's last byte.
 func TestOptionTimeoutCoversBody(t *testing.T) {

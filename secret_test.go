@@ -495,7 +495,7 @@ func TestSecretCause(t *testing.T) {
 				return err
 			},
 			"limiter": func() error {
-				limiter := waitFunc(func() error { return saying })
+				limiter := stubLimiter(func(context.Context) error { return saying })
 				_, err := secretStub(t, key, nil, oakra.WithLimiter(limiter)).Stock.Change(t.Context(), []oakra.StockChange{{ID: 1, QuantityChange: 1}})
 				return err
 			},
