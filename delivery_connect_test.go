@@ -1,0 +1,555 @@
+package oakra_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go"
+)
+
+// These tests are the delivery table, row by row: what each failure is called,
+// who is sent again, and that the servers' ledgers agree.
+
+// TestDeliveryBeforeTheFirstAttempt has the rows in which nothing is sent.
+func TestDeliveryBeforeTheFirstAttempt(t *testing.T) {
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	late, cancelLate := context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancelLate()
+	broken := errors.New("broken")
+
+	source := func(key string, err error) oakra.Option {
+		return oakra.WithAppKeySource(func(context.Context, string) (string, error) { return key, err })
+	}
+	limiter := func(err error) oakra.Option {
+		return oakra.WithLimiter(stubLimiter(func(context.Context) error { return err }))
+	}
+
+	for _, row := range []struct {
+		name      string
+		ctx       context.Context
+		key       string
+		option    oakra.Option
+		retryable who
+		cause     error
+	}{
+		{name: "context canceled", ctx: canceled, key: rawKey, retryable: everyone, cause: context.Canceled},
+		{name: "context's deadline past", ctx: late, key: rawKey, retryable: everyone, cause: context.DeadlineExceeded},
+		{name: "key source fails", option: source("", broken), cause: broken},
+		{name: "key source gives no key", option: source("", nil)},
+		{name: "key source gives a bad key", option: source("a b", nil)},
+		{name: "limiter fails", key: rawKey, option: limiter(broken), cause: broken},
+		{name: "limiter ends with the context", key: rawKey, option: limiter(context.Canceled), cause: context.Canceled, retryable: everyone},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			eachOp(t, func(t *testing.T, op deliveryOp) {
+				s := newRawServer(t, deliverOK)
+				opts := rawOptions(s.baseURL, rawTransport(t, s))
+				if row.option != nil {
+					opts = append(opts, row.option)
+				}
+				client, err := oakra.NewClient(row.key, opts...)
+				require.NoError(t, err)
+				ctx := row.ctx
+				if ctx == nil {
+					ctx = t.Context()
+				}
+				records, err := op.call(ctx, client)
+				verdict{outcome: notApplied, retryable: row.retryable}.check(t, op, records, err, 0)
+				if row.cause != nil {
+					assert.ErrorIs(t, err, row.cause)
+				}
+				s.close()
+				assert.Zero(t, s.ledger().accepted)
+			})
+		})
+	}
+
+	t.Run("validation", func(t *testing.T) {
+		s := newRawServer(t, deliverOK)
+		client := rawClient(t, s)
+		for name, call := range map[string]func() ([]oakra.StockRecord, error){
+			"list": func() ([]oakra.StockRecord, error) {
+				return client.Stock.List(t.Context(), oakra.StockListParams{})
+			},
+			"update": func() ([]oakra.StockRecord, error) {
+				return client.Stock.Update(t.Context(), []oakra.StockUpdate{{ID: 1}, {ID: 1}})
+			},
+			"change": func() ([]oakra.StockRecord, error) {
+				return client.Stock.Change(t.Context(), []oakra.StockChange{{ID: 0, QuantityChange: 1}})
+			},
+		} {
+			records, err := call()
+			verdict{outcome: notApplied, is: oakra.ErrInvalidRequest}.check(t, deliveryOp{name: name}, records, err, 0)
+		}
+		s.close()
+		assert.Zero(t, s.ledger().accepted)
+	})
+
+	t.Run("bad key or base URL", func(t *testing.T) {
+		for _, err := range []error{
+			second(oakra.NewClient("")),
+			second(oakra.NewClient("a b")),
+			second(oakra.NewClient(rawKey, oakra.WithBaseURL("ftp://h/"))),
+		} {
+			assert.ErrorIs(t, err, oakra.ErrInvalidRequest)
+			assert.Equal(t, notApplied, oakra.OutcomeOf(err))
+			assert.False(t, oakra.Retryable(err))
+		}
+	})
+}
+
+// TestDeliveryNoConnection has the rows in which dialing fails, for ever or twice.
+func TestDeliveryNoConnection(t *testing.T) {
+	closedPort := rawClosedPort(t)
+	unreachable := verdict{outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrUnreachable}
+	final := verdict{outcome: notApplied, is: oakra.ErrUnreachable}
+
+	for _, row := range []struct {
+		name    string
+		dial    func(ctx context.Context) error
+		verdict verdict
+		is      error
+	}{
+		{"refused", func(ctx context.Context) error {
+			return second(new(net.Dialer).DialContext(ctx, "tcp", closedPort))
+		}, unreachable, syscall.ECONNREFUSED},
+		{"dial timeout", func(ctx context.Context) error {
+			return second((&net.Dialer{Timeout: time.Nanosecond}).DialContext(ctx, "tcp", closedPort))
+		}, unreachable, nil},
+		{"network unreachable", func(context.Context) error {
+			return &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ENETUNREACH}
+		}, unreachable, syscall.ENETUNREACH},
+		{"temporary DNS failure", func(context.Context) error {
+			return &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "server misbehaving", Name: "h", IsTemporary: true}}
+		}, unreachable, nil},
+		{"DNS timeout", func(context.Context) error {
+			return &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "i/o timeout", Name: "h", IsTimeout: true, IsTemporary: true}}
+		}, unreachable, nil},
+		{"no such host", func(context.Context) error {
+			return &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "h", IsNotFound: true}}
+		}, final, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			eachOp(t, func(t *testing.T, op deliveryOp) {
+				s := newRawServer(t, deliverOK)
+				transport := rawTransport(t, s)
+				var dials, failing atomic.Int64
+				transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+					if dials.Add(1) > failing.Load() {
+						return s.dial(ctx, network, address)
+					}
+					return nil, row.dial(ctx)
+				}
+				client := rawClientOn(t, s.baseURL, transport)
+
+				failing.Store(1 << 30)
+				records, err := op.call(t.Context(), client)
+				attempts := row.verdict.attempts(op)
+				row.verdict.check(t, op, records, err, attempts)
+				if row.is != nil {
+					assert.ErrorIs(t, err, row.is)
+				}
+				assert.NotContains(t, err.Error(), "attempt timeout", "it was not the attempt that timed out")
+				assert.EqualValues(t, attempts, dials.Load())
+				checkLedger(t, op, err, 0, s.ledger())
+
+				dials.Store(0)
+				failing.Store(2)
+				records, err = op.call(t.Context(), client)
+				if row.verdict.resent == nobody {
+					row.verdict.check(t, op, records, err, 1)
+					return
+				}
+				require.NoError(t, err, "the third dial succeeds")
+				assert.Equal(t, deliveredRecords, records)
+				s.close()
+				assert.Len(t, s.ledger().requests, 1)
+			})
+		})
+	}
+}
+
+// TestDeliveryProxy has the row of a proxy that refuses CONNECT.
+func TestDeliveryProxy(t *testing.T) {
+	for name, turn := range map[string]rawTurn{
+		"407": rawWrite("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", rawClose),
+		"502": rawWrite("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\n\r\nsorry", rawClose),
+		"EOF": rawWrite("", rawClose),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachOp(t, func(t *testing.T, op deliveryOp) {
+				proxy := newRawServer(t, turn)
+				transport := rawTransport(t, proxy)
+				transport.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://proxy.invalid:8080") }
+				client := rawClientOn(t, "https://oakra.invalid/api/v1/", transport)
+				records, err := op.call(t.Context(), client)
+				verdict{outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrUnreachable}.
+					check(t, op, records, err, rawTries)
+				proxy.close()
+				ledger := proxy.ledger()
+				require.Len(t, ledger.requests, rawTries)
+				for _, r := range ledger.requests {
+					assert.Equal(t, http.MethodConnect, r.method)
+					assert.Empty(t, r.key, "the app key is none of the proxy's business")
+				}
+			})
+		})
+	}
+}
+
+// TestDeliveryTLS has the rows of a handshake that fails, and of one that fails
+// once.
+func TestDeliveryTLS(t *testing.T) {
+	passing := verdict{outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrUnreachable}
+	final := verdict{outcome: notApplied, is: oakra.ErrUnreachable}
+
+	for _, row := range []struct {
+		name    string
+		turn    rawTurn // what the server does instead of a handshake
+		verdict verdict
+	}{
+		{"reset", rawUnread(rawReset), passing},
+		{"EOF", rawUnread(rawClose), passing},
+		{"half-closed", rawUnread(rawHalfClose), passing},
+		{"timeout", rawUnread(rawStall), passing},
+		{"plain HTTP", func(c *rawConn) bool {
+			io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+			return rawStall(c)
+		}, final},
+		{"alert: protocol version", func(c *rawConn) bool {
+			c.Write([]byte{21, 3, 3, 0, 2, 2, 70})
+			return rawStall(c)
+		}, final},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			eachOp(t, func(t *testing.T, op deliveryOp) {
+				bad := newRawServer(t, row.turn)
+				var handled atomic.Int64
+				good, pool := newTLSServer(t, func(w http.ResponseWriter, r *http.Request) {
+					io.Copy(io.Discard, r.Body)
+					handled.Add(1)
+					io.WriteString(w, deliveryRecords)
+				})
+				transport := rawTransport(t, bad)
+				transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+				if row.name == "timeout" {
+					transport.TLSHandshakeTimeout = 20 * time.Millisecond
+				}
+				client := rawClientOn(t, good.URL+"/api/v1/", transport)
+				records, err := op.call(t.Context(), client)
+				attempts := row.verdict.attempts(op)
+				row.verdict.check(t, op, records, err, attempts)
+				assert.Equal(t, attempts, bad.ledger().turns)
+				if row.verdict.resent == nobody || row.name == "timeout" { // which the good server might meet too
+					return
+				}
+
+				var dials atomic.Int64
+				transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+					if dials.Add(1) <= 2 {
+						return bad.dial(ctx, network, address)
+					}
+					return new(net.Dialer).DialContext(ctx, network, address)
+				}
+				records, err = op.call(t.Context(), client)
+				require.NoError(t, err, "the third handshake succeeds")
+				assert.Equal(t, deliveredRecords, records)
+				assert.EqualValues(t, 1, handled.Load())
+			})
+		})
+	}
+
+	t.Run("certificate refused", func(t *testing.T) {
+		eachOp(t, func(t *testing.T, op deliveryOp) {
+			var handled atomic.Int64
+			server, _ := newTLSServer(t, func(http.ResponseWriter, *http.Request) { handled.Add(1) })
+			transport := oakra.DefaultTransport()
+			defer transport.CloseIdleConnections()
+			client := rawClientOn(t, server.URL, transport)
+			records, err := op.call(t.Context(), client)
+			final.check(t, op, records, err, 1)
+			var authority x509.UnknownAuthorityError
+			assert.ErrorAs(t, err, &authority)
+			assert.Zero(t, handled.Load())
+		})
+	})
+
+	t.Run("version mismatch", func(t *testing.T) {
+		eachOp(t, func(t *testing.T, op deliveryOp) {
+			var handled atomic.Int64
+			server, pool := newTLSServer(t, func(http.ResponseWriter, *http.Request) { handled.Add(1) })
+			server.TLS.MinVersion = tls.VersionTLS13
+			transport := oakra.DefaultTransport()
+			transport.TLSClientConfig = &tls.Config{RootCAs: pool, MaxVersion: tls.VersionTLS12}
+			defer transport.CloseIdleConnections()
+			client := rawClientOn(t, server.URL, transport)
+			records, err := op.call(t.Context(), client)
+			final.check(t, op, records, err, 1)
+			assert.Zero(t, handled.Load())
+		})
+	})
+}
+
+// TestDeliveryBrokenConnection has the rows of a connection that breaks before an
+// answer's status, when it is new and when it has served a call before.
+func TestDeliveryBrokenConnection(t *testing.T) {
+	broken := verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}
+	garbled := verdict{outcome: unknown, is: oakra.ErrBadResponse}
+
+	for _, row := range []struct {
+		name    string
+		turn    rawTurn
+		verdict verdict
+	}{
+		{"reset before the request is read", rawUnread(rawReset), broken},
+		{"end before the request is read", rawUnread(rawClose), broken},
+		{"reset after the request is read", rawWrite("", rawReset), broken},
+		{"end after the request is read", rawWrite("", rawClose), broken},
+		{"half-closed after the request is read", rawWrite("", rawHalfClose), broken},
+		{"reset after it was applied", rawApply(rawWrite("", rawReset)), broken},
+		{"end after it was applied", rawApply(rawWrite("", rawClose)), broken},
+		{"reset within the headers", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", rawReset)), broken},
+		{"end within the headers", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", rawClose)), broken},
+		{"half-closed within the headers", rawApply(rawWrite("HTTP/1.1 200 OK\r\nDate: ", rawHalfClose)), broken},
+		{"reset after an informational answer", rawApply(rawWrite("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", rawReset)), broken},
+		{"end after an informational answer", rawApply(rawWrite("HTTP/1.1 100 Continue\r\n\r\n", rawClose)), broken},
+
+		// To net/http a line that was cut in two is a malformed line.
+		{"end within the status line", rawApply(rawWrite("HTTP/1.1 20", rawClose)), garbled},
+		{"end within a header's name", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Le", rawClose)), garbled},
+		{"reset within a header's name", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Le", rawReset)), garbled},
+
+		{"not HTTP", rawApply(rawWrite("SSH-2.0-OpenSSH_9.6\r\n", rawClose)), garbled},
+		{"malformed status line", rawApply(rawWrite("HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n", rawKeep)), garbled},
+		{"malformed version", rawApply(rawWrite("HTTP/x.y 200 OK\r\nContent-Length: 0\r\n\r\n", rawClose)), garbled},
+		{"malformed header", rawApply(rawWrite("HTTP/1.1 200 OK\r\nno colon\r\n\r\n", rawKeep)), garbled},
+		{"malformed length", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", rawKeep)), garbled},
+		{"oversized headers", rawApply(rawWrite("HTTP/1.1 200 OK\r\nX-Big: "+strings.Repeat("x", 300<<10)+"\r\n\r\n", rawClose)), garbled},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			for _, reused := range []bool{false, true} {
+				t.Run(map[bool]string{false: "new", true: "reused"}[reused], func(t *testing.T) {
+					eachOp(t, func(t *testing.T, op deliveryOp) {
+						s := newRawServer(t, row.turn)
+						client := rawClient(t, s)
+						if reused {
+							warmUp(t, op, client, s, row.turn)
+						}
+						records, err := op.call(t.Context(), client)
+						attempts := row.verdict.attempts(op)
+						row.verdict.check(t, op, records, err, attempts)
+						s.close()
+						ledger := s.ledger()
+						checkLedger(t, op, err, attempts, ledger)
+						// One connection less if the call used the one that was there.
+						if op.name != "list" {
+							assert.Equal(t, attempts, ledger.accepted, "connections")
+						}
+					})
+				})
+			}
+		})
+	}
+}
+
+// TestDeliveryIdleConnectionClosed: the server closes a kept connection while
+// nothing is asked. Nobody may notice.
+func TestDeliveryIdleConnectionClosed(t *testing.T) {
+	for _, op := range deliveryOps {
+		t.Run(op.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const serverIdle = 2 * time.Second // as gunicorn has it
+				var answer rawTurn
+				answer = func(c *rawConn) bool {
+					deliverOK(c)
+					c.SetReadDeadline(time.Now().Add(serverIdle))
+					return true
+				}
+				s := newPipeServer(t, answer)
+				transport := oakra.DefaultTransport()
+				transport.Proxy = nil
+				transport.DialContext = s.dial
+				t.Cleanup(transport.CloseIdleConnections)
+				client := rawClientOn(t, s.baseURL, transport)
+				for pause := 1900 * time.Millisecond; pause <= 2100*time.Millisecond; pause += 10 * time.Millisecond {
+					_, err := op.call(t.Context(), client)
+					require.NoError(t, err)
+					time.Sleep(pause)
+				}
+			})
+		})
+	}
+}
+
+// TestDeliveryTransportWithoutTrace: a mock's errors prove nothing.
+func TestDeliveryTransportWithoutTrace(t *testing.T) {
+	for name, failure := range map[string]error{
+		"any error":         errors.New("mocked"),
+		"looks like a dial": &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED},
+		"looks like DNS":    &net.DNSError{Err: "no such host", IsNotFound: true},
+		"timeout":           context.DeadlineExceeded,
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachOp(t, func(t *testing.T, op deliveryOp) {
+				calls := 0
+				client := rawClientOn(t, "https://oakra.invalid/", stubTransport(func(*http.Request) (*http.Response, error) {
+					calls++
+					return nil, failure
+				}))
+				records, err := op.call(t.Context(), client)
+				row := verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}
+				row.check(t, op, records, err, row.attempts(op))
+				assert.ErrorIs(t, err, failure)
+				assert.Equal(t, row.attempts(op), calls)
+			})
+		})
+	}
+	t.Run("neither answer nor error", func(t *testing.T) {
+		eachOp(t, func(t *testing.T, op deliveryOp) {
+			client := rawClientOn(t, "https://oakra.invalid/", stubTransport(func(*http.Request) (*http.Response, error) { return nil, nil }))
+			records, err := op.call(t.Context(), client)
+			row := verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}
+			row.check(t, op, records, err, row.attempts(op))
+		})
+	})
+}
+
+// TestDeliveryStalePool: net/http goes on by itself to the next of many idle
+// connections that turn out to be dead, and is let.
+func TestDeliveryStalePool(t *testing.T) {
+	const idle = 12
+	var first sync.WaitGroup
+	first.Add(idle)
+	script := make([]rawTurn, 0, 2*idle+1)
+	for range idle {
+		script = append(script, rawAfter(func() { first.Done(); first.Wait() }, deliverOK))
+	}
+	for range idle {
+		script = append(script, rawReset)
+	}
+	s := newRawServer(t, append(script, deliverOK)...)
+	client := rawClient(t, s, oakra.WithRetryPolicy(rawPolicy(1)))
+	var callers sync.WaitGroup
+	for range idle {
+		callers.Go(func() {
+			_, err := deliverList.call(t.Context(), client)
+			assert.NoError(t, err)
+		})
+	}
+	callers.Wait()
+	_, err := deliverList.call(t.Context(), client)
+	require.NoError(t, err)
+	require.Equal(t, 2*idle+1, s.ledger().turns)
+}
+
+// TestDeliveryPool: a failed call leaves the other connections alone.
+func TestDeliveryPool(t *testing.T) {
+	for _, callers := range []int{8, 64} {
+		t.Run(fmt.Sprint(callers), func(t *testing.T) {
+			s := newRawServer(t)
+			client := rawClient(t, s, oakra.WithRetryPolicy(rawPolicy(1)))
+			// together makes calls that are all under way at the same time, so
+			// that each needs a connection.
+			together := func(op deliveryOp) {
+				t.Helper()
+				var arrived sync.WaitGroup
+				arrived.Add(callers)
+				s.play(rawAfter(func() { arrived.Done(); arrived.Wait() }, deliverOK))
+				var calls sync.WaitGroup
+				for range callers {
+					calls.Go(func() {
+						_, err := op.call(t.Context(), client)
+						assert.NoError(t, err)
+					})
+				}
+				calls.Wait()
+			}
+			together(deliverList)
+			require.Equal(t, callers, s.ledger().accepted)
+			together(deliverChange)
+			require.Equal(t, callers, s.ledger().accepted, "all connections are kept")
+
+			failures := 0
+			for _, turn := range []rawTurn{rawWrite("", rawReset), rawUnread(rawClose), rawWrite("SSH-2.0\r\n", rawClose)} {
+				s.play(turn)
+				_, err := deliverChange.call(t.Context(), client)
+				require.Error(t, err)
+				failures++
+			}
+			for _, turn := range []rawTurn{rawAnswer(500, "", ""), rawAnswer(301, "Location: http://[::1\r\n", ""), rawAnswer(200, "", "null")} {
+				s.play(turn)
+				_, err := deliverChange.call(t.Context(), client)
+				require.Error(t, err) // and the connection is as good as before
+			}
+			canceled, cancel := context.WithCancel(t.Context())
+			cancel()
+			_, err := deliverChange.call(canceled, client)
+			require.Error(t, err)
+
+			together(deliverUpdate)
+			assert.LessOrEqual(t, s.ledger().accepted, callers+failures, "only what broke is replaced")
+		})
+	}
+}
+
+// TestDeliveryNoGoroutineLeak: when all calls have returned, and the idle
+// connections are closed, nothing is left.
+func TestDeliveryNoGoroutineLeak(t *testing.T) {
+	before := runtime.NumGoroutine()
+	func() {
+		s := newRawServer(t)
+		transport := rawTransport(t, s)
+		client := rawClientOn(t, s.baseURL, transport, oakra.WithAttemptTimeout(5*time.Second))
+		for _, turn := range []rawTurn{
+			deliverOK,
+			rawUnread(rawReset),
+			rawWrite("", rawClose),
+			rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[", rawClose),
+			rawWrite("HTTP/1.1 409 Conflict\r\nContent-Length: 999999\r\n\r\n"+strings.Repeat("x", 200<<10), rawStall),
+			rawAnswer(200, "", deliveryRecords+"garbage"),
+			rawAnswer(301, "Location: http://[::1\r\n", ""),
+			rawAnswer(503, "", ""),
+			rawWrite("garbage\r\n", rawStall),
+		} {
+			for _, op := range deliveryOps {
+				s.play(turn)
+				op.call(t.Context(), client)
+				ctx, cancel := context.WithCancel(t.Context())
+				s.play(rawAfter(cancel, rawStall))
+				op.call(ctx, client)
+				cancel()
+			}
+		}
+		client.CloseIdleConnections()
+		s.close()
+	}()
+	for deadline := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+}

@@ -1,0 +1,495 @@
+package oakra_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go"
+)
+
+// TestDeliveryStatus has the rows that a status decides. Where the outcome is
+// unknown the server has applied the write, and else it has not.
+func TestDeliveryStatus(t *testing.T) {
+	refused := func(is error) verdict { return verdict{outcome: notApplied, is: is} }
+	rows := map[int]verdict{
+		400: refused(oakra.ErrInvalidRequest),
+		401: refused(oakra.ErrUnauthorized),
+		403: refused(oakra.ErrForbidden),
+		404: refused(oakra.ErrNotFound),
+		405: refused(oakra.ErrNotFound),
+		409: refused(oakra.ErrConflict),
+		410: refused(oakra.ErrNotFound),
+		413: refused(oakra.ErrInvalidRequest),
+		415: refused(oakra.ErrInvalidRequest),
+		422: refused(oakra.ErrInvalidRequest),
+		425: refused(nil),
+
+		408: {outcome: unknown, resent: listAndUpdate, retryable: onlyList},
+		429: {outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrRateLimited},
+		501: {outcome: unknown, is: oakra.ErrServer},
+		600: {outcome: unknown},
+		999: {outcome: unknown},
+	}
+	for _, status := range []int{301, 302, 307, 308} {
+		rows[status] = verdict{outcome: notApplied, is: oakra.ErrRedirect}
+	}
+	for _, status := range []int{300, 303, 304, 305, 306, 399} {
+		rows[status] = verdict{outcome: unknown, is: oakra.ErrRedirect}
+	}
+	for _, status := range []int{402, 406, 407, 411, 412, 414, 416, 417, 418, 421, 423, 424, 426, 428, 431, 451, 499} {
+		rows[status] = verdict{outcome: unknown}
+	}
+	for _, status := range []int{500, 502, 503, 504, 505, 507, 511, 520, 599} {
+		rows[status] = verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList, is: oakra.ErrServer}
+	}
+	bodies := map[string]string{
+		"JSON": `{"detail":"because"}`,
+		"HTML": "<html>because</html>",
+		// What a 2xx would be applied for.
+		"records": deliveryRecords,
+	}
+	for status, row := range rows {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			t.Parallel()
+			row.status = status
+			for kind, body := range bodies {
+				eachOp(t, func(t *testing.T, op deliveryOp) {
+					turn := rawAnswer(status, "", body)
+					if row.outcome == unknown {
+						turn = rawApply(turn)
+					}
+					s := newRawServer(t, turn)
+					client := rawClient(t, s)
+					// A route that is kept is not searched for after a 404 or 405.
+					warmUp(t, op, client, s, turn)
+					records, err := op.call(t.Context(), client)
+					attempts := row.attempts(op)
+					e := row.check(t, op, records, err, attempts)
+					s.close()
+					ledger := s.ledger()
+					checkLedger(t, op, err, attempts, ledger)
+					assert.Equal(t, 1, ledger.accepted, "an answer that is read to its end leaves the connection")
+					assert.Equal(t, op.path, e.Path)
+					if status != http.StatusNotModified {
+						assert.Equal(t, body, string(e.Body))
+					}
+					if kind == "JSON" && status != http.StatusNotModified {
+						assert.Equal(t, "because", e.Message)
+					}
+				})
+			}
+		})
+	}
+
+	t.Run("cut short", func(t *testing.T) { // the status has decided already
+		for _, status := range []int{301, 409, 422, 503} {
+			eachOp(t, func(t *testing.T, op deliveryOp) {
+				turn := rawWrite(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 100\r\n\r\n{\"det", status), rawClose)
+				s := newRawServer(t, turn)
+				records, err := op.call(t.Context(), rawClient(t, s))
+				row := rows[status]
+				row.status = status
+				e := row.check(t, op, records, err, row.attempts(op))
+				assert.Equal(t, `{"det`, string(e.Body))
+			})
+		}
+	})
+
+	t.Run("after an informational answer", func(t *testing.T) {
+		eachOp(t, func(t *testing.T, op deliveryOp) {
+			const early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+			s := newRawServer(t,
+				rawWrite(early+rawText(429, "", ""), rawKeep),
+				rawApply(rawWrite(early+rawText(200, "", deliveryRecords), rawKeep)))
+			records, err := op.call(t.Context(), rawClient(t, s))
+			require.NoError(t, err)
+			assert.Equal(t, deliveredRecords, records)
+			assert.Equal(t, 2, s.ledger().turns)
+		})
+	})
+
+	// The connection is the caller's after a 101, and no longer net/http's to
+	// close: whoever reads from it needs a bound of their own.
+	t.Run("101 and then nothing", func(t *testing.T) {
+		eachOp(t, func(t *testing.T, op deliveryOp) {
+			t.Parallel()
+			s := newRawServer(t, rawApply(rawWrite("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", rawStall)))
+			client := rawClient(t, s)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			hung := time.AfterFunc(15*time.Second, func() {
+				t.Error("the call outlives its context")
+				s.close()
+			})
+			defer hung.Stop()
+			records, err := op.call(ctx, client)
+			row := verdict{outcome: unknown, status: 101}
+			if errors.Is(err, context.DeadlineExceeded) {
+				row.retryable = onlyList
+			}
+			row.check(t, op, records, err, 1)
+			assert.Eventually(t, func() bool { return s.ledger().open == 0 }, 10*time.Second, time.Millisecond,
+				"the connection is left open")
+		})
+	})
+}
+
+// TestDeliveryRateLimited has the rows of 429, and what a wait may cost.
+func TestDeliveryRateLimited(t *testing.T) {
+	limited := func(retryAfter string) rawTurn {
+		header := ""
+		if retryAfter != "" {
+			header = "Retry-After: " + retryAfter + "\r\n"
+		}
+		return rawAnswer(429, header, `{"detail":"slow down"}`)
+	}
+	for _, row := range []struct {
+		name       string
+		retryAfter string
+		deadline   time.Duration // of the context; 0 is none
+		waits      time.Duration // before each resend; -1 is no resend
+		says       time.Duration // Error.RetryAfter
+	}{
+		{name: "none"},
+		{name: "0", retryAfter: "0"},
+		{name: "1", retryAfter: "1", waits: time.Second, says: time.Second},
+		{name: "as long as the cap", retryAfter: "10", waits: 10 * time.Second, says: 10 * time.Second},
+		{name: "longer than the cap", retryAfter: "11", waits: -1, says: 11 * time.Second},
+		{name: "absurd", retryAfter: "99999999999999999999", waits: -1, says: 1<<63 - 1},
+		{name: "within the deadline", retryAfter: "2", deadline: 5 * time.Second, waits: 2 * time.Second, says: 2 * time.Second},
+		{name: "longer than the deadline leaves", retryAfter: "5", deadline: 4 * time.Second, waits: -1, says: 5 * time.Second},
+		{name: "unreadable", retryAfter: "soon"},
+	} {
+		for _, op := range deliveryOps {
+			t.Run(row.name+"/"+op.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newPipeServer(t, limited(row.retryAfter))
+					policy := rawPolicy(rawTries)
+					policy.MaxRetryAfter = 10 * time.Second
+					client := rawClient(t, s, oakra.WithRetryPolicy(policy))
+					call := func() ([]oakra.StockRecord, error) {
+						ctx := t.Context()
+						if row.deadline != 0 {
+							var cancel context.CancelFunc
+							ctx, cancel = context.WithTimeout(ctx, row.deadline)
+							defer cancel()
+						}
+						return op.call(ctx, client)
+					}
+					attempts, waited := rawTries, row.waits*(rawTries-1)
+					if row.waits < 0 {
+						attempts, waited = 1, 0
+					}
+
+					begun := time.Now()
+					records, err := call()
+					took := time.Since(begun)
+					e := verdict{outcome: notApplied, retryable: everyone, status: 429, is: oakra.ErrRateLimited}.
+						check(t, op, records, err, attempts)
+					assert.Equal(t, row.says, e.RetryAfter)
+					assert.NotErrorIs(t, err, context.DeadlineExceeded, "the context has not ended")
+					assert.GreaterOrEqual(t, took, waited)
+					assert.LessOrEqual(t, took, waited+10*time.Millisecond)
+					checkLedger(t, op, err, attempts, s.ledger())
+
+					s.play(limited(row.retryAfter), deliverOK)
+					records, err = call()
+					if row.waits < 0 {
+						require.Error(t, err)
+						assert.Empty(t, s.ledger().applied)
+						return
+					}
+					require.NoError(t, err)
+					assert.Equal(t, deliveredRecords, records)
+					assert.Equal(t, 2, s.ledger().turns)
+				})
+			})
+		}
+	}
+	t.Run("date", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newPipeServer(t, limited(time.Now().Add(3*time.Second).UTC().Format(http.TimeFormat)), deliverOK)
+			begun := time.Now()
+			_, err := deliverChange.call(t.Context(), rawClient(t, s))
+			require.NoError(t, err)
+			assert.InDelta(t, 3*time.Second, time.Since(begun), float64(time.Second), "dates have no fractions")
+		})
+	})
+}
+
+// TestDeliveryEndlessInforms: no server may answer 1xx for ever.
+func TestDeliveryEndlessInforms(t *testing.T) {
+	for _, op := range deliveryOps {
+		t.Run(op.name, func(t *testing.T) {
+			s := newRawServer(t, func(c *rawConn) bool {
+				c.read()
+				for range 10_000 {
+					if _, err := c.Write([]byte("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")); err != nil {
+						return false
+					}
+				}
+				return deliverOK(c)
+			})
+			records, err := op.call(t.Context(), rawClient(t, s))
+			verdict{outcome: unknown, is: oakra.ErrBadResponse}.check(t, op, records, err, 1)
+			require.Equal(t, 1, s.ledger().turns)
+		})
+	}
+}
+
+// TestDeliveryRedirect: no redirect is followed, wherever it points.
+func TestDeliveryRedirect(t *testing.T) {
+	target := newRawServer(t, deliverOK)
+	for _, status := range []int{300, 301, 302, 303, 304, 305, 306, 307, 308} {
+		for name, location := range map[string]string{
+			"another host":      target.baseURL + "stock/?key=1",
+			"another scheme":    "https://" + strings.TrimPrefix(target.baseURL, "http://"),
+			"the same host":     "/api/v1/stock/elsewhere/",
+			"itself":            "",
+			"what is no URL":    "http://[::1",
+			"what is no escape": "/%zz",
+			"nowhere":           "none",
+		} {
+			t.Run(fmt.Sprintf("%d to %s", status, name), func(t *testing.T) {
+				eachOp(t, func(t *testing.T, op deliveryOp) {
+					header := "Location: " + location + "\r\n"
+					if location == "none" {
+						header = ""
+					}
+					turn := rawAnswer(status, header, "")
+					s := newRawServer(t, turn)
+					records, err := op.call(t.Context(), rawClient(t, s))
+					row := verdict{outcome: notApplied, status: status, is: oakra.ErrRedirect}
+					switch status {
+					case 300, 303, 304, 305, 306:
+						row.outcome = unknown
+					}
+					e := row.check(t, op, records, err, 1)
+					if name == "another host" {
+						assert.Contains(t, e.Message, target.baseURL+"stock/")
+						assert.NotContains(t, e.Error(), "key=1")
+					}
+					assert.Equal(t, 1, s.ledger().turns)
+				})
+			})
+		}
+	}
+	target.close()
+	assert.Zero(t, target.ledger().accepted)
+}
+
+// TestDeliveryKeyStaysHome: whatever a server says, the key goes to the base
+// URL's host alone.
+func TestDeliveryKeyStaysHome(t *testing.T) {
+	other := newRawServer(t, deliverOK)
+	s := newRawServer(t, deliverOK)
+	transport := rawTransport(t, s)
+	transport.DialContext = nil
+	var seen []*http.Request
+	client := rawClientOn(t, s.baseURL, stubTransport(func(r *http.Request) (*http.Response, error) {
+		seen = append(seen, r.Clone(context.Background()))
+		return transport.RoundTrip(r)
+	}))
+	home, err := url.Parse(s.baseURL)
+	require.NoError(t, err)
+	refresh := "Refresh: 0;url=" + other.baseURL + "\r\nContent-Location: " + other.baseURL + "\r\nLink: <" + other.baseURL + ">\r\nAlt-Svc: h2=\"" + other.listener.Addr().String() + "\"\r\n"
+	for _, status := range []int{200, 201, 301, 302, 303, 307, 308, 401, 404, 421, 429, 503} {
+		eachOp(t, func(t *testing.T, op deliveryOp) {
+			s.play(rawAnswer(status, refresh+"Location: "+other.baseURL+"\r\n", deliveryRecords))
+			op.call(t.Context(), client)
+			for _, r := range s.ledger().requests {
+				assert.Equal(t, rawKey, r.key)
+			}
+		})
+	}
+	require.NotEmpty(t, seen)
+	for _, r := range seen {
+		assert.Equal(t, home.Host, r.URL.Host)
+		assert.Equal(t, home.Scheme, r.URL.Scheme)
+		assert.NotContains(t, r.URL.String(), rawKey)
+	}
+	other.close()
+	assert.Zero(t, other.ledger().accepted)
+}
+
+// TestDeliveryNewKey has the row of a 401 with a source of keys.
+func TestDeliveryNewKey(t *testing.T) {
+	broken := errors.New("broken")
+	refused := verdict{outcome: notApplied, status: 401, is: oakra.ErrUnauthorized}
+	denied := rawAnswer(401, "", `{"detail":"Invalid token."}`)
+
+	for _, row := range []struct {
+		name    string
+		tries   int
+		second  func(rejected string) (string, error) // what the source gives for a rejected key
+		script  []rawTurn
+		keys    []string // that the server saw
+		verdict verdict  // zero: no error
+		cause   error
+	}{
+		{"another key", rawTries, otherKey, []rawTurn{denied, deliverOK}, []string{"old-key", "new-key"}, verdict{}, nil},
+		{"another key, one attempt", 1, otherKey, []rawTurn{denied, deliverOK}, []string{"old-key", "new-key"}, verdict{}, nil},
+		// The resend for the new key is not one of the two attempts.
+		{"another key, then 429", 2, otherKey, []rawTurn{denied, rawAnswer(429, "", ""), deliverOK}, []string{"old-key", "new-key", "old-key"}, verdict{}, nil},
+		{"rejected as well", rawTries, otherKey, []rawTurn{denied}, []string{"old-key", "new-key"}, refused, nil},
+		{"the same key", rawTries, func(k string) (string, error) { return k, nil }, []rawTurn{denied}, []string{"old-key"}, refused, nil},
+		{"the source fails", rawTries, func(string) (string, error) { return "", broken }, []rawTurn{denied}, []string{"old-key"}, refused, broken},
+		{"a bad key", rawTries, func(string) (string, error) { return "a b", nil }, []rawTurn{denied}, []string{"old-key"}, refused, nil},
+		{"then 429", rawTries, otherKey, []rawTurn{denied, rawAnswer(429, "", ""), deliverOK}, []string{"old-key", "new-key", "old-key"}, verdict{}, nil},
+		{"then 409", rawTries, otherKey, []rawTurn{denied, rawAnswer(409, "", "")}, []string{"old-key", "new-key"},
+			verdict{outcome: notApplied, status: 409, is: oakra.ErrConflict}, nil},
+		{"then 501", rawTries, otherKey, []rawTurn{denied, rawApply(rawAnswer(501, "", ""))}, []string{"old-key", "new-key"},
+			verdict{outcome: unknown, status: 501, is: oakra.ErrServer}, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			eachOp(t, func(t *testing.T, op deliveryOp) {
+				s := newRawServer(t, row.script...)
+				var rejections []string
+				opts := rawOptions(s.baseURL, rawTransport(t, s),
+					oakra.WithRetryPolicy(rawPolicy(row.tries)),
+					oakra.WithAppKeySource(func(_ context.Context, rejected string) (string, error) {
+						if rejected == "" {
+							return "old-key", nil
+						}
+						rejections = append(rejections, rejected)
+						return row.second(rejected)
+					}))
+				client, err := oakra.NewClient("", opts...)
+				require.NoError(t, err)
+				records, err := op.call(t.Context(), client)
+				ledger := s.ledger()
+				assert.Equal(t, row.keys, ledger.keys())
+				assert.Equal(t, "old-key", rejections[0])
+				assert.Len(t, rejections, 1, "how often another key was asked for")
+				checkLedger(t, op, err, len(row.keys), ledger)
+				if row.verdict == (verdict{}) {
+					require.NoError(t, err)
+					assert.Equal(t, deliveredRecords, records)
+					return
+				}
+				row.verdict.check(t, op, records, err, len(row.keys))
+				if row.cause != nil {
+					assert.ErrorIs(t, err, row.cause)
+				}
+			})
+		})
+	}
+}
+
+func otherKey(string) (string, error) { return "new-key", nil }
+
+// TestDeliverySeveralAttempts: the outcome is the last attempt's, but that a not
+// applied takes nothing back from an unknown.
+func TestDeliverySeveralAttempts(t *testing.T) {
+	closing := func(status int) rawTurn { // the next attempt needs a new connection
+		return rawWrite(rawText(status, "Connection: close\r\n", ""), rawClose)
+	}
+	lost := rawApply(closing(503))
+	limited := closing(429)
+	cutInRecords := rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n["+firstRecord, rawClose))
+	none := verdict{outcome: applied} // no error
+	server := verdict{outcome: unknown, status: 503, is: oakra.ErrServer}
+
+	for _, row := range []struct {
+		name     string
+		op       deliveryOp
+		dials    int // that succeed before all others are refused; 0 is all
+		script   []rawTurn
+		attempts int
+		verdict  verdict
+	}{
+		{"update: unknown, applied", deliverUpdate, 0, []rawTurn{lost, deliverOK}, 2, none},
+		{"update: unknown, unknown, applied", deliverUpdate, 0, []rawTurn{lost, rawApply(rawWrite("", rawReset)), deliverOK}, 3, none},
+		{"update: not applied, applied", deliverUpdate, 0, []rawTurn{limited, deliverOK}, 2, none},
+		{"update: unknown, 409", deliverUpdate, 0, []rawTurn{lost, closing(409)}, 2,
+			verdict{outcome: unknown, status: 409, is: oakra.ErrConflict}},
+		{"update: reset, 403", deliverUpdate, 0, []rawTurn{rawUnread(rawReset), closing(403)}, 2,
+			verdict{outcome: unknown, status: 403, is: oakra.ErrForbidden}},
+		{"update: unknown, 301", deliverUpdate, 0, []rawTurn{lost, closing(301)}, 2,
+			verdict{outcome: unknown, status: 301, is: oakra.ErrRedirect}},
+		{"update: unknown, refused", deliverUpdate, 1, []rawTurn{lost}, 3,
+			verdict{outcome: unknown, is: oakra.ErrUnreachable}},
+		{"update: unknown, 429, refused", deliverUpdate, 2, []rawTurn{lost, limited}, 3,
+			verdict{outcome: unknown, is: oakra.ErrUnreachable}},
+		{"update: 429, unknown, 429", deliverUpdate, 0, []rawTurn{limited, lost, limited}, 3,
+			verdict{outcome: unknown, status: 429, is: oakra.ErrRateLimited}},
+		{"update: unknown, 429 for too long", deliverUpdate, 0, []rawTurn{lost, rawAnswer(429, "Retry-After: 3600\r\n", "")}, 2,
+			verdict{outcome: unknown, status: 429, is: oakra.ErrRateLimited}},
+		{"update: unknown, applied and cut", deliverUpdate, 0, []rawTurn{lost, cutInRecords}, 2,
+			verdict{outcome: applied, status: 200, is: oakra.ErrBadResponse}},
+		{"update: unknown, 2xx without records", deliverUpdate, 0, []rawTurn{lost, rawAnswer(200, "", "{}")}, 2,
+			verdict{outcome: unknown, status: 200, is: oakra.ErrBadResponse}},
+
+		{"change: 429, applied", deliverChange, 0, []rawTurn{limited, limited, deliverOK}, 3, none},
+		{"change: 429, unknown", deliverChange, 0, []rawTurn{limited, lost, deliverOK}, 2, server},
+		{"change: 429, reset", deliverChange, 0, []rawTurn{limited, rawApply(rawWrite("", rawReset)), deliverOK}, 2, verdict{outcome: unknown}},
+		{"change: 429, refused", deliverChange, 1, []rawTurn{limited}, 3,
+			verdict{outcome: notApplied, is: oakra.ErrUnreachable, retryable: everyone}},
+		{"change: 429, 409", deliverChange, 0, []rawTurn{limited, closing(409)}, 2,
+			verdict{outcome: notApplied, status: 409, is: oakra.ErrConflict}},
+		{"change: 429, applied and cut", deliverChange, 0, []rawTurn{limited, cutInRecords, deliverOK}, 2,
+			verdict{outcome: applied, status: 200, is: oakra.ErrBadResponse}},
+
+		{"list: unknown, reset, read", deliverList, 0, []rawTurn{lost, rawUnread(rawReset), deliverOK}, 3, none},
+		{"list: cut, 429, read", deliverList, 0, []rawTurn{cutInRecords, limited, deliverOK}, 3, none},
+		{"list: cut, refused", deliverList, 1, []rawTurn{cutInRecords}, 3,
+			verdict{retryable: everyone, is: oakra.ErrUnreachable}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			s := newRawServer(t, row.script...)
+			transport := rawTransport(t, s)
+			closedPort := rawClosedPort(t)
+			var dials atomic.Int64
+			transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+				if dials.Add(1) > int64(row.dials) && row.dials != 0 {
+					return new(net.Dialer).DialContext(ctx, "tcp", closedPort)
+				}
+				return s.dial(ctx, network, address)
+			}
+			records, err := row.op.call(t.Context(), rawClientOn(t, s.baseURL, transport))
+			s.close()
+			sent := row.attempts
+			if row.dials != 0 {
+				sent = row.dials
+			}
+			checkLedger(t, row.op, err, sent, s.ledger())
+			if row.verdict == none {
+				require.NoError(t, err)
+				assert.Equal(t, deliveredRecords, records)
+				return
+			}
+			row.verdict.check(t, row.op, records, err, row.attempts)
+		})
+	}
+}
+
+// TestDeliveryCookies: each attempt has the jar's cookies once.
+func TestDeliveryCookies(t *testing.T) {
+	var cookies []string
+	jar, err := cookiejar.New(nil)
+	require.NoError(t, err)
+	client := stubClient(t, nil, oakra.WithRetryPolicy(rawPolicy(3)), oakra.WithHTTPClient(&http.Client{
+		Jar: jar,
+		Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
+			cookies = append(cookies, strings.Join(r.Header["Cookie"], " and "))
+			return stubAnswer(503, "", "Set-Cookie", "node=7; Path=/"), nil
+		}),
+	}))
+	_, err = deliverList.call(t.Context(), client)
+	require.ErrorIs(t, err, oakra.ErrServer)
+	require.Equal(t, []string{"", "node=7", "node=7"}, cookies)
+}

@@ -1,0 +1,383 @@
+package oakra_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go"
+)
+
+// TestDeliveryStalled has the rows in which the server stops answering, and the
+// caller's context or the time for one attempt ends.
+func TestDeliveryStalled(t *testing.T) {
+	const limit = 2 * time.Second // for one attempt, or for the call
+
+	begun := func(text string) rawTurn { return rawApply(rawWrite(text, rawStall)) }
+	const ok, chunked = "HTTP/1.1 200 OK\r\n", "Transfer-Encoding: chunked\r\n\r\n"
+	noStatus := verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}
+	noRecords := verdict{outcome: unknown, resent: onlyList, retryable: onlyList, status: 200, is: oakra.ErrBadResponse}
+	inRecords := verdict{outcome: applied, resent: onlyList, retryable: onlyList, status: 200, is: oakra.ErrBadResponse}
+	noConnection := verdict{outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrUnreachable}
+
+	for _, row := range []struct {
+		name    string
+		turn    rawTurn // nil: the connection itself is not had
+		scheme  string
+		verdict verdict // of an attempt that took too long; after the context nobody is sent again
+	}{
+		{"dialing", nil, "http", noConnection},
+		{"in the TLS handshake", rawUnread(rawStall), "https", noConnection},
+		{"before the request is read", rawUnread(rawStall), "http", noStatus},
+		{"before the status", begun(""), "http", noStatus},
+		{"within the status line", begun("HTTP/1.1 2"), "http", noStatus},
+		{"within the headers", begun(ok + "Content-Length: 9\r\n"), "http", noStatus},
+		{"after an informational answer", begun("HTTP/1.1 103 Early Hints\r\n\r\n"), "http", noStatus},
+		{"before the body", begun(ok + "Content-Length: 999\r\n\r\n"), "http", noRecords},
+		{"before the chunked body", begun(ok + chunked), "http", noRecords},
+		{"before the records", begun(ok + "Content-Length: 999\r\n\r\n{\"count\": 2, "), "http", noRecords},
+		{"in the array", begun(ok + "Content-Length: 999\r\n\r\n[" + firstRecord), "http", inRecords},
+		{"in stock_records", begun(ok + "Content-Length: 999\r\n\r\n{\"stock_records\": [" + firstRecord + ","), "http", inRecords},
+		{"in the chunked array", begun(ok + chunked + "5\r\n[{\"id\r\n"), "http", inRecords},
+	} {
+		for _, ending := range []string{"attempt timeout", "deadline", "canceled"} {
+			for _, op := range deliveryOps {
+				t.Run(row.name+"/"+ending+"/"+op.name, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						s := newPipeServer(t, row.turn)
+						transport := rawTransport(t, s)
+						transport.TLSHandshakeTimeout = 0
+						if row.turn == nil {
+							transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+								<-ctx.Done()
+								return nil, ctx.Err()
+							}
+						}
+						opts := []oakra.Option{}
+						ctx, scheme, row := t.Context(), row.scheme, row.verdict
+						var cause error
+						switch ending {
+						case "attempt timeout":
+							opts, cause = append(opts, oakra.WithAttemptTimeout(limit)), context.DeadlineExceeded
+						case "deadline":
+							var cancel context.CancelFunc
+							ctx, cancel = context.WithTimeout(ctx, limit)
+							defer cancel()
+							row.resent, cause = nobody, context.DeadlineExceeded
+						case "canceled":
+							var cancel context.CancelFunc
+							ctx, cancel = context.WithCancel(ctx)
+							time.AfterFunc(limit, cancel)
+							row.resent, cause = nobody, context.Canceled
+						}
+						client := rawClientOn(t, strings.Replace(s.baseURL, "http", scheme, 1), transport, opts...)
+						start := time.Now()
+						records, err := op.call(ctx, client)
+						attempts := row.attempts(op)
+						row.check(t, op, records, err, attempts)
+						assert.ErrorIs(t, err, cause)
+						assert.LessOrEqual(t, time.Since(start), time.Duration(attempts)*limit+10*time.Millisecond)
+						transport.CloseIdleConnections()
+						synctest.Wait()
+						ledger := s.ledger()
+						if row.is == oakra.ErrUnreachable {
+							assert.Empty(t, ledger.requests)
+						} else {
+							checkLedger(t, op, err, attempts, ledger)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// TestDeliveryStalledErrorBody: the status decides, and its body is waited for no
+// longer than a second.
+func TestDeliveryStalledErrorBody(t *testing.T) {
+	for status, row := range map[int]verdict{
+		302: {outcome: notApplied, is: oakra.ErrRedirect},
+		409: {outcome: notApplied, is: oakra.ErrConflict},
+		503: {outcome: unknown, resent: listAndUpdate, retryable: onlyList, is: oakra.ErrServer},
+		202: {outcome: unknown, is: oakra.ErrBadResponse},
+	} {
+		row.status = status
+		for _, op := range deliveryOps {
+			t.Run(fmt.Sprintf("%d/%s", status, op.name), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newPipeServer(t, rawWrite(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 100\r\n\r\n{\"detail\":", status), rawStall))
+					client := rawClient(t, s)
+					begun := time.Now()
+					records, err := op.call(t.Context(), client)
+					attempts := row.attempts(op)
+					row.check(t, op, records, err, attempts)
+					assert.LessOrEqual(t, time.Since(begun), time.Duration(attempts)*1100*time.Millisecond)
+					checkLedger(t, op, err, attempts, s.ledger())
+				})
+			})
+		}
+	}
+}
+
+// TestDeliveryContextInErrorBody: the status has decided when the context ends.
+func TestDeliveryContextInErrorBody(t *testing.T) {
+	for status, row := range map[int]verdict{
+		409: {outcome: notApplied, is: oakra.ErrConflict},
+		429: {outcome: notApplied, retryable: everyone, is: oakra.ErrRateLimited},
+		503: {outcome: unknown, retryable: onlyList, is: oakra.ErrServer},
+	} {
+		row.status = status
+		for _, op := range deliveryOps {
+			t.Run(fmt.Sprintf("%d/%s", status, op.name), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newPipeServer(t, rawWrite(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 100\r\n\r\n{\"detail\":", status), rawStall))
+					ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+					defer cancel()
+					begun := time.Now()
+					records, err := op.call(ctx, rawClient(t, s))
+					row.check(t, op, records, err, 1)
+					assert.Equal(t, 500*time.Millisecond, time.Since(begun))
+					if status == 429 {
+						assert.ErrorIs(t, err, context.DeadlineExceeded, "it is why nothing was sent again")
+					}
+					checkLedger(t, op, err, 1, s.ledger())
+				})
+			})
+		}
+	}
+}
+
+// TestDeliveryBodyWithoutContext: the body of an answer that is not 2xx is waited
+// for no longer than a second, also where a transport's body knows no context.
+func TestDeliveryBodyWithoutContext(t *testing.T) {
+	for _, op := range deliveryOps {
+		synctest.Test(t, func(t *testing.T) {
+			client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+				endless, _ := io.Pipe()
+				return &http.Response{StatusCode: 409, Header: http.Header{}, Body: endless, ContentLength: -1}, nil
+			}))
+			begun := time.Now()
+			_, err := op.call(t.Context(), client)
+			require.ErrorIs(t, err, oakra.ErrConflict)
+			require.Equal(t, time.Second, time.Since(begun))
+		})
+	}
+}
+
+// TestDeliveryEndedWhileWaiting: what ends the call between two attempts is a
+// further cause of the failure before, and takes nothing from it.
+func TestDeliveryEndedWhileWaiting(t *testing.T) {
+	broken := errors.New("broken")
+	for _, row := range []struct {
+		name    string
+		status  int
+		limiter bool // it fails before the second attempt; else the context is canceled
+		verdict verdict
+	}{
+		{"429, context", 429, false, verdict{outcome: notApplied, retryable: everyone, is: oakra.ErrRateLimited}},
+		{"503, context", 503, false, verdict{outcome: unknown, retryable: onlyList, is: oakra.ErrServer}},
+		{"429, limiter", 429, true, verdict{outcome: notApplied, retryable: everyone, is: oakra.ErrRateLimited}},
+		{"503, limiter", 503, true, verdict{outcome: unknown, retryable: onlyList, is: oakra.ErrServer}},
+	} {
+		for _, op := range deliveryOps {
+			if row.status == 503 && op.name == "change" {
+				continue // is not sent again
+			}
+			t.Run(row.name+"/"+op.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newPipeServer(t, rawAnswer(row.status, "Retry-After: 3\r\n", ""))
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					cause, took := context.Canceled, time.Second
+					waits := 0
+					limiter := stubLimiter(func(context.Context) error {
+						if waits++; waits == 2 {
+							return broken
+						}
+						return nil
+					})
+					opts := []oakra.Option{}
+					if row.limiter {
+						cause, took = broken, 3*time.Second
+						opts = append(opts, oakra.WithLimiter(limiter))
+					} else {
+						time.AfterFunc(took, cancel)
+					}
+					begun := time.Now()
+					records, err := op.call(ctx, rawClient(t, s, opts...))
+					row.verdict.status = row.status
+					row.verdict.check(t, op, records, err, 1)
+					assert.ErrorIs(t, err, cause)
+					assert.Equal(t, took, time.Since(begun).Truncate(time.Second))
+					checkLedger(t, op, err, 1, s.ledger())
+				})
+			})
+		}
+	}
+}
+
+// TestDeliveryHeldBack: what a limiter says that would have to wait for longer than
+// the context lasts is passing, whatever it is called.
+func TestDeliveryHeldBack(t *testing.T) {
+	for _, op := range deliveryOps {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		s := newRawServer(t, deliverOK)
+		_, err := op.call(ctx, rawClient(t, s, oakra.WithLimiter(stubLimiter(func(context.Context) error {
+			return errors.New("rate: Wait(n=1) would exceed context deadline")
+		}))))
+		require.ErrorContains(t, err, "rate: Wait(n=1) would exceed")
+		require.Equal(t, notApplied, oakra.OutcomeOf(err))
+		require.True(t, oakra.Retryable(err))
+		require.Zero(t, s.ledger().turns)
+	}
+}
+
+// TestDeliveryLateUpdate: an Update is sent again only within 5 s of the start of
+// its first attempt of unknown outcome.
+func TestDeliveryLateUpdate(t *testing.T) {
+	// after answers with the status after a time.
+	after := func(d time.Duration, status int, header string) rawTurn {
+		return rawAfter(func() { time.Sleep(d) }, rawAnswer(status, header, deliveryRecords))
+	}
+	for _, row := range []struct {
+		name    string
+		op      deliveryOp
+		script  []rawTurn
+		turns   int // that the server sees of 4 possible ones
+		status  int // 0 is no error
+		latest  time.Duration
+		limiter time.Duration // that it holds each but the first attempt back
+	}{
+		{name: "soon", op: deliverUpdate, script: []rawTurn{after(4900*time.Millisecond, 503, ""), deliverOK}, turns: 2},
+		{name: "late", op: deliverUpdate, script: []rawTurn{after(5*time.Second, 503, ""), deliverOK}, turns: 1, status: 503},
+		{name: "late after some", op: deliverUpdate, script: []rawTurn{after(2*time.Second, 503, "")}, turns: 3, status: 503},
+		{name: "Retry-After soon", op: deliverUpdate, script: []rawTurn{after(time.Second, 503, "Retry-After: 3\r\n"), deliverOK}, turns: 2},
+		{name: "Retry-After late, at once", op: deliverUpdate, script: []rawTurn{after(time.Second, 503, "Retry-After: 5\r\n"), deliverOK}, turns: 1, status: 503, latest: time.Second},
+		{name: "late for a 429 between", op: deliverUpdate, script: []rawTurn{after(0, 503, ""), after(0, 429, "Retry-After: 3\r\n")}, turns: 3, status: 429, latest: 3 * time.Second},
+		{name: "429 before counts for nothing", op: deliverUpdate, script: []rawTurn{after(0, 429, "Retry-After: 9\r\n"), after(0, 503, ""), deliverOK}, turns: 3},
+		{name: "held back", op: deliverUpdate, script: []rawTurn{after(0, 503, ""), deliverOK}, limiter: 6 * time.Second, turns: 1, status: 503},
+		{name: "held back a little", op: deliverUpdate, script: []rawTurn{after(0, 503, ""), deliverOK}, limiter: 4 * time.Second, turns: 2},
+		{name: "a list has time", op: deliverList, script: []rawTurn{after(5*time.Second, 503, ""), deliverOK}, turns: 2},
+		{name: "a change has time after 429", op: deliverChange, script: []rawTurn{after(5*time.Second, 429, ""), deliverOK}, turns: 2},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newPipeServer(t, row.script...)
+				waits := 0
+				client := rawClient(t, s,
+					oakra.WithRetryPolicy(rawPolicy(4)),
+					oakra.WithLimiter(stubLimiter(func(context.Context) error {
+						if waits++; waits > 1 {
+							time.Sleep(row.limiter)
+						}
+						return nil
+					})))
+				begun := time.Now()
+				_, err := row.op.call(t.Context(), client)
+				assert.Equal(t, row.turns, s.ledger().turns)
+				if row.latest != 0 {
+					assert.LessOrEqual(t, time.Since(begun), row.latest+10*time.Millisecond, "it knew at once")
+				}
+				if row.status == 0 {
+					require.NoError(t, err)
+					return
+				}
+				var e *oakra.Error
+				require.ErrorAs(t, err, &e)
+				assert.Equal(t, row.status, e.StatusCode)
+				assert.Equal(t, row.turns, e.Attempts)
+				assert.Equal(t, unknown, e.Outcome)
+				assert.False(t, oakra.Retryable(err))
+			})
+		})
+	}
+}
+
+// TestDeliveryLateUpdateConnecting: the 5 s hold also while a connection is waited
+// for.
+func TestDeliveryLateUpdateConnecting(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		dial  time.Duration // of the second connection
+		turns int
+	}{
+		{"soon", 4 * time.Second, 2},
+		{"late", 6 * time.Second, 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newPipeServer(t, rawWrite(rawText(503, "Connection: close\r\n", ""), rawClose), deliverOK)
+				transport := rawTransport(t, s)
+				dials := 0
+				transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					if dials++; dials > 1 {
+						time.Sleep(row.dial)
+					}
+					return s.dial(ctx, network, addr)
+				}
+				client := rawClientOn(t, s.baseURL, transport)
+				begun := time.Now()
+				_, err := deliverUpdate.call(t.Context(), client)
+				assert.Equal(t, row.turns, s.ledger().turns)
+				if row.turns == 2 {
+					require.NoError(t, err)
+					return
+				}
+				assert.Equal(t, unknown, oakra.OutcomeOf(err))
+				assert.ErrorIs(t, err, oakra.ErrUnreachable)
+				assert.ErrorContains(t, err, "might undo a newer one")
+				assert.Equal(t, 5*time.Second, time.Since(begun))
+				time.Sleep(10 * time.Second) // the connection is there
+				assert.Equal(t, 1, s.ledger().turns)
+			})
+		})
+	}
+}
+
+// TestDeliveryLateUpdateHeldBack: they hold also where a connection is there and the
+// request is not sent, as HTTP/2 does when all streams are taken; and a transport
+// without a trace, of which nothing is known, is let alone.
+func TestDeliveryLateUpdateHeldBack(t *testing.T) {
+	for _, traced := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			arrived := 0
+			client := stubClient(t, stubTransport(func(r *http.Request) (*http.Response, error) {
+				if arrived == 0 {
+					arrived++
+					return stubAnswer(503, ""), nil
+				}
+				if trace := httptrace.ContextClientTrace(r.Context()); traced {
+					trace.GetConn("")
+					trace.GotConn(httptrace.GotConnInfo{})
+				}
+				select {
+				case <-time.After(8 * time.Second):
+				case <-r.Context().Done():
+					return nil, r.Context().Err()
+				}
+				arrived++
+				return stubAnswer(200, deliveryRecords), nil
+			}))
+			_, err := deliverUpdate.call(t.Context(), client)
+			if !traced {
+				require.NoError(t, err)
+				return
+			}
+			require.Equal(t, unknown, oakra.OutcomeOf(err))
+			require.NotErrorIs(t, err, context.Canceled)
+			require.Equal(t, 1, arrived)
+		})
+	}
+}
