@@ -1,0 +1,102 @@
+package oakra_test
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/oakratest"
+)
+
+// TestBulkStorm sends many items with repeated ids and some bad ones through
+// faults of every kind, and compares each fate with the server's ledger.
+func TestBulkStorm(t *testing.T) {
+	const ids, n = 1500, 5000
+	eachBulkOp(t, func(t *testing.T, op bulkOp) {
+		for seed := range uint64(4) {
+			t.Run(fmt.Sprint(seed), func(t *testing.T) {
+				random := rand.New(rand.NewPCG(seed, 3))
+				server := bulkServer(t, ids)
+				server.SetDialect(oakratest.Dialect{UnknownIDNotFound: seed%2 == 1, Chunked: seed%2 == 0})
+				before := runtime.NumGoroutine()
+				for i, f := range []oakratest.Fault{
+					{Kind: oakratest.Refuse, Probability: 0.08},
+					{Kind: oakratest.ResetBefore, Probability: 0.04},
+					{Kind: oakratest.ResetAfter, Probability: 0.04},
+					{Kind: oakratest.RespondAfter, Status: 502, Body: "<html>", Probability: 0.04},
+					{Kind: oakratest.Respond, Status: 503, Probability: 0.02},
+					{Kind: oakratest.Respond, Status: 429, Probability: 0.02, Header: http.Header{"Retry-After": {"0"}}},
+					{Kind: oakratest.Respond, Status: 409, Body: `{"detail":"Locked."}`, Probability: 0.02},
+					{Kind: oakratest.CutBody, Probability: 0.05},
+					{Kind: oakratest.OmitRecord, Probability: 0.05},
+				} {
+					f.Op, f.Seed = op.name, seed*100+uint64(i)
+					server.Inject(f)
+				}
+				items := make([]bulkItem, n)
+				for i := range items {
+					items[i] = bulkItem{1 + random.Int64N(ids), random.Int64N(21) - 10}
+					if random.IntN(100) == 0 {
+						items[i].id += ids // unknown to the server
+					}
+				}
+				client := server.Client(oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 2, MinBackoff: 1, MaxBackoff: 1}))
+				err := op.all(t.Context(), client, items, oakra.BulkOptions{BatchSize: 10, SplitRefused: seed != 0})
+				count := requireBulkTruth(t, op, server, items, err)
+				t.Logf("%v", count)
+				for _, o := range []oakra.Outcome{applied, notApplied, unknown} {
+					require.Positive(t, count[o], "the storm was too mild: no %v", o)
+				}
+				requireBulkReasons(t, op, server, items, err)
+
+				client.CloseIdleConnections()
+				server.Close()
+				requireNoMoreGoroutines(t, before)
+			})
+		}
+	})
+}
+
+// requireBulkReasons checks that no fate is vaguer than it must be: what is
+// unknown was in a request whose answer was lost, and what is not applied was
+// refused, or never arrived.
+func requireBulkReasons(t *testing.T, op bulkOp, server *oakratest.Server, items []bulkItem, err error) {
+	t.Helper()
+	lost, refused, last := make(map[int64]bool), make(map[int64]bool), make(map[int64]oakratest.Request)
+	for _, w := range bulkWrites(server, op) {
+		sent := bulkBody(t, w.Body)
+		for i, item := range sent {
+			last[item.id] = w
+			switch w.Fault {
+			case oakratest.ResetBefore, oakratest.ResetAfter, oakratest.RespondAfter:
+				lost[item.id] = true
+			case oakratest.OmitRecord:
+				lost[item.id] = lost[item.id] || w.Applied != nil && i == len(sent)-1
+			case oakratest.Respond:
+				lost[item.id] = lost[item.id] || w.Status == 503
+			}
+			refused[item.id] = refused[item.id] || w.Status/100 == 4
+		}
+	}
+	require.NotEmpty(t, slices.Collect(maps.Keys(last)))
+	for i, fate := range bulkFates(t, op, len(items), err) {
+		id := items[i].id
+		switch fate {
+		case unknown:
+			require.True(t, lost[id], "item %d, id %d is said to be unknown, but no answer to it was lost", i, id)
+		case notApplied:
+			_, arrived := last[id]
+			require.True(t, !arrived || refused[id], "item %d, id %d is said not to be applied, but nothing refused it", i, id)
+		case applied:
+			status := last[id].Status
+			require.True(t, status == 200, "item %d, id %d is said to be applied, after an answer of %d", i, id, status)
+		}
+	}
+}
