@@ -20,21 +20,21 @@ import (
 
 func TestAnswerRead(t *testing.T) {
 	const both = answerA + "," + answerB
-	for name, body := range map[string]string{
-		"array":                  `[` + both + `]`,
-		"object":                 `{"stock_records":[` + both + `]}`,
-		"white space":            " \r\n\t[ " + answerA + " \n, " + answerB + " ] \r\n\t ",
-		"white space in records": strings.NewReplacer(",", " , ", ":", " : ", "{", "{ ", "}", "\n}").Replace(`{"stock_records":[` + both + `]}`),
-		"fields in any order": `[{"quantity":5,"sku":"a","location_id":"l","id":1},
-			{"sku":"b","id":2,"quantity":-6,"location_id":"m"}]`,
-		"unknown fields in the object":     `{"count":2,"next":null,"meta":{"stock_records":[{"id":9}]},"stock_records":[` + both + `],"after":[1,{"x":"]"}]}`,
-		"unknown fields in a record":       `[{"shop":{"id":7,"sku":"no","tags":["]","}"]},"id":1,"x":null,"location_id":"l","y":1.5e3,"sku":"a","quantity":5,"z":true},` + answerB + `]`,
-		"names of another case are others": `[{"ID":7,"Sku":"no","QUANTITY":9,"Location_ID":"x","id":1,"location_id":"l","sku":"a","quantity":5,"Id":8},` + answerB + `]`,
-		"escapes in names and texts":       `[{"\u0069d":1,"location_id":"\u006c","sku":"\u0061","quantity":5},` + answerB + `]`,
+	for _, row := range []struct{ name, body string }{
+		{"array", `[` + both + `]`},
+		{"object", `{"stock_records":[` + both + `]}`},
+		{"white space", " \r\n\t[ " + answerA + " \n, " + answerB + " ] \r\n\t "},
+		{"white space in records", strings.NewReplacer(",", " , ", ":", " : ", "{", "{ ", "}", "\n}").Replace(`{"stock_records":[` + both + `]}`)},
+		{"fields in any order", `[{"quantity":5,"sku":"a","location_id":"l","id":1},
+			{"sku":"b","id":2,"quantity":-6,"location_id":"m"}]`},
+		{"unknown fields in the object", `{"count":2,"next":null,"meta":{"stock_records":[{"id":9}]},"stock_records":[` + both + `],"after":[1,{"x":"]"}]}`},
+		{"unknown fields in a record", `[{"shop":{"id":7,"sku":"no","tags":["]","}"]},"id":1,"x":null,"location_id":"l","y":1.5e3,"sku":"a","quantity":5,"z":true},` + answerB + `]`},
+		{"names of another case are others", `[{"ID":7,"Sku":"no","QUANTITY":9,"Location_ID":"x","id":1,"location_id":"l","sku":"a","quantity":5,"Id":8},` + answerB + `]`},
+		{"escapes in names and texts", `[{"\u0069d":1,"location_id":"\u006c","sku":"\u0061","quantity":5},` + answerB + `]`},
 	} {
 		for _, call := range answerCalls {
-			t.Run(name+"/"+call.name, func(t *testing.T) {
-				records, err := call.call(t.Context(), answering(t, 200, body))
+			t.Run(row.name+"/"+call.name, func(t *testing.T) {
+				records, err := call.call(t.Context(), answering(t, 200, row.body))
 				require.NoError(t, err)
 				require.Equal(t, answerRecords, records)
 			})
@@ -73,66 +73,69 @@ func TestAnswerEmptyList(t *testing.T) {
 }
 
 func TestAnswerTexts(t *testing.T) {
-	for written, want := range map[string]string{
-		`""`:                                    "",
-		`"é"`:                                   "é",
-		`"\u00e9"`:                              "é",
-		`"\ud83d\udc9a 💚"`:                      "💚 💚",
-		`"a\"b\\c\/d\b\f\n\r\te"`:               "a\"b\\c/d\b\f\n\r\te",
-		`"[{]}\\\","`:                           `[{]}\",`,
-		`"` + strings.Repeat("x", 70_000) + `"`: strings.Repeat("x", 70_000),
-		`"null"`:                                "null",
-		`"\u0000"`:                              "\x00",
+	for _, row := range []struct{ written, want string }{
+		{`""`, ""},
+		{`"é"`, "é"},
+		{`"\u00e9"`, "é"},
+		{`"\ud83d\udc9a 💚"`, "💚 💚"},
+		{`"a\"b\\c\/d\b\f\n\r\te"`, "a\"b\\c/d\b\f\n\r\te"},
+		{`"[{]}\\\","`, `[{]}\",`},
+		{`"` + strings.Repeat("x", 70_000) + `"`, strings.Repeat("x", 70_000)},
+		{`"null"`, "null"},
+		{`"\u0000"`, "\x00"},
 	} {
 		records, err := answerCalls[0].call(t.Context(), answering(t, 200,
-			fmt.Sprintf(`[{"id":1,"location_id":%[1]s,"sku":%[1]s,"quantity":5}]`, written)))
-		require.NoError(t, err, "%.40s", written)
-		require.Equal(t, []oakra.StockRecord{{ID: 1, LocationID: want, SKU: want, Quantity: 5}}, records)
+			fmt.Sprintf(`[{"id":1,"location_id":%[1]s,"sku":%[1]s,"quantity":5}]`, row.written)))
+		require.NoError(t, err, "%.40s", row.written)
+		require.Equal(t, []oakra.StockRecord{{ID: 1, LocationID: row.want, SKU: row.want, Quantity: 5}}, records)
 	}
 }
 
 // TestAnswerNumbers: Django writes decimals as texts, and other encoders add a
 // point or an exponent. Whole is whole, to the last digit of an int64.
 func TestAnswerNumbers(t *testing.T) {
-	good := map[string]int64{
-		`5`: 5, `"5"`: 5, `5.0`: 5, `"5.00"`: 5, `5e0`: 5, `5E0`: 5, `5e+0`: 5, `5e-0`: 5, `"5e0"`: 5,
-		`0`: 0, `-0`: 0, `0.0`: 0, `"0"`: 0, `"0.00"`: 0, `-0.0`: 0, `0e5`: 0,
-		`-5`: -5, `"-5"`: -5, `-5.0`: -5, `"-5.00"`: -5,
-		`5e1`: 50, `1.5e1`: 15, `50e-1`: 5, `1e18`: 1000000000000000000,
-		`9007199254740993`:         1<<53 + 1,
-		`"9007199254740993.000"`:   1<<53 + 1,
-		`-9007199254740993.0`:      -(1<<53 + 1),
-		`9223372036854775807`:      math.MaxInt64,
-		`"9223372036854775807"`:    math.MaxInt64,
-		`9223372036854775807.0`:    math.MaxInt64,
-		`"9223372036854775807.00"`: math.MaxInt64,
-		`9223372036854775807e0`:    math.MaxInt64,
-		`-9223372036854775808`:     math.MinInt64,
-		`"-9223372036854775808"`:   math.MinInt64,
-		`-9223372036854775808.0`:   math.MinInt64,
-		`9223372036854775806`:      math.MaxInt64 - 1,
-		`-9223372036854775807`:     math.MinInt64 + 1,
+	good := []struct {
+		written string
+		want    int64
+	}{
+		{`5`, 5}, {`"5"`, 5}, {`5.0`, 5}, {`"5.00"`, 5}, {`5e0`, 5}, {`5E0`, 5}, {`5e+0`, 5}, {`5e-0`, 5}, {`"5e0"`, 5},
+		{`0`, 0}, {`-0`, 0}, {`0.0`, 0}, {`"0"`, 0}, {`"0.00"`, 0}, {`-0.0`, 0}, {`0e5`, 0},
+		{`-5`, -5}, {`"-5"`, -5}, {`-5.0`, -5}, {`"-5.00"`, -5},
+		{`5e1`, 50}, {`1.5e1`, 15}, {`50e-1`, 5}, {`1e18`, 1000000000000000000},
+		{`9007199254740993`, 1<<53 + 1},
+		{`"9007199254740993.000"`, 1<<53 + 1},
+		{`-9007199254740993.0`, -(1<<53 + 1)},
+		{`9223372036854775807`, math.MaxInt64},
+		{`"9223372036854775807"`, math.MaxInt64},
+		{`9223372036854775807.0`, math.MaxInt64},
+		{`"9223372036854775807.00"`, math.MaxInt64},
+		{`9223372036854775807e0`, math.MaxInt64},
+		{`-9223372036854775808`, math.MinInt64},
+		{`"-9223372036854775808"`, math.MinInt64},
+		{`-9223372036854775808.0`, math.MinInt64},
+		{`9223372036854775806`, math.MaxInt64 - 1},
+		{`-9223372036854775807`, math.MinInt64 + 1},
 	}
-	for written, want := range good {
-		t.Run(written, func(t *testing.T) {
+	for _, row := range good {
+		t.Run(row.written, func(t *testing.T) {
 			for _, body := range []string{
-				fmt.Sprintf(`[{"id":1,"location_id":"l","sku":"a","quantity":%s},{"id":2,"location_id":"l","sku":"b","quantity":0}]`, written),
-				fmt.Sprintf(`{"stock_records":[{"quantity":%s,"id":1,"location_id":"l","sku":"a"},{"id":2,"location_id":"l","sku":"b","quantity":0}]}`, written),
+				fmt.Sprintf(`[{"id":1,"location_id":"l","sku":"a","quantity":%s},{"id":2,"location_id":"l","sku":"b","quantity":0}]`, row.written),
+				fmt.Sprintf(`{"stock_records":[{"quantity":%s,"id":1,"location_id":"l","sku":"a"},{"id":2,"location_id":"l","sku":"b","quantity":0}]}`, row.written),
 			} {
 				for _, call := range answerCalls {
 					records, err := call.call(t.Context(), answering(t, 200, body))
 					require.NoError(t, err, call.name)
-					require.Equal(t, want, records[0].Quantity)
+					require.Equal(t, row.want, records[0].Quantity)
 				}
 			}
-			if want <= 0 {
+			if row.want <= 0 {
 				return
 			}
 			// An id is a number like any other.
 			records, err := answerCalls[0].call(t.Context(), answering(t, 200,
-				fmt.Sprintf(`[{"id":%s,"location_id":"l","sku":"a","quantity":1}]`, written)))
+				fmt.Sprintf(`[{"id":%s,"location_id":"l","sku":"a","quantity":1}]`, row.written)))
 			require.NoError(t, err)
-			require.Equal(t, want, records[0].ID)
+			require.Equal(t, row.want, records[0].ID)
 		})
 	}
 	for _, written := range []string{
@@ -164,58 +167,59 @@ func TestAnswerBad(t *testing.T) {
 		began  = oakra.OutcomeApplied // its records began
 		absent = oakra.OutcomeUnknown // it may be a refusal
 	)
-	tests := map[string]struct {
+	tests := []struct {
+		name string
 		body string
 		want oakra.Outcome // of a write
 	}{
-		"empty":                       {"", absent},
-		"blank":                       {" \n", absent},
-		"null":                        {"null", absent},
-		"true":                        {"true", absent},
-		"a number":                    {"5", absent},
-		"a text":                      {`"stock_records"`, absent},
-		"a page":                      {"<html>ok</html>", absent},
-		"an empty object":             {`{}`, absent},
-		"a detail":                    {`{"detail":"Out of stock."}`, absent},
-		"records of another name":     {`{"records":[` + answerA + `,` + answerB + `]}`, absent},
-		"records in another case":     {`{"Stock_Records":[` + answerA + `,` + answerB + `]}`, absent},
-		"records deeper":              {`{"data":{"stock_records":[` + answerA + `,` + answerB + `]}}`, absent},
-		"null records":                {`{"stock_records":null}`, absent},
-		"a single record":             {answerA, absent},
-		"two objects":                 {`{}{"stock_records":[]}`, absent},
-		"null for a record":           {`[null]`, began},
-		"null after a record":         {`[` + answerA + `,null]`, began},
-		"an empty record":             {`[{}]`, began},
-		"a number for a record":       {`[5]`, began},
-		"a list for a record":         {`[[` + answerA + `]]`, began},
-		"no id":                       {`[{"location_id":"l","sku":"a","quantity":5}]`, began},
-		"no sku":                      {`[{"id":1,"location_id":"l","quantity":5}]`, began},
-		"no location":                 {`[{"id":1,"sku":"a","quantity":5}]`, began},
-		"no quantity":                 {`[{"id":1,"location_id":"l","sku":"a"}]`, began},
-		"no quantity after a record":  {`{"stock_records":[` + answerA + `,{"id":2,"location_id":"l","sku":"a"}]}`, began},
-		"quantity in another case":    {`[{"id":1,"location_id":"l","sku":"a","Quantity":5}]`, began},
-		"id in another case":          {`[{"ID":1,"location_id":"l","sku":"a","quantity":5}]`, began},
-		"null sku":                    {`[{"id":1,"location_id":"l","sku":null,"quantity":5}]`, began},
-		"null location":               {`[{"id":1,"location_id":null,"sku":"a","quantity":5}]`, began},
-		"a number for a sku":          {`[{"id":1,"location_id":"l","sku":5,"quantity":5}]`, began},
-		"cut in a record":             {`[` + answerA + `,{"id":2,"loc`, began},
-		"cut after a record":          {`[` + answerA, began},
-		"cut after a comma":           {`{"stock_records":[` + answerA + `,`, began},
-		"cut before the end":          {`{"stock_records":[` + answerA + `,` + answerB + `]`, began},
-		"cut before the records":      {`{"count":2,`, absent},
-		"trailing garbage":            {`[` + answerA + `,` + answerB + `]x`, began},
-		"a second answer":             {`[` + answerA + `,` + answerB + `][]`, began},
-		"garbage after an object":     {`{"stock_records":[` + answerA + `,` + answerB + `]}}`, began},
-		"a comma too many":            {`[` + answerA + `,` + answerB + `,]`, began},
-		"a comma too few":             {`[` + answerA + answerB + `]`, began},
-		"single quotes":               {`[{'id':1,'location_id':'l','sku':'a','quantity':5}]`, began},
-		"a line break in a text":      {"[{\"id\":1,\"location_id\":\"l\nm\",\"sku\":\"a\",\"quantity\":5}]", began},
-		"a bad escape":                {`[{"id":1,"location_id":"\x","sku":"a","quantity":5}]`, began},
-		"bad syntax in unknown field": {`[{"id":1,"location_id":"l","sku":"a","quantity":5,"x":[1,}]`, began},
+		{"empty", "", absent},
+		{"blank", " \n", absent},
+		{"null", "null", absent},
+		{"true", "true", absent},
+		{"a number", "5", absent},
+		{"a text", `"stock_records"`, absent},
+		{"a page", "<html>ok</html>", absent},
+		{"an empty object", `{}`, absent},
+		{"a detail", `{"detail":"Out of stock."}`, absent},
+		{"records of another name", `{"records":[` + answerA + `,` + answerB + `]}`, absent},
+		{"records in another case", `{"Stock_Records":[` + answerA + `,` + answerB + `]}`, absent},
+		{"records deeper", `{"data":{"stock_records":[` + answerA + `,` + answerB + `]}}`, absent},
+		{"null records", `{"stock_records":null}`, absent},
+		{"a single record", answerA, absent},
+		{"two objects", `{}{"stock_records":[]}`, absent},
+		{"null for a record", `[null]`, began},
+		{"null after a record", `[` + answerA + `,null]`, began},
+		{"an empty record", `[{}]`, began},
+		{"a number for a record", `[5]`, began},
+		{"a list for a record", `[[` + answerA + `]]`, began},
+		{"no id", `[{"location_id":"l","sku":"a","quantity":5}]`, began},
+		{"no sku", `[{"id":1,"location_id":"l","quantity":5}]`, began},
+		{"no location", `[{"id":1,"sku":"a","quantity":5}]`, began},
+		{"no quantity", `[{"id":1,"location_id":"l","sku":"a"}]`, began},
+		{"no quantity after a record", `{"stock_records":[` + answerA + `,{"id":2,"location_id":"l","sku":"a"}]}`, began},
+		{"quantity in another case", `[{"id":1,"location_id":"l","sku":"a","Quantity":5}]`, began},
+		{"id in another case", `[{"ID":1,"location_id":"l","sku":"a","quantity":5}]`, began},
+		{"null sku", `[{"id":1,"location_id":"l","sku":null,"quantity":5}]`, began},
+		{"null location", `[{"id":1,"location_id":null,"sku":"a","quantity":5}]`, began},
+		{"a number for a sku", `[{"id":1,"location_id":"l","sku":5,"quantity":5}]`, began},
+		{"cut in a record", `[` + answerA + `,{"id":2,"loc`, began},
+		{"cut after a record", `[` + answerA, began},
+		{"cut after a comma", `{"stock_records":[` + answerA + `,`, began},
+		{"cut before the end", `{"stock_records":[` + answerA + `,` + answerB + `]`, began},
+		{"cut before the records", `{"count":2,`, absent},
+		{"trailing garbage", `[` + answerA + `,` + answerB + `]x`, began},
+		{"a second answer", `[` + answerA + `,` + answerB + `][]`, began},
+		{"garbage after an object", `{"stock_records":[` + answerA + `,` + answerB + `]}}`, began},
+		{"a comma too many", `[` + answerA + `,` + answerB + `,]`, began},
+		{"a comma too few", `[` + answerA + answerB + `]`, began},
+		{"single quotes", `[{'id':1,'location_id':'l','sku':'a','quantity':5}]`, began},
+		{"a line break in a text", "[{\"id\":1,\"location_id\":\"l\nm\",\"sku\":\"a\",\"quantity\":5}]", began},
+		{"a bad escape", `[{"id":1,"location_id":"\x","sku":"a","quantity":5}]`, began},
+		{"bad syntax in unknown field", `[{"id":1,"location_id":"l","sku":"a","quantity":5,"x":[1,}]`, began},
 	}
-	for name, tt := range tests {
+	for _, tt := range tests {
 		for _, call := range answerCalls {
-			t.Run(name+"/"+call.name, func(t *testing.T) {
+			t.Run(tt.name+"/"+call.name, func(t *testing.T) {
 				records, err := call.call(t.Context(), answering(t, 200, tt.body))
 				require.Nil(t, records)
 				require.ErrorIs(t, err, oakra.ErrBadResponse)
@@ -230,7 +234,7 @@ func TestAnswerBad(t *testing.T) {
 				}
 				require.Equal(t, want, e.Outcome, err)
 				// A read that was cut short may come whole the next time.
-				cut := strings.HasPrefix(name, "cut")
+				cut := strings.HasPrefix(tt.name, "cut")
 				require.Equal(t, !isWrite(call) && cut, oakra.Retryable(err))
 			})
 		}
@@ -249,19 +253,20 @@ func TestAnswerDetailOf2xx(t *testing.T) {
 
 func TestAnswerMissingIDs(t *testing.T) {
 	other := `{"id":3,"location_id":"l","sku":"c","quantity":5}`
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name    string
 		body    string
 		missing []int64
 		records []oakra.StockRecord
 	}{
-		"second missing": {`[` + answerA + `]`, []int64{2}, answerRecords[:1]},
-		"first missing":  {`{"stock_records":[` + answerB + `]}`, []int64{1}, answerRecords[1:]},
-		"all missing":    {`[]`, []int64{1, 2}, nil},
-		"another's":      {`[` + other + `,` + answerB + `]`, []int64{1}, []oakra.StockRecord{{ID: 3, LocationID: "l", SKU: "c", Quantity: 5}, answerRecords[1]}},
-		"one twice":      {`[` + answerA + `,` + answerA + `]`, []int64{2}, []oakra.StockRecord{answerRecords[0], answerRecords[0]}},
+		{"second missing", `[` + answerA + `]`, []int64{2}, answerRecords[:1]},
+		{"first missing", `{"stock_records":[` + answerB + `]}`, []int64{1}, answerRecords[1:]},
+		{"all missing", `[]`, []int64{1, 2}, nil},
+		{"another's", `[` + other + `,` + answerB + `]`, []int64{1}, []oakra.StockRecord{{ID: 3, LocationID: "l", SKU: "c", Quantity: 5}, answerRecords[1]}},
+		{"one twice", `[` + answerA + `,` + answerA + `]`, []int64{2}, []oakra.StockRecord{answerRecords[0], answerRecords[0]}},
 	} {
 		for _, call := range answerCalls[1:] {
-			t.Run(name+"/"+call.name, func(t *testing.T) {
+			t.Run(tt.name+"/"+call.name, func(t *testing.T) {
 				records, err := call.call(t.Context(), answering(t, 200, tt.body))
 				require.Nil(t, records)
 				e := requireError(t, err)
@@ -362,29 +367,30 @@ const answerLimit = 64 << 20
 // and memory is not spent on what comes to nothing.
 func TestAnswerTooLarge(t *testing.T) {
 	const huge = 4 * answerLimit
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name          string
 		head, filling string
 		began         bool
 		memory        uint64 // in bytes, all that was allocated
 	}{
-		"white space first":     {"", strings.Repeat(" ", 64<<10), false, 8 << 20},
-		"white space in array":  {"[", strings.Repeat(" ", 64<<10), true, 8 << 20},
-		"unknown field":         {`{"x":[`, strings.Repeat("1,", 32<<10), false, 24 << 20},
-		"text in unknown field": {`{"x":"`, strings.Repeat("x", 64<<10), false, 24 << 20},
-		"a long SKU":            {`[{"sku":"`, strings.Repeat("x", 64<<10), true, 24 << 20},
-		"digits":                {`[{"id":`, strings.Repeat("1", 64<<10), true, 24 << 20},
-		"nesting":               {`{"x":`, strings.Repeat("[", 64<<10), false, 24 << 20},
-		"a page":                {"<html>", strings.Repeat("x", 64<<10), false, 8 << 20},
+		{"white space first", "", strings.Repeat(" ", 64<<10), false, 8 << 20},
+		{"white space in array", "[", strings.Repeat(" ", 64<<10), true, 8 << 20},
+		{"unknown field", `{"x":[`, strings.Repeat("1,", 32<<10), false, 24 << 20},
+		{"text in unknown field", `{"x":"`, strings.Repeat("x", 64<<10), false, 24 << 20},
+		{"a long SKU", `[{"sku":"`, strings.Repeat("x", 64<<10), true, 24 << 20},
+		{"digits", `[{"id":`, strings.Repeat("1", 64<<10), true, 24 << 20},
+		{"nesting", `{"x":`, strings.Repeat("[", 64<<10), false, 24 << 20},
+		{"a page", "<html>", strings.Repeat("x", 64<<10), false, 8 << 20},
 	} {
 		calls := answerCalls[2:]
-		switch name {
+		switch tt.name {
 		case "white space in array":
 			calls = answerCalls[:1]
 		case "a page": // which takes no time
 			calls = answerCalls
 		}
 		for _, call := range calls {
-			t.Run(name+"/"+call.name, func(t *testing.T) {
+			t.Run(tt.name+"/"+call.name, func(t *testing.T) {
 				body := &endless{head: []byte(tt.head), filling: tt.filling, left: huge}
 				client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
 					return &http.Response{StatusCode: 200, Body: body, ContentLength: -1, Header: http.Header{}}, nil

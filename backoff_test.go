@@ -24,15 +24,16 @@ import (
 // to the bound, evenly, the bound doubling up to the maximum.
 func TestBackoffFullJitter(t *testing.T) {
 	const runs = 600
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		policy oakra.RetryPolicy
 		bounds []time.Duration
 	}{
-		"defaults": {oakra.RetryPolicy{MaxAttempts: 8}, []time.Duration{
+		{"defaults", oakra.RetryPolicy{MaxAttempts: 8}, []time.Duration{
 			250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 5 * time.Second, 5 * time.Second}},
-		"capped between two doublings": {oakra.RetryPolicy{MaxAttempts: 5, MinBackoff: 100 * time.Millisecond, MaxBackoff: 300 * time.Millisecond}, []time.Duration{
+		{"capped between two doublings", oakra.RetryPolicy{MaxAttempts: 5, MinBackoff: 100 * time.Millisecond, MaxBackoff: 300 * time.Millisecond}, []time.Duration{
 			100 * time.Millisecond, 200 * time.Millisecond, 300 * time.Millisecond, 300 * time.Millisecond}},
-		"constant": {oakra.RetryPolicy{MaxAttempts: 4, MinBackoff: time.Second, MaxBackoff: time.Second}, []time.Duration{
+		{"constant", oakra.RetryPolicy{MaxAttempts: 4, MinBackoff: time.Second, MaxBackoff: time.Second}, []time.Duration{
 			time.Second, time.Second, time.Second}},
 	} {
 		for _, failing := range []struct {
@@ -44,7 +45,7 @@ func TestBackoffFullJitter(t *testing.T) {
 			{"429 to a change", status(429), answerCalls[2]},
 			{"refused to a change", refuse, answerCalls[2]},
 		} {
-			t.Run(name+"/"+failing.name, func(t *testing.T) {
+			t.Run(tt.name+"/"+failing.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					transport := sequence(failing.answer)
 					client := stubClient(t, transport, oakra.WithRetryPolicy(tt.policy))
@@ -82,15 +83,16 @@ func TestBackoffFullJitter(t *testing.T) {
 
 func TestBackoffMaxAttempts(t *testing.T) {
 	for _, attempts := range []int{1, 2, 3, 7} {
-		for name, tt := range map[string]struct {
+		for _, tt := range []struct {
+			name   string
 			answer func(*http.Request) (*http.Response, error)
 			calls  []answerCall // that are sent again after it
 		}{
-			"429":             {status(429), answerCalls},
-			"refused":         {refuse, answerCalls},
-			"handshake reset": {handshakeReset, answerCalls},
-			"503":             {status(503), answerCalls[:2]},
-			"reset":           {reset, answerCalls[:2]},
+			{"429", status(429), answerCalls},
+			{"refused", refuse, answerCalls},
+			{"handshake reset", handshakeReset, answerCalls},
+			{"503", status(503), answerCalls[:2]},
+			{"reset", reset, answerCalls[:2]},
 		} {
 			for _, call := range answerCalls {
 				synctest.Test(t, func(t *testing.T) {
@@ -104,7 +106,7 @@ func TestBackoffMaxAttempts(t *testing.T) {
 							want = attempts
 						}
 					}
-					require.Len(t, transport.times, want, "%s to %s", name, call.name)
+					require.Len(t, transport.times, want, "%s to %s", tt.name, call.name)
 					require.Equal(t, want, requireError(t, err).Attempts)
 				})
 			}
@@ -133,34 +135,35 @@ func TestBackoffRetryAfter(t *testing.T) {
 		return func(now time.Time) string { return now.Add(after).UTC().Format(layout) }
 	}
 	is := func(value string) func(time.Time) string { return func(time.Time) string { return value } }
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		header func(now time.Time) string
 		want   time.Duration
 	}{
-		"seconds":              {is("7"), asked},
-		"padded seconds":       {is(" 7 "), asked},
-		"leading zeros":        {is("007"), asked},
-		"RFC 1123":             {at(http.TimeFormat, asked), asked},
-		"RFC 850":              {at("Monday, 02-Jan-06 15:04:05 GMT", asked), asked},
-		"asctime":              {at(time.ANSIC, asked), asked},
-		"the longest that may": {is("30"), 30 * time.Second},
-		"zero":                 {is("0"), 0},
-		"now":                  {at(http.TimeFormat, 0), 0},
-		"past, RFC 1123":       {at(http.TimeFormat, -time.Hour), 0},
-		"past, RFC 850":        {at("Monday, 02-Jan-06 15:04:05 GMT", -time.Hour), 0},
-		"past, asctime":        {at(time.ANSIC, -time.Hour), 0},
-		"long past":            {is("Sun, 06 Nov 1994 08:49:37 GMT"), 0},
-		"empty":                {is(""), 0},
-		"negative":             {is("-7"), 0},
-		"signed":               {is("+7"), 0},
-		"a fraction":           {is("7.5"), 0},
-		"an exponent":          {is("1e3"), 0},
-		"a unit":               {is("7s"), 0},
-		"two":                  {is("7, 8"), 0},
-		"words":                {is("soon"), 0},
-		"other digits":         {is("٧"), 0},
-		"another date":         {is("2000-01-01T00:00:07Z"), 0},
-		"hexadecimal":          {is("0x7"), 0},
+		{"seconds", is("7"), asked},
+		{"padded seconds", is(" 7 "), asked},
+		{"leading zeros", is("007"), asked},
+		{"RFC 1123", at(http.TimeFormat, asked), asked},
+		{"RFC 850", at("Monday, 02-Jan-06 15:04:05 GMT", asked), asked},
+		{"asctime", at(time.ANSIC, asked), asked},
+		{"the longest that may", is("30"), 30 * time.Second},
+		{"zero", is("0"), 0},
+		{"now", at(http.TimeFormat, 0), 0},
+		{"past, RFC 1123", at(http.TimeFormat, -time.Hour), 0},
+		{"past, RFC 850", at("Monday, 02-Jan-06 15:04:05 GMT", -time.Hour), 0},
+		{"past, asctime", at(time.ANSIC, -time.Hour), 0},
+		{"long past", is("Sun, 06 Nov 1994 08:49:37 GMT"), 0},
+		{"empty", is(""), 0},
+		{"negative", is("-7"), 0},
+		{"signed", is("+7"), 0},
+		{"a fraction", is("7.5"), 0},
+		{"an exponent", is("1e3"), 0},
+		{"a unit", is("7s"), 0},
+		{"two", is("7, 8"), 0},
+		{"words", is("soon"), 0},
+		{"other digits", is("٧"), 0},
+		{"another date", is("2000-01-01T00:00:07Z"), 0},
+		{"hexadecimal", is("0x7"), 0},
 	} {
 		for _, code := range []int{429, 503} {
 			for _, call := range answerCalls {
@@ -170,7 +173,7 @@ func TestBackoffRetryAfter(t *testing.T) {
 				if code == 503 && call.name == "stock.update" && tt.want > 5*time.Second {
 					continue // nor is an Update after an unknown that long ago
 				}
-				t.Run(fmt.Sprintf("%s/%d/%s", name, code, call.name), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%d/%s", tt.name, code, call.name), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						transport := sequence(status(code, "Retry-After", tt.header(time.Now())), success)
 						_, err := call.call(t.Context(), stubClient(t, transport, oakra.WithRetryPolicy(noWait)))
@@ -189,25 +192,26 @@ func TestBackoffRetryAfter(t *testing.T) {
 // TestBackoffRetryAfterTooLong: who is asked to wait longer than allowed is told
 // so at once, with the wait in the error.
 func TestBackoffRetryAfterTooLong(t *testing.T) {
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		header string
 		policy time.Duration
 		want   time.Duration // 0: any that is more than the policy
 	}{
-		"a second over":     {"31", 0, 31 * time.Second},
-		"over its own cap":  {"3", 2 * time.Second, 3 * time.Second},
-		"an hour":           {"3600", 0, time.Hour},
-		"huge":              {"9223372036", 0, 0},
-		"huger":             {"9223372037", 0, 0},
-		"as int64":          {"9223372036854775807", 0, 0},
-		"beyond int64":      {"18446744073709551616", 0, 0},
-		"beyond all bounds": {strings.Repeat("9", 400), 0, 0},
-		"a far date":        {"Fri, 31 Dec 9999 23:59:59 GMT", 0, 0},
-		"a date":            {"Sat, 01 Jan 2000 01:00:00 GMT", 0, time.Hour},
+		{"a second over", "31", 0, 31 * time.Second},
+		{"over its own cap", "3", 2 * time.Second, 3 * time.Second},
+		{"an hour", "3600", 0, time.Hour},
+		{"huge", "9223372036", 0, 0},
+		{"huger", "9223372037", 0, 0},
+		{"as int64", "9223372036854775807", 0, 0},
+		{"beyond int64", "18446744073709551616", 0, 0},
+		{"beyond all bounds", strings.Repeat("9", 400), 0, 0},
+		{"a far date", "Fri, 31 Dec 9999 23:59:59 GMT", 0, 0},
+		{"a date", "Sat, 01 Jan 2000 01:00:00 GMT", 0, time.Hour},
 	} {
 		for _, code := range []int{429, 503} {
 			for _, call := range answerCalls {
-				t.Run(fmt.Sprintf("%s/%d/%s", name, code, call.name), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%d/%s", tt.name, code, call.name), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						policy := noWait
 						policy.MaxRetryAfter = tt.policy
@@ -252,21 +256,22 @@ func TestBackoffRetryAfterOnError(t *testing.T) {
 // caller learns at once, and from the server's error, why.
 func TestBackoffDeadline(t *testing.T) {
 	long := oakra.RetryPolicy{MinBackoff: 1000 * time.Hour, MaxBackoff: 1000 * time.Hour}
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		answer func(*http.Request) (*http.Response, error)
 		policy oakra.RetryPolicy
 		want   error
 		calls  []answerCall
 	}{
-		"429":                     {status(429, "Retry-After", "10"), noWait, oakra.ErrRateLimited, answerCalls},
-		"503":                     {status(503, "Retry-After", "10"), noWait, oakra.ErrServer, answerCalls[:1]},
-		"429 without Retry-After": {status(429), long, oakra.ErrRateLimited, answerCalls},
-		"503 without Retry-After": {status(503), long, oakra.ErrServer, answerCalls[:2]},
-		"refused":                 {refuse, long, oakra.ErrUnreachable, answerCalls},
-		"reset":                   {reset, long, errReset, answerCalls[:2]},
+		{"429", status(429, "Retry-After", "10"), noWait, oakra.ErrRateLimited, answerCalls},
+		{"503", status(503, "Retry-After", "10"), noWait, oakra.ErrServer, answerCalls[:1]},
+		{"429 without Retry-After", status(429), long, oakra.ErrRateLimited, answerCalls},
+		{"503 without Retry-After", status(503), long, oakra.ErrServer, answerCalls[:2]},
+		{"refused", refuse, long, oakra.ErrUnreachable, answerCalls},
+		{"reset", reset, long, errReset, answerCalls[:2]},
 	} {
 		for _, call := range tt.calls {
-			t.Run(name+"/"+call.name, func(t *testing.T) {
+			t.Run(tt.name+"/"+call.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 					defer cancel()
@@ -303,7 +308,8 @@ func TestBackoffDeadline(t *testing.T) {
 func TestBackoffCanceled(t *testing.T) {
 	cause := errors.New("the shop closes")
 	long := oakra.RetryPolicy{MinBackoff: 1000 * time.Hour, MaxBackoff: 1000 * time.Hour}
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name    string
 		answer  func(*http.Request) (*http.Response, error)
 		policy  oakra.RetryPolicy
 		status  int
@@ -311,16 +317,16 @@ func TestBackoffCanceled(t *testing.T) {
 		outcome oakra.Outcome
 		calls   []answerCall
 	}{
-		"429":                     {status(429, "Retry-After", "10"), noWait, 429, []error{oakra.ErrRateLimited}, oakra.OutcomeNotApplied, answerCalls},
-		"429 without Retry-After": {status(429), long, 429, []error{oakra.ErrRateLimited}, oakra.OutcomeNotApplied, answerCalls},
-		"503 to a list":           {status(503, "Retry-After", "10"), noWait, 503, []error{oakra.ErrServer}, oakra.OutcomeNotApplied, answerCalls[:1]},
-		"503 to an update":        {status(503, "Retry-After", "4"), noWait, 503, []error{oakra.ErrServer}, oakra.OutcomeUnknown, answerCalls[1:2]},
-		"refused":                 {refuse, long, 0, []error{oakra.ErrUnreachable, errRefused}, oakra.OutcomeNotApplied, answerCalls},
-		"reset of a list":         {reset, long, 0, []error{errReset}, oakra.OutcomeNotApplied, answerCalls[:1]},
+		{"429", status(429, "Retry-After", "10"), noWait, 429, []error{oakra.ErrRateLimited}, oakra.OutcomeNotApplied, answerCalls},
+		{"429 without Retry-After", status(429), long, 429, []error{oakra.ErrRateLimited}, oakra.OutcomeNotApplied, answerCalls},
+		{"503 to a list", status(503, "Retry-After", "10"), noWait, 503, []error{oakra.ErrServer}, oakra.OutcomeNotApplied, answerCalls[:1]},
+		{"503 to an update", status(503, "Retry-After", "4"), noWait, 503, []error{oakra.ErrServer}, oakra.OutcomeUnknown, answerCalls[1:2]},
+		{"refused", refuse, long, 0, []error{oakra.ErrUnreachable, errRefused}, oakra.OutcomeNotApplied, answerCalls},
+		{"reset of a list", reset, long, 0, []error{errReset}, oakra.OutcomeNotApplied, answerCalls[:1]},
 	} {
 		for _, call := range tt.calls {
 			for _, withCause := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s/%s/cause %t", name, call.name, withCause), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%s/cause %t", tt.name, call.name, withCause), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						ctx, cancel := context.WithCancelCause(t.Context())
 						var given error
@@ -426,34 +432,37 @@ func TestBackoffAsksBeforeEachAttempt(t *testing.T) {
 // before the first attempt nothing was applied, later the last failure stays.
 func TestBackoffAskedInVain(t *testing.T) {
 	failure := errors.New("no more today")
-	for name, option := range map[string]func(fails func() bool) []oakra.Option{
-		"limiter": func(fails func() bool) []oakra.Option {
+	for _, row := range []struct {
+		name   string
+		option func(fails func() bool) []oakra.Option
+	}{
+		{"limiter", func(fails func() bool) []oakra.Option {
 			return []oakra.Option{oakra.WithLimiter(stubLimiter(func(context.Context) error {
 				if fails() {
 					return failure
 				}
 				return nil
 			}))}
-		},
-		"key source": func(fails func() bool) []oakra.Option {
+		}},
+		{"key source", func(fails func() bool) []oakra.Option {
 			return []oakra.Option{oakra.WithAppKeySource(func(context.Context, string) (string, error) {
 				if fails() {
 					return "", failure
 				}
 				return stubKey, nil
 			})}
-		},
+		}},
 	} {
 		for _, call := range answerCalls {
 			for failing := 1; failing <= 3; failing++ {
-				t.Run(fmt.Sprintf("%s/%s/%d", name, call.name, failing), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%s/%d", row.name, call.name, failing), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						asked := 0
-						opts := option(func() bool { asked++; return asked == failing })
+						opts := row.option(func() bool { asked++; return asked == failing })
 						transport := sequence(status(429))
 						opts = append(opts, oakra.WithHTTPClient(&http.Client{Transport: transport}), oakra.WithRetryPolicy(noWait))
 						key := stubKey
-						if name == "key source" {
+						if row.name == "key source" {
 							key = ""
 						}
 						client, err := oakra.NewClient(key, opts...)

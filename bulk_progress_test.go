@@ -18,18 +18,21 @@ import (
 func TestBulkProgress(t *testing.T) {
 	const n = 300
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
-		for name, faults := range map[string][]oakratest.Fault{
-			"none": nil,
-			"some": {
+		for _, row := range []struct {
+			name   string
+			faults []oakratest.Fault
+		}{
+			{"none", nil},
+			{"some", []oakratest.Fault{
 				{Kind: oakratest.Refuse, Probability: 0.2, Seed: 1},
 				{Kind: oakratest.ResetAfter, Probability: 0.1, Seed: 2},
 				{Kind: oakratest.OmitRecord, Probability: 0.2, Seed: 3},
-			},
-			"stopped": {{Kind: oakratest.Slow, Times: 20}, {Kind: oakratest.Respond, Status: 401}},
+			}},
+			{"stopped", []oakratest.Fault{{Kind: oakratest.Slow, Times: 20}, {Kind: oakratest.Respond, Status: 401}}},
 		} {
-			t.Run(name, func(t *testing.T) {
+			t.Run(row.name, func(t *testing.T) {
 				server := bulkServer(t, n)
-				for _, f := range faults {
+				for _, f := range row.faults {
 					server.Inject(f)
 				}
 				items := bulkItems(n)

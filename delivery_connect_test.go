@@ -86,19 +86,22 @@ func TestDeliveryBeforeTheFirstAttempt(t *testing.T) {
 	t.Run("validation", func(t *testing.T) {
 		s := newRawServer(t, deliverOK)
 		client := rawClient(t, s)
-		for name, call := range map[string]func() ([]oakra.StockRecord, error){
-			"list": func() ([]oakra.StockRecord, error) {
+		for _, tt := range []struct {
+			name string
+			call func() ([]oakra.StockRecord, error)
+		}{
+			{"list", func() ([]oakra.StockRecord, error) {
 				return client.Stock.List(t.Context(), oakra.StockListParams{})
-			},
-			"update": func() ([]oakra.StockRecord, error) {
+			}},
+			{"update", func() ([]oakra.StockRecord, error) {
 				return client.Stock.Update(t.Context(), []oakra.StockUpdate{{ID: 1}, {ID: 1}})
-			},
-			"change": func() ([]oakra.StockRecord, error) {
+			}},
+			{"change", func() ([]oakra.StockRecord, error) {
 				return client.Stock.Change(t.Context(), []oakra.StockChange{{ID: 0, QuantityChange: 1}})
-			},
+			}},
 		} {
-			records, err := call()
-			verdict{outcome: notApplied, is: oakra.ErrInvalidRequest}.check(t, deliveryOp{name: name}, records, err, 0)
+			records, err := tt.call()
+			verdict{outcome: notApplied, is: oakra.ErrInvalidRequest}.check(t, deliveryOp{name: tt.name}, records, err, 0)
 		}
 		s.close()
 		assert.Zero(t, s.ledger().accepted)
@@ -191,15 +194,18 @@ func TestDeliveryNoConnection(t *testing.T) {
 
 // TestDeliveryProxy has the row of a proxy that refuses CONNECT.
 func TestDeliveryProxy(t *testing.T) {
-	for name, turn := range map[string]rawTurn{
-		"407": rawWrite("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", rawClose),
-		"502": rawWrite("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\n\r\nsorry", rawClose),
-		"EOF": rawWrite("", rawClose),
+	for _, row := range []struct {
+		name string
+		turn rawTurn
+	}{
+		{"407", rawWrite("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", rawClose)},
+		{"502", rawWrite("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\n\r\nsorry", rawClose)},
+		{"EOF", rawWrite("", rawClose)},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			eachOp(t, func(t *testing.T, op deliveryOp) {
-				proxy := newRawServer(t, turn)
+				proxy := newRawServer(t, row.turn)
 				transport := rawTransport(t, proxy)
 				transport.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://proxy.invalid:8080") }
 				client := rawClientOn(t, "https://oakra.invalid/api/v1/", transport)
@@ -406,23 +412,26 @@ func TestDeliveryIdleConnectionClosed(t *testing.T) {
 
 // TestDeliveryTransportWithoutTrace: a mock's errors prove nothing.
 func TestDeliveryTransportWithoutTrace(t *testing.T) {
-	for name, failure := range map[string]error{
-		"any error":         errors.New("mocked"),
-		"looks like a dial": &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED},
-		"looks like DNS":    &net.DNSError{Err: "no such host", IsNotFound: true},
-		"timeout":           context.DeadlineExceeded,
+	for _, tt := range []struct {
+		name    string
+		failure error
+	}{
+		{"any error", errors.New("mocked")},
+		{"looks like a dial", &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}},
+		{"looks like DNS", &net.DNSError{Err: "no such host", IsNotFound: true}},
+		{"timeout", context.DeadlineExceeded},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			eachOp(t, func(t *testing.T, op deliveryOp) {
 				calls := 0
 				client := rawClientOn(t, "https://oakra.invalid/", stubTransport(func(*http.Request) (*http.Response, error) {
 					calls++
-					return nil, failure
+					return nil, tt.failure
 				}))
 				records, err := op.call(t.Context(), client)
 				row := verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}
 				row.check(t, op, records, err, row.attempts(op))
-				assert.ErrorIs(t, err, failure)
+				assert.ErrorIs(t, err, tt.failure)
 				assert.Equal(t, row.attempts(op), calls)
 			})
 		})

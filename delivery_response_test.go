@@ -18,22 +18,25 @@ import (
 
 // TestDeliveryReadableAnswer has the row without an error.
 func TestDeliveryReadableAnswer(t *testing.T) {
-	for name, turn := range map[string]rawTurn{
-		"array":         rawAnswer(200, "", deliveryRecords),
-		"object":        rawAnswer(200, "", `{"stock_records":`+deliveryRecords+`}`),
-		"201":           rawAnswer(201, "", deliveryRecords),
-		"other fields":  rawAnswer(200, "", `{"count":2,"stock_records":`+deliveryRecords+`,"next":null}`),
-		"white space":   rawAnswer(200, "", " \r\n"+deliveryRecords+"\n"),
-		"chunked":       rawApply(rawWrite("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+chunkText(deliveryRecords, 7)+"0\r\n\r\n", rawKeep)),
-		"until the end": rawApply(rawWrite("HTTP/1.1 200 OK\r\n\r\n"+deliveryRecords, rawClose)),
-		"gzip":          rawAnswer(200, "Content-Encoding: gzip\r\n", gzipText(deliveryRecords)),
-		"text/html":     rawAnswer(200, "Content-Type: text/html\r\n", deliveryRecords),
-		"reset after":   rawApply(rawWrite(rawText(200, "", deliveryRecords), rawReset)),
+	for _, row := range []struct {
+		name string
+		turn rawTurn
+	}{
+		{"array", rawAnswer(200, "", deliveryRecords)},
+		{"object", rawAnswer(200, "", `{"stock_records":`+deliveryRecords+`}`)},
+		{"201", rawAnswer(201, "", deliveryRecords)},
+		{"other fields", rawAnswer(200, "", `{"count":2,"stock_records":`+deliveryRecords+`,"next":null}`)},
+		{"white space", rawAnswer(200, "", " \r\n"+deliveryRecords+"\n")},
+		{"chunked", rawApply(rawWrite("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+chunkText(deliveryRecords, 7)+"0\r\n\r\n", rawKeep))},
+		{"until the end", rawApply(rawWrite("HTTP/1.1 200 OK\r\n\r\n"+deliveryRecords, rawClose))},
+		{"gzip", rawAnswer(200, "Content-Encoding: gzip\r\n", gzipText(deliveryRecords))},
+		{"text/html", rawAnswer(200, "Content-Type: text/html\r\n", deliveryRecords)},
+		{"reset after", rawApply(rawWrite(rawText(200, "", deliveryRecords), rawReset))},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			eachOp(t, func(t *testing.T, op deliveryOp) {
-				s := newRawServer(t, turn)
+				s := newRawServer(t, row.turn)
 				records, err := op.call(t.Context(), rawClient(t, s))
 				require.NoError(t, err)
 				assert.Equal(t, deliveredRecords, records)
@@ -170,15 +173,15 @@ func TestDeliveryMissingIDs(t *testing.T) {
 			assert.Equal(t, row.records, records)
 		})
 	}
-	for name, body := range map[string]string{
-		"other order":   `[` + secondRecord + `,` + firstRecord + `]`,
-		"one more":      `[` + firstRecord + `,` + third + `,` + secondRecord + `]`,
-		"id as a text":  `[{"id":"2","location_id":"w","sku":"b","quantity":6},{"id":1.0,"location_id":"w","sku":"a","quantity":"5"}]`,
-		"in the object": `{"stock_records":[` + secondRecord + `,` + firstRecord + `]}`,
+	for _, tt := range []struct{ name, body string }{
+		{"other order", `[` + secondRecord + `,` + firstRecord + `]`},
+		{"one more", `[` + firstRecord + `,` + third + `,` + secondRecord + `]`},
+		{"id as a text", `[{"id":"2","location_id":"w","sku":"b","quantity":6},{"id":1.0,"location_id":"w","sku":"a","quantity":"5"}]`},
+		{"in the object", `{"stock_records":[` + secondRecord + `,` + firstRecord + `]}`},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			for _, op := range []deliveryOp{deliverUpdate, deliverChange} {
-				s := newRawServer(t, rawAnswer(200, "", body))
+				s := newRawServer(t, rawAnswer(200, "", tt.body))
 				_, err := op.call(t.Context(), rawClient(t, s))
 				require.NoError(t, err)
 			}

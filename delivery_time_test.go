@@ -106,17 +106,16 @@ func TestDeliveryStalled(t *testing.T) {
 // TestDeliveryStalledErrorBody: the status decides, and its body is waited for no
 // longer than a second.
 func TestDeliveryStalledErrorBody(t *testing.T) {
-	for status, row := range map[int]verdict{
-		302: {outcome: notApplied, is: oakra.ErrRedirect},
-		409: {outcome: notApplied, is: oakra.ErrConflict},
-		503: {outcome: unknown, resent: listAndUpdate, retryable: onlyList, is: oakra.ErrServer},
-		202: {outcome: unknown, is: oakra.ErrBadResponse},
+	for _, row := range []verdict{
+		{status: 302, outcome: notApplied, is: oakra.ErrRedirect},
+		{status: 409, outcome: notApplied, is: oakra.ErrConflict},
+		{status: 503, outcome: unknown, resent: listAndUpdate, retryable: onlyList, is: oakra.ErrServer},
+		{status: 202, outcome: unknown, is: oakra.ErrBadResponse},
 	} {
-		row.status = status
 		for _, op := range deliveryOps {
-			t.Run(fmt.Sprintf("%d/%s", status, op.name), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%d/%s", row.status, op.name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					s := newPipeServer(t, rawWrite(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 100\r\n\r\n{\"detail\":", status), rawStall))
+					s := newPipeServer(t, rawWrite(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 100\r\n\r\n{\"detail\":", row.status), rawStall))
 					client := rawClient(t, s)
 					begun := time.Now()
 					records, err := op.call(t.Context(), client)
@@ -132,23 +131,22 @@ func TestDeliveryStalledErrorBody(t *testing.T) {
 
 // TestDeliveryContextInErrorBody: the status has decided when the context ends.
 func TestDeliveryContextInErrorBody(t *testing.T) {
-	for status, row := range map[int]verdict{
-		409: {outcome: notApplied, is: oakra.ErrConflict},
-		429: {outcome: notApplied, retryable: everyone, is: oakra.ErrRateLimited},
-		503: {outcome: unknown, retryable: onlyList, is: oakra.ErrServer},
+	for _, row := range []verdict{
+		{status: 409, outcome: notApplied, is: oakra.ErrConflict},
+		{status: 429, outcome: notApplied, retryable: everyone, is: oakra.ErrRateLimited},
+		{status: 503, outcome: unknown, retryable: onlyList, is: oakra.ErrServer},
 	} {
-		row.status = status
 		for _, op := range deliveryOps {
-			t.Run(fmt.Sprintf("%d/%s", status, op.name), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%d/%s", row.status, op.name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					s := newPipeServer(t, rawWrite(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 100\r\n\r\n{\"detail\":", status), rawStall))
+					s := newPipeServer(t, rawWrite(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 100\r\n\r\n{\"detail\":", row.status), rawStall))
 					ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 					defer cancel()
 					begun := time.Now()
 					records, err := op.call(ctx, rawClient(t, s))
 					row.check(t, op, records, err, 1)
 					assert.Equal(t, 500*time.Millisecond, time.Since(begun))
-					if status == 429 {
+					if row.status == 429 {
 						assert.ErrorIs(t, err, context.DeadlineExceeded, "it is why nothing was sent again")
 					}
 					checkLedger(t, op, err, 1, s.ledger())

@@ -107,41 +107,42 @@ func TestErrorOutcomeOf(t *testing.T) {
 	not := &oakra.Error{Outcome: oakra.OutcomeNotApplied}
 	unknown := &oakra.Error{Outcome: oakra.OutcomeUnknown}
 	foreign := errors.New("foreign")
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name string
 		err  error
 		want oakra.Outcome
 	}{
-		"nil":                          {nil, oakra.OutcomeApplied},
-		"foreign":                      {foreign, oakra.OutcomeUnknown},
-		"a context's":                  {context.Canceled, oakra.OutcomeUnknown},
-		"a sentinel":                   {oakra.ErrUnreachable, oakra.OutcomeUnknown},
-		"wrapped foreign":              {fmt.Errorf("x: %w", foreign), oakra.OutcomeUnknown},
-		"the zero error":               {&oakra.Error{}, oakra.OutcomeUnknown},
-		"applied":                      {applied, oakra.OutcomeApplied},
-		"not applied":                  {not, oakra.OutcomeNotApplied},
-		"unknown":                      {unknown, oakra.OutcomeUnknown},
-		"wrapped":                      {fmt.Errorf("x: %w", not), oakra.OutcomeNotApplied},
-		"wrapped twice":                {fmt.Errorf("y: %w", fmt.Errorf("x: %w", applied)), oakra.OutcomeApplied},
-		"joined alone":                 {errors.Join(not), oakra.OutcomeNotApplied},
-		"joined, agree":                {errors.Join(not, not, not), oakra.OutcomeNotApplied},
-		"joined, agree on applied":     {errors.Join(applied, nil, applied), oakra.OutcomeApplied},
-		"joined, disagree":             {errors.Join(not, applied), oakra.OutcomeUnknown},
-		"joined, disagree last":        {errors.Join(not, not, applied), oakra.OutcomeUnknown},
-		"joined with an unknown":       {errors.Join(unknown, not), oakra.OutcomeUnknown},
-		"joined with a foreign":        {errors.Join(not, foreign), oakra.OutcomeUnknown},
-		"joined with a foreign before": {errors.Join(foreign, not), oakra.OutcomeUnknown},
-		"joined in the depth, agree":   {fmt.Errorf("x: %w", errors.Join(not, fmt.Errorf("y: %w", errors.Join(not, not)))), oakra.OutcomeNotApplied},
-		"joined in the depth, not":     {errors.Join(not, fmt.Errorf("y: %w", errors.Join(not, applied))), oakra.OutcomeUnknown},
-		"two of one text":              {fmt.Errorf("%w and %w", not, not), oakra.OutcomeNotApplied},
-		"two of one text, not":         {fmt.Errorf("%w and %w", applied, not), oakra.OutcomeUnknown},
-		"a tree":                       {errorTree{applied, applied}, oakra.OutcomeApplied},
-		"a tree of nothing":            {errorTree{}, oakra.OutcomeUnknown},
-		"a tree with nil":              {errorTree{not, nil}, oakra.OutcomeUnknown},
-		"wraps nothing":                {emptyWrap{}, oakra.OutcomeUnknown},
+		{"nil", nil, oakra.OutcomeApplied},
+		{"foreign", foreign, oakra.OutcomeUnknown},
+		{"a context's", context.Canceled, oakra.OutcomeUnknown},
+		{"a sentinel", oakra.ErrUnreachable, oakra.OutcomeUnknown},
+		{"wrapped foreign", fmt.Errorf("x: %w", foreign), oakra.OutcomeUnknown},
+		{"the zero error", &oakra.Error{}, oakra.OutcomeUnknown},
+		{"applied", applied, oakra.OutcomeApplied},
+		{"not applied", not, oakra.OutcomeNotApplied},
+		{"unknown", unknown, oakra.OutcomeUnknown},
+		{"wrapped", fmt.Errorf("x: %w", not), oakra.OutcomeNotApplied},
+		{"wrapped twice", fmt.Errorf("y: %w", fmt.Errorf("x: %w", applied)), oakra.OutcomeApplied},
+		{"joined alone", errors.Join(not), oakra.OutcomeNotApplied},
+		{"joined, agree", errors.Join(not, not, not), oakra.OutcomeNotApplied},
+		{"joined, agree on applied", errors.Join(applied, nil, applied), oakra.OutcomeApplied},
+		{"joined, disagree", errors.Join(not, applied), oakra.OutcomeUnknown},
+		{"joined, disagree last", errors.Join(not, not, applied), oakra.OutcomeUnknown},
+		{"joined with an unknown", errors.Join(unknown, not), oakra.OutcomeUnknown},
+		{"joined with a foreign", errors.Join(not, foreign), oakra.OutcomeUnknown},
+		{"joined with a foreign before", errors.Join(foreign, not), oakra.OutcomeUnknown},
+		{"joined in the depth, agree", fmt.Errorf("x: %w", errors.Join(not, fmt.Errorf("y: %w", errors.Join(not, not)))), oakra.OutcomeNotApplied},
+		{"joined in the depth, not", errors.Join(not, fmt.Errorf("y: %w", errors.Join(not, applied))), oakra.OutcomeUnknown},
+		{"two of one text", fmt.Errorf("%w and %w", not, not), oakra.OutcomeNotApplied},
+		{"two of one text, not", fmt.Errorf("%w and %w", applied, not), oakra.OutcomeUnknown},
+		{"a tree", errorTree{applied, applied}, oakra.OutcomeApplied},
+		{"a tree of nothing", errorTree{}, oakra.OutcomeUnknown},
+		{"a tree with nil", errorTree{not, nil}, oakra.OutcomeUnknown},
+		{"wraps nothing", emptyWrap{}, oakra.OutcomeUnknown},
 		// What the error wraps is its cause, not another write.
-		"its own cause": {&oakra.Error{Outcome: oakra.OutcomeNotApplied, Err: errors.Join(foreign, applied)}, oakra.OutcomeNotApplied},
+		{"its own cause", &oakra.Error{Outcome: oakra.OutcomeNotApplied, Err: errors.Join(foreign, applied)}, oakra.OutcomeNotApplied},
 	} {
-		t.Run(name, func(t *testing.T) { require.Equal(t, tt.want, oakra.OutcomeOf(tt.err)) })
+		t.Run(tt.name, func(t *testing.T) { require.Equal(t, tt.want, oakra.OutcomeOf(tt.err)) })
 	}
 }
 
@@ -153,44 +154,45 @@ func TestErrorRetryable(t *testing.T) {
 	of := func(op string, status int, outcome oakra.Outcome) error {
 		return &oakra.Error{Op: op, StatusCode: status, Outcome: outcome}
 	}
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name string
 		err  error
 		want bool
 	}{
-		"nil":                  {nil, false},
-		"foreign":              {foreign, false},
-		"a context's":          {context.DeadlineExceeded, false},
-		"a sentinel":           {oakra.ErrRateLimited, false},
-		"the zero error":       {&oakra.Error{}, false},
-		"429":                  {limited, true},
-		"429, wrapped":         {fmt.Errorf("x: %w", limited), true},
-		"429 without outcome":  {&oakra.Error{StatusCode: 429}, false},
-		"429 after an unknown": {of("stock.change", 429, oakra.OutcomeUnknown), false},
-		"applied":              {of("stock.change", 200, oakra.OutcomeApplied), false},
-		"unreachable":          {unreachable, true},
-		"unreachable, unknown": {&oakra.Error{Err: oakra.ErrUnreachable}, false},
-		"context ended before": {&oakra.Error{Outcome: oakra.OutcomeNotApplied, Err: context.Canceled}, true},
-		"deadline before":      {&oakra.Error{Outcome: oakra.OutcomeNotApplied, Err: fmt.Errorf("x: %w", context.DeadlineExceeded)}, true},
-		"context, unknown":     {&oakra.Error{Err: context.Canceled}, false},
-		"400":                  {invalid, false},
-		"401":                  {of("stock.list", 401, oakra.OutcomeNotApplied), false},
-		"404":                  {of("stock.list", 404, oakra.OutcomeNotApplied), false},
-		"307":                  {of("stock.list", 307, oakra.OutcomeNotApplied), false},
-		"list 503":             {of("stock.list", 503, oakra.OutcomeNotApplied), true},
-		"list 500":             {of("stock.list", 500, oakra.OutcomeNotApplied), true},
-		"list 501":             {of("stock.list", 501, oakra.OutcomeNotApplied), false},
-		"list 408":             {of("stock.list", 408, oakra.OutcomeNotApplied), true},
-		"change 503":           {of("stock.change", 503, oakra.OutcomeUnknown), false},
-		"update 503":           {of("stock.update", 503, oakra.OutcomeUnknown), false},
-		"joined, both":         {errors.Join(limited, unreachable), true},
-		"joined, one not":      {errors.Join(limited, invalid), false},
-		"joined, one foreign":  {errors.Join(limited, foreign), false},
-		"foreign first":        {errors.Join(foreign, limited), false},
-		"a tree of nothing":    {errorTree{}, false},
-		"a tree with nil":      {errorTree{limited, nil}, false},
-		"wraps nothing":        {emptyWrap{}, false},
+		{"nil", nil, false},
+		{"foreign", foreign, false},
+		{"a context's", context.DeadlineExceeded, false},
+		{"a sentinel", oakra.ErrRateLimited, false},
+		{"the zero error", &oakra.Error{}, false},
+		{"429", limited, true},
+		{"429, wrapped", fmt.Errorf("x: %w", limited), true},
+		{"429 without outcome", &oakra.Error{StatusCode: 429}, false},
+		{"429 after an unknown", of("stock.change", 429, oakra.OutcomeUnknown), false},
+		{"applied", of("stock.change", 200, oakra.OutcomeApplied), false},
+		{"unreachable", unreachable, true},
+		{"unreachable, unknown", &oakra.Error{Err: oakra.ErrUnreachable}, false},
+		{"context ended before", &oakra.Error{Outcome: oakra.OutcomeNotApplied, Err: context.Canceled}, true},
+		{"deadline before", &oakra.Error{Outcome: oakra.OutcomeNotApplied, Err: fmt.Errorf("x: %w", context.DeadlineExceeded)}, true},
+		{"context, unknown", &oakra.Error{Err: context.Canceled}, false},
+		{"400", invalid, false},
+		{"401", of("stock.list", 401, oakra.OutcomeNotApplied), false},
+		{"404", of("stock.list", 404, oakra.OutcomeNotApplied), false},
+		{"307", of("stock.list", 307, oakra.OutcomeNotApplied), false},
+		{"list 503", of("stock.list", 503, oakra.OutcomeNotApplied), true},
+		{"list 500", of("stock.list", 500, oakra.OutcomeNotApplied), true},
+		{"list 501", of("stock.list", 501, oakra.OutcomeNotApplied), false},
+		{"list 408", of("stock.list", 408, oakra.OutcomeNotApplied), true},
+		{"change 503", of("stock.change", 503, oakra.OutcomeUnknown), false},
+		{"update 503", of("stock.update", 503, oakra.OutcomeUnknown), false},
+		{"joined, both", errors.Join(limited, unreachable), true},
+		{"joined, one not", errors.Join(limited, invalid), false},
+		{"joined, one foreign", errors.Join(limited, foreign), false},
+		{"foreign first", errors.Join(foreign, limited), false},
+		{"a tree of nothing", errorTree{}, false},
+		{"a tree with nil", errorTree{limited, nil}, false},
+		{"wraps nothing", emptyWrap{}, false},
 	} {
-		t.Run(name, func(t *testing.T) { require.Equal(t, tt.want, oakra.Retryable(tt.err)) })
+		t.Run(tt.name, func(t *testing.T) { require.Equal(t, tt.want, oakra.Retryable(tt.err)) })
 	}
 }
 
@@ -205,41 +207,42 @@ func TestErrorOutcomeString(t *testing.T) {
 // TestErrorMessages: what a server in Django's manner says is taken apart; what
 // else it says is kept as it is.
 func TestErrorMessages(t *testing.T) {
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name    string
 		body    string
 		message string
 		fields  map[string][]string
 	}{
-		"detail":                 {`{"detail":"Not found."}`, "Not found.", nil},
-		"detail in a list":       {`{"detail":["One.","Two."]}`, "One. Two.", nil},
-		"detail and a field":     {`{"detail":"No.","quantity":["Too small."]}`, "No.", map[string][]string{"quantity": {"Too small."}}},
-		"a field":                {`{"quantity":["Too small.","Too even."]}`, "", map[string][]string{"quantity": {"Too small.", "Too even."}}},
-		"a field's only text":    {`{"sku":"This field is required."}`, "", map[string][]string{"sku": {"This field is required."}}},
-		"nested":                 {`{"stock_records":[{},{"quantity":["A valid integer is required."]}]}`, "", map[string][]string{"stock_records[1].quantity": {"A valid integer is required."}}},
-		"nested, many":           {`{"stock_records":[{"id":["Unknown."]},{},{"id":["Unknown."],"quantity":["Too small."]}]}`, "", map[string][]string{"stock_records[0].id": {"Unknown."}, "stock_records[2].id": {"Unknown."}, "stock_records[2].quantity": {"Too small."}}},
-		"nested deeper":          {`{"a":{"b":[{"c":{"d":["x"]}}]}}`, "", map[string][]string{"a.b[0].c.d": {"x"}}},
-		"of the whole list":      {`{"stock_records":["This list may not be empty."]}`, "", map[string][]string{"stock_records": {"This list may not be empty."}}},
-		"non_field_errors":       {`{"non_field_errors":["Out of order."]}`, "", map[string][]string{"non_field_errors": {"Out of order."}}},
-		"detail is an object":    {`{"detail":{"code":"no_stock"}}`, "", map[string][]string{"detail.code": {"no_stock"}}},
-		"a list of texts":        {`["One.","Two."]`, "One. Two.", nil},
-		"a list of objects":      {`[{},{"quantity":["Too small."]}]`, "", map[string][]string{"[1].quantity": {"Too small."}}},
-		"a text":                 {`"Not now."`, "Not now.", nil},
-		"beyond ASCII":           {`{"detail":"Unzul\u00e4ssig – é"}`, "Unzulässig – é", nil},
-		"white space":            {" \r\n{\"detail\": \"No.\"}\n", "No.", nil},
-		"an empty object":        {`{}`, "", nil},
-		"an empty list":          {`[]`, "", nil},
-		"null":                   {`null`, "", nil},
-		"numbers":                {`{"code":17,"ok":false,"x":null}`, "", nil},
-		"a page":                 {`<html><h1>Bad Gateway</h1></html>`, "", nil},
-		"text":                   {`upstream connect error`, "", nil},
-		"nothing":                {``, "", nil},
-		"JSON cut short":         {`{"detail":"Not fo`, "", nil},
-		"JSON and more":          {`{"detail":"No."} trailing`, "", nil},
-		"bytes that are no text": {"\x00\xff\xfe", "", nil},
+		{"detail", `{"detail":"Not found."}`, "Not found.", nil},
+		{"detail in a list", `{"detail":["One.","Two."]}`, "One. Two.", nil},
+		{"detail and a field", `{"detail":"No.","quantity":["Too small."]}`, "No.", map[string][]string{"quantity": {"Too small."}}},
+		{"a field", `{"quantity":["Too small.","Too even."]}`, "", map[string][]string{"quantity": {"Too small.", "Too even."}}},
+		{"a field's only text", `{"sku":"This field is required."}`, "", map[string][]string{"sku": {"This field is required."}}},
+		{"nested", `{"stock_records":[{},{"quantity":["A valid integer is required."]}]}`, "", map[string][]string{"stock_records[1].quantity": {"A valid integer is required."}}},
+		{"nested, many", `{"stock_records":[{"id":["Unknown."]},{},{"id":["Unknown."],"quantity":["Too small."]}]}`, "", map[string][]string{"stock_records[0].id": {"Unknown."}, "stock_records[2].id": {"Unknown."}, "stock_records[2].quantity": {"Too small."}}},
+		{"nested deeper", `{"a":{"b":[{"c":{"d":["x"]}}]}}`, "", map[string][]string{"a.b[0].c.d": {"x"}}},
+		{"of the whole list", `{"stock_records":["This list may not be empty."]}`, "", map[string][]string{"stock_records": {"This list may not be empty."}}},
+		{"non_field_errors", `{"non_field_errors":["Out of order."]}`, "", map[string][]string{"non_field_errors": {"Out of order."}}},
+		{"detail is an object", `{"detail":{"code":"no_stock"}}`, "", map[string][]string{"detail.code": {"no_stock"}}},
+		{"a list of texts", `["One.","Two."]`, "One. Two.", nil},
+		{"a list of objects", `[{},{"quantity":["Too small."]}]`, "", map[string][]string{"[1].quantity": {"Too small."}}},
+		{"a text", `"Not now."`, "Not now.", nil},
+		{"beyond ASCII", `{"detail":"Unzul\u00e4ssig – é"}`, "Unzulässig – é", nil},
+		{"white space", " \r\n{\"detail\": \"No.\"}\n", "No.", nil},
+		{"an empty object", `{}`, "", nil},
+		{"an empty list", `[]`, "", nil},
+		{"null", `null`, "", nil},
+		{"numbers", `{"code":17,"ok":false,"x":null}`, "", nil},
+		{"a page", `<html><h1>Bad Gateway</h1></html>`, "", nil},
+		{"text", `upstream connect error`, "", nil},
+		{"nothing", ``, "", nil},
+		{"JSON cut short", `{"detail":"Not fo`, "", nil},
+		{"JSON and more", `{"detail":"No."} trailing`, "", nil},
+		{"bytes that are no text", "\x00\xff\xfe", "", nil},
 	} {
 		for _, status := range []int{400, 404, 409, 422, 429, 500, 503} {
 			for _, call := range answerCalls {
-				t.Run(fmt.Sprintf("%s/%d/%s", name, status, call.name), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%d/%s", tt.name, status, call.name), func(t *testing.T) {
 					_, err := call.call(t.Context(), answering(t, status, tt.body))
 					e := requireError(t, err)
 					require.Equal(t, status, e.StatusCode)
@@ -268,15 +271,15 @@ func TestErrorMessages(t *testing.T) {
 
 // TestErrorMessagesOfHostileSize: a server's answer cannot blow up an error.
 func TestErrorMessagesOfHostileSize(t *testing.T) {
-	for name, body := range map[string]string{
-		"deep":        strings.Repeat(`{"a":`, 9000) + `"x"` + strings.Repeat(`}`, 9000),
-		"deep lists":  strings.Repeat(`[`, 20000) + `"x"` + strings.Repeat(`]`, 20000),
-		"wide":        `{"x":["` + strings.Repeat(`a","`, 16000) + `"]}`,
-		"many fields": `{` + strings.Repeat(`"a":"b",`, 8000) + `"c":"d"}`,
-		"long name":   `{"` + strings.Repeat("a", 60000) + `":"x"}`,
+	for _, row := range []struct{ name, body string }{
+		{"deep", strings.Repeat(`{"a":`, 9000) + `"x"` + strings.Repeat(`}`, 9000)},
+		{"deep lists", strings.Repeat(`[`, 20000) + `"x"` + strings.Repeat(`]`, 20000)},
+		{"wide", `{"x":["` + strings.Repeat(`a","`, 16000) + `"]}`},
+		{"many fields", `{` + strings.Repeat(`"a":"b",`, 8000) + `"c":"d"}`},
+		{"long name", `{"` + strings.Repeat("a", 60000) + `":"x"}`},
 	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := answerCalls[2].call(t.Context(), answering(t, 400, body))
+		t.Run(row.name, func(t *testing.T) {
+			_, err := answerCalls[2].call(t.Context(), answering(t, 400, row.body))
 			e := requireError(t, err)
 			require.Equal(t, 400, e.StatusCode)
 			require.Less(t, len(err.Error()), 256<<10)
@@ -304,63 +307,76 @@ func TestErrorText(t *testing.T) {
 		}
 	}
 	const list, update, change = 0, 1, 2
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name string
 		err  func(*testing.T) error
 		want string
 	}{
-		"not found": {
+		{
+			"not found",
 			call(list, answered(404, `{"detail":"Not found."}`)),
 			"oakra: stock.list: GET /api/v1/stock/stock-records/: 404 Not Found: Not found.",
 		},
-		"refused by field": {
+		{
+			"refused by field",
 			call(change, answered(400, `{"stock_records":[{},{"quantity_change":["A valid integer is required."]}]}`)),
 			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 400 Bad Request: stock_records[1].quantity_change: A valid integer is required.; nothing was applied",
 		},
-		"rate limited": {
+		{
+			"rate limited",
 			call(change, answered(429, `{"detail":"Slow down."}`, "Retry-After", "60")),
 			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 429 Too Many Requests: Slow down.; it asks to wait 1m0s, over the 30s that RetryPolicy allows; nothing was applied: the same call may be sent again",
 		},
-		"server error, change": {
+		{
+			"server error, change",
 			call(change, answered(502, "<html>")),
 			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 502 Bad Gateway; it is unknown whether the write was applied: read the record before sending it again",
 		},
-		"server error, update": {
+		{
+			"server error, update",
 			call(update, answered(502, "<html>")),
 			"oakra: stock.update: POST /api/v1/stock/stock-record/update/: 502 Bad Gateway (3 attempts); it is unknown whether the write was applied: send it again if its quantity is still the newest",
 		},
-		"server error, list": {
+		{
+			"server error, list",
 			call(list, answered(503, "")),
 			"oakra: stock.list: GET /api/v1/stock/stock-records/: 503 Service Unavailable (3 attempts)",
 		},
-		"unreachable": {
+		{
+			"unreachable",
 			call(change, refused),
 			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: unreachable: dial tcp: connection refused (3 attempts); nothing was applied: the same call may be sent again",
 		},
-		"answer lost": {
+		{
+			"answer lost",
 			call(change, answered(200, `[{"id":1,`)),
 			"", // the decoder's words are its own
 		},
-		"missing": {
+		{
+			"missing",
 			call(change, answered(200, "["+answerA+"]")),
 			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 200 OK: bad response: no record in the answer for id 2; it is unknown whether the write was applied: read the record before sending it again",
 		},
-		"redirected": {
+		{
+			"redirected",
 			call(update, answered(301, "", "Location", "https://other.test/login?next=x")),
 			"oakra: stock.update: POST /api/v1/stock/stock-record/update/: 301 Moved Permanently: it points to https://other.test/login, which is not followed; nothing was applied",
 		},
-		"not sent": {
+		{
+			"not sent",
 			func(t *testing.T) error {
 				_, err := stubClient(t, refused).Stock.Change(t.Context(), []oakra.StockChange{{ID: -3}})
 				return err
 			},
 			"oakra: stock.change: invalid request: item 0: the id -3 is not more than 0; nothing was applied",
 		},
-		"client": {
+		{
+			"client",
 			func(*testing.T) error { _, err := oakra.NewClient(""); return err },
 			"oakra: client.new: invalid request: the app key is empty",
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			err := tt.err(t)
 			require.Error(t, err)
 			text := err.Error()

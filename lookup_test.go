@@ -282,13 +282,16 @@ func TestListSeqContext(t *testing.T) {
 		require.Empty(t, s.requests)
 	})
 
-	for name, end := range map[string]error{"canceled": context.Canceled, "deadline": context.DeadlineExceeded} {
-		t.Run(name, func(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		end  error
+	}{{"canceled", context.Canceled}, {"deadline", context.DeadlineExceeded}} {
+		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &shelf{latency: func(int) time.Duration { return time.Second }}
 				ctx, cancel := context.WithTimeout(t.Context(), 10500*time.Millisecond)
 				defer cancel()
-				if end == context.Canceled {
+				if row.end == context.Canceled {
 					ctx, cancel = context.WithCancel(t.Context())
 					time.AfterFunc(10500*time.Millisecond, cancel)
 				}
@@ -301,7 +304,7 @@ func TestListSeqContext(t *testing.T) {
 						records++
 					}
 				}
-				require.ErrorIs(t, failure, end)
+				require.ErrorIs(t, failure, row.end)
 				require.GreaterOrEqual(t, records, 10*perRequest)
 				require.Equal(t, 10500*time.Millisecond, time.Since(start))
 				_, inFlight, _ := s.now()
@@ -312,16 +315,19 @@ func TestListSeqContext(t *testing.T) {
 }
 
 func TestListSeqInvalid(t *testing.T) {
-	for name, params := range map[string]oakra.StockListParams{
-		"no SKUs":         {},
-		"a blank SKU":     {SKUs: []string{"a", " "}},
-		"a long SKU":      {SKUs: []string{"a", strings.Repeat("x", 5000)}},
-		"a long location": {SKUs: []string{"a"}, LocationID: strings.Repeat("x", 5000)},
+	for _, row := range []struct {
+		name   string
+		params oakra.StockListParams
+	}{
+		{"no SKUs", oakra.StockListParams{}},
+		{"a blank SKU", oakra.StockListParams{SKUs: []string{"a", " "}}},
+		{"a long SKU", oakra.StockListParams{SKUs: []string{"a", strings.Repeat("x", 5000)}}},
+		{"a long location", oakra.StockListParams{SKUs: []string{"a"}, LocationID: strings.Repeat("x", 5000)}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			s := &shelf{}
 			var errs []error
-			for record, err := range stubClient(t, s).Stock.ListSeq(t.Context(), params) {
+			for record, err := range stubClient(t, s).Stock.ListSeq(t.Context(), row.params) {
 				require.Zero(t, record)
 				errs = append(errs, err)
 			}
@@ -392,12 +398,15 @@ func TestLookupMany(t *testing.T) {
 		all = append(all, record)
 		keys = append(keys, record.Key())
 	}
-	for name, answer := range map[string]func(int, []string) *http.Response{
-		"as asked":        nil,
-		"filters ignored": func(int, []string) *http.Response { return stubRecords(all) },
+	for _, row := range []struct {
+		name   string
+		answer func(int, []string) *http.Response
+	}{
+		{"as asked", nil},
+		{"filters ignored", func(int, []string) *http.Response { return stubRecords(all) }},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s := &shelf{answer: answer}
+		t.Run(row.name, func(t *testing.T) {
+			s := &shelf{answer: row.answer}
 			found, err := stubClient(t, s).Stock.Lookup(t.Context(), keys)
 			require.NoError(t, err)
 			require.Len(t, s.requests, len(keys)/perRequest)

@@ -49,42 +49,42 @@ func TestOptionBaseURL(t *testing.T) {
 		_, err := oakra.NewClient(stubKey, oakra.WithBaseURL(good))
 		require.NoError(t, err, good)
 	}
-	bad := map[string]string{
-		"empty":                    "",
-		"a path":                   "/hidden/api/v1/",
-		"a word":                   "hidden",
-		"no scheme":                "hidden.example/api/",
-		"no scheme but slashes":    "//hidden.example/api/",
-		"another scheme":           "ftp://hidden.example/",
-		"no host":                  "https:///hidden/api/",
-		"only a port":              "https://:8443/hidden/",
-		"opaque":                   "https:hidden.example/api/",
-		"user":                     "https://hidden@example.com/",
-		"user and password":        "https://user:hidden@example.com/",
-		"port 0":                   "https://example.com:0/hidden/",
-		"port over 65535":          "https://example.com:65536/hidden/",
-		"empty user":               "https://@hidden.example/",
-		"query":                    "https://example.com/?hidden=1",
-		"bare ?":                   "https://hidden.example/api/?",
-		"fragment":                 "https://example.com/#hidden",
-		"bare #":                   "https://hidden.example/api/#",
-		"? and #":                  "https://hidden.example/?#",
-		"a bad escape":             "https://example.com/hidden%zz/",
-		"a bad port":               "https://hidden.example:port/",
-		"a space in the host":      "https://hidden .example/",
-		"a line break":             "https://hidden.example/\n",
-		"plain http":               "http://hidden.example/",
-		"plain http, any address":  "http://0.0.0.0/hidden",
-		"plain http, a LAN":        "http://192.168.1.2/hidden",
-		"plain http, localhost.":   "http://localhost.hidden.example/",
-		"plain http, not loopback": "http://127.0.0.1.hidden.example/",
-		"plain http, IPv6":         "http://[2001:db8::1]/hidden",
+	bad := []struct{ name, url string }{
+		{"empty", ""},
+		{"a path", "/hidden/api/v1/"},
+		{"a word", "hidden"},
+		{"no scheme", "hidden.example/api/"},
+		{"no scheme but slashes", "//hidden.example/api/"},
+		{"another scheme", "ftp://hidden.example/"},
+		{"no host", "https:///hidden/api/"},
+		{"only a port", "https://:8443/hidden/"},
+		{"opaque", "https:hidden.example/api/"},
+		{"user", "https://hidden@example.com/"},
+		{"user and password", "https://user:hidden@example.com/"},
+		{"port 0", "https://example.com:0/hidden/"},
+		{"port over 65535", "https://example.com:65536/hidden/"},
+		{"empty user", "https://@hidden.example/"},
+		{"query", "https://example.com/?hidden=1"},
+		{"bare ?", "https://hidden.example/api/?"},
+		{"fragment", "https://example.com/#hidden"},
+		{"bare #", "https://hidden.example/api/#"},
+		{"? and #", "https://hidden.example/?#"},
+		{"a bad escape", "https://example.com/hidden%zz/"},
+		{"a bad port", "https://hidden.example:port/"},
+		{"a space in the host", "https://hidden .example/"},
+		{"a line break", "https://hidden.example/\n"},
+		{"plain http", "http://hidden.example/"},
+		{"plain http, any address", "http://0.0.0.0/hidden"},
+		{"plain http, a LAN", "http://192.168.1.2/hidden"},
+		{"plain http, localhost.", "http://localhost.hidden.example/"},
+		{"plain http, not loopback", "http://127.0.0.1.hidden.example/"},
+		{"plain http, IPv6", "http://[2001:db8::1]/hidden"},
 	}
-	for name, url := range bad {
-		t.Run(name, func(t *testing.T) {
-			client, err := oakra.NewClient(stubKey, oakra.WithBaseURL(url))
+	for _, row := range bad {
+		t.Run(row.name, func(t *testing.T) {
+			client, err := oakra.NewClient(stubKey, oakra.WithBaseURL(row.url))
 			require.Nil(t, client)
-			requireInvalidOption(t, err, "hidden", stubKey, url)
+			requireInvalidOption(t, err, "hidden", stubKey, row.url)
 		})
 	}
 }
@@ -114,24 +114,24 @@ func TestOptionKey(t *testing.T) {
 		_, err := oakra.NewClient(good)
 		require.NoError(t, err)
 	}
-	for name, bad := range map[string]string{
-		"empty":             "",
-		"too long":          strings.Repeat("hidden-", 73) + "xx", // 513 bytes
-		"only a space":      " ",
-		"a space before":    " hidden-key",
-		"a space after":     "hidden-key ",
-		"a space within":    "hidden key",
-		"a line break":      "hidden-key\n",
-		"a header injected": "hidden-key\r\nX-Evil: 1",
-		"a tab":             "hidden\tkey",
-		"a zero":            "hidden\x00key",
-		"delete":            "hidden-key\x7f",
-		"not ASCII":         "hidden-kéy",
-		"a BOM":             "\ufeffhidden-key",
-		"not UTF-8":         "hidden-key\xff",
+	for _, row := range []struct{ name, bad string }{
+		{"empty", ""},
+		{"too long", strings.Repeat("hidden-", 73) + "xx"}, // 513 bytes
+		{"only a space", " "},
+		{"a space before", " hidden-key"},
+		{"a space after", "hidden-key "},
+		{"a space within", "hidden key"},
+		{"a line break", "hidden-key\n"},
+		{"a header injected", "hidden-key\r\nX-Evil: 1"},
+		{"a tab", "hidden\tkey"},
+		{"a zero", "hidden\x00key"},
+		{"delete", "hidden-key\x7f"},
+		{"not ASCII", "hidden-kéy"},
+		{"a BOM", "\ufeffhidden-key"},
+		{"not UTF-8", "hidden-key\xff"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			client, err := oakra.NewClient(bad)
+		t.Run(row.name, func(t *testing.T) {
+			client, err := oakra.NewClient(row.bad)
 			require.Nil(t, client)
 			requireInvalidOption(t, err, "hidden")
 		})
@@ -167,27 +167,30 @@ func TestOptionKeyOrSource(t *testing.T) {
 }
 
 func TestOptionBadValues(t *testing.T) {
-	for name, option := range map[string]oakra.Option{
-		"nil option":              nil,
-		"nil http.Client":         oakra.WithHTTPClient(nil),
-		"no attempt timeout":      oakra.WithAttemptTimeout(0),
-		"negative timeout":        oakra.WithAttemptTimeout(-time.Second),
-		"nil logger":              oakra.WithLogger(nil),
-		"empty product":           oakra.WithUserAgent(""),
-		"blank product":           oakra.WithUserAgent(" \t"),
-		"line break in product":   oakra.WithUserAgent("shop\r\nX-Evil: 1"),
-		"product not ASCII":       oakra.WithUserAgent("café/1.0"),
-		"nil source":              oakra.WithAppKeySource(nil),
-		"nil limiter":             oakra.WithLimiter(nil),
-		"negative attempts":       oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: -1}),
-		"negative MinBackoff":     oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: -1}),
-		"negative MaxBackoff":     oakra.WithRetryPolicy(oakra.RetryPolicy{MaxBackoff: -1}),
-		"negative MaxRetryAfter":  oakra.WithRetryPolicy(oakra.RetryPolicy{MaxRetryAfter: -1}),
-		"minimum above maximum":   oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 2, MaxBackoff: 1}),
-		"plain http to elsewhere": oakra.WithBaseURL("http://example.com"),
+	for _, row := range []struct {
+		name   string
+		option oakra.Option
+	}{
+		{"nil option", nil},
+		{"nil http.Client", oakra.WithHTTPClient(nil)},
+		{"no attempt timeout", oakra.WithAttemptTimeout(0)},
+		{"negative timeout", oakra.WithAttemptTimeout(-time.Second)},
+		{"nil logger", oakra.WithLogger(nil)},
+		{"empty product", oakra.WithUserAgent("")},
+		{"blank product", oakra.WithUserAgent(" \t")},
+		{"line break in product", oakra.WithUserAgent("shop\r\nX-Evil: 1")},
+		{"product not ASCII", oakra.WithUserAgent("café/1.0")},
+		{"nil source", oakra.WithAppKeySource(nil)},
+		{"nil limiter", oakra.WithLimiter(nil)},
+		{"negative attempts", oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: -1})},
+		{"negative MinBackoff", oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: -1})},
+		{"negative MaxBackoff", oakra.WithRetryPolicy(oakra.RetryPolicy{MaxBackoff: -1})},
+		{"negative MaxRetryAfter", oakra.WithRetryPolicy(oakra.RetryPolicy{MaxRetryAfter: -1})},
+		{"minimum above maximum", oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 2, MaxBackoff: 1})},
+		{"plain http to elsewhere", oakra.WithBaseURL("http://example.com")},
 	} {
-		t.Run(name, func(t *testing.T) {
-			client, err := oakra.NewClient(stubKey, option)
+		t.Run(row.name, func(t *testing.T) {
+			client, err := oakra.NewClient(stubKey, row.option)
 			require.Nil(t, client)
 			requireInvalidOption(t, err, stubKey)
 		})
@@ -195,22 +198,25 @@ func TestOptionBadValues(t *testing.T) {
 }
 
 func TestOptionGoodValues(t *testing.T) {
-	for name, option := range map[string]oakra.Option{
-		"http.Client":       oakra.WithHTTPClient(&http.Client{}),
-		"default transport": oakra.WithHTTPClient(&http.Client{Transport: oakra.DefaultTransport()}),
-		"shortest timeout":  oakra.WithAttemptTimeout(1),
-		"longest timeout":   oakra.WithAttemptTimeout(math.MaxInt64),
-		"logger":            oakra.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))),
-		"product":           oakra.WithUserAgent("my-shop/2.1 (linux; nightly)"),
-		"limiter":           oakra.WithLimiter(stubLimiter(func(context.Context) error { return nil })),
-		"zero policy":       oakra.WithRetryPolicy(oakra.RetryPolicy{}),
-		"one attempt":       oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
-		"minimum = maximum": oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 5, MaxBackoff: 5}),
-		"a small maximum":   oakra.WithRetryPolicy(oakra.RetryPolicy{MaxBackoff: time.Millisecond}),
-		"a large minimum":   oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: time.Hour}),
+	for _, row := range []struct {
+		name   string
+		option oakra.Option
+	}{
+		{"http.Client", oakra.WithHTTPClient(&http.Client{})},
+		{"default transport", oakra.WithHTTPClient(&http.Client{Transport: oakra.DefaultTransport()})},
+		{"shortest timeout", oakra.WithAttemptTimeout(1)},
+		{"longest timeout", oakra.WithAttemptTimeout(math.MaxInt64)},
+		{"logger", oakra.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil)))},
+		{"product", oakra.WithUserAgent("my-shop/2.1 (linux; nightly)")},
+		{"limiter", oakra.WithLimiter(stubLimiter(func(context.Context) error { return nil }))},
+		{"zero policy", oakra.WithRetryPolicy(oakra.RetryPolicy{})},
+		{"one attempt", oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1})},
+		{"minimum = maximum", oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 5, MaxBackoff: 5})},
+		{"a small maximum", oakra.WithRetryPolicy(oakra.RetryPolicy{MaxBackoff: time.Millisecond})},
+		{"a large minimum", oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: time.Hour})},
 	} {
-		t.Run(name, func(t *testing.T) {
-			client, err := oakra.NewClient(stubKey, option)
+		t.Run(row.name, func(t *testing.T) {
+			client, err := oakra.NewClient(stubKey, row.option)
 			require.NoError(t, err)
 			require.NotNil(t, client.Stock)
 			client.CloseIdleConnections()
@@ -271,17 +277,18 @@ func hanging(attempts *atomic.Int32) stubTransport {
 // TestOptionTimeouts: the timeout of the given http.Client and that of the option
 // both bound one attempt, the shorter one in force.
 func TestOptionTimeouts(t *testing.T) {
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name                 string
 		client, option, want time.Duration
 	}{
-		"of the client":         {2 * time.Second, 0, 2 * time.Second},
-		"of the option":         {0, 3 * time.Second, 3 * time.Second},
-		"the client's shorter":  {2 * time.Second, 3 * time.Second, 2 * time.Second},
-		"the option's shorter":  {3 * time.Second, 2 * time.Second, 2 * time.Second},
-		"default":               {0, 0, 30 * time.Second},
-		"the default's shorter": {time.Hour, 0, 30 * time.Second},
+		{"of the client", 2 * time.Second, 0, 2 * time.Second},
+		{"of the option", 0, 3 * time.Second, 3 * time.Second},
+		{"the client's shorter", 2 * time.Second, 3 * time.Second, 2 * time.Second},
+		{"the option's shorter", 3 * time.Second, 2 * time.Second, 2 * time.Second},
+		{"default", 0, 0, 30 * time.Second},
+		{"the default's shorter", time.Hour, 0, 30 * time.Second},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var attempts atomic.Int32
 				opts := []oakra.Option{
@@ -328,19 +335,20 @@ func TestOptionTimeoutCoversBody(t *testing.T) {
 // TestOptionRetryPolicyBends: the zero fields fit the ones that are set. What
 // the waits come to is measured in the backoff tests.
 func TestOptionRetryPolicyBends(t *testing.T) {
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name     string
 		policy   oakra.RetryPolicy
 		attempts int
 		longest  time.Duration // the waits together
 		shortest time.Duration // what 40 calls surely exceed once
 	}{
-		"defaults":             {oakra.RetryPolicy{}, 4, 250*time.Millisecond + 500*time.Millisecond + time.Second, 800 * time.Millisecond},
-		"a small maximum":      {oakra.RetryPolicy{MaxBackoff: 10 * time.Millisecond}, 4, 30 * time.Millisecond, 10 * time.Millisecond},
-		"a large minimum":      {oakra.RetryPolicy{MinBackoff: time.Minute}, 4, 3 * time.Minute, time.Minute},
-		"a minimum and a half": {oakra.RetryPolicy{MinBackoff: 4 * time.Second}, 4, 14 * time.Second, 5 * time.Second},
-		"only attempts":        {oakra.RetryPolicy{MaxAttempts: 2}, 2, 250 * time.Millisecond, 100 * time.Millisecond},
+		{"defaults", oakra.RetryPolicy{}, 4, 250*time.Millisecond + 500*time.Millisecond + time.Second, 800 * time.Millisecond},
+		{"a small maximum", oakra.RetryPolicy{MaxBackoff: 10 * time.Millisecond}, 4, 30 * time.Millisecond, 10 * time.Millisecond},
+		{"a large minimum", oakra.RetryPolicy{MinBackoff: time.Minute}, 4, 3 * time.Minute, time.Minute},
+		{"a minimum and a half", oakra.RetryPolicy{MinBackoff: 4 * time.Second}, 4, 14 * time.Second, 5 * time.Second},
+		{"only attempts", oakra.RetryPolicy{MaxAttempts: 2}, 2, 250 * time.Millisecond, 100 * time.Millisecond},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				sent := 0
 				client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
@@ -366,15 +374,18 @@ func TestOptionRetryPolicyBends(t *testing.T) {
 
 // TestOptionRetryPolicyExtremes: a wait as long as can be said is no crash.
 func TestOptionRetryPolicyExtremes(t *testing.T) {
-	for name, policy := range map[string]oakra.RetryPolicy{
-		"minimum": {MinBackoff: math.MaxInt64},
-		"both":    {MinBackoff: math.MaxInt64, MaxBackoff: math.MaxInt64},
-		"maximum": {MinBackoff: math.MaxInt64 / 2, MaxBackoff: math.MaxInt64},
+	for _, row := range []struct {
+		name   string
+		policy oakra.RetryPolicy
+	}{
+		{"minimum", oakra.RetryPolicy{MinBackoff: math.MaxInt64}},
+		{"both", oakra.RetryPolicy{MinBackoff: math.MaxInt64, MaxBackoff: math.MaxInt64}},
+		{"maximum", oakra.RetryPolicy{MinBackoff: math.MaxInt64 / 2, MaxBackoff: math.MaxInt64}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
 				return stubAnswer(429, ""), nil
-			}), oakra.WithRetryPolicy(policy))
+			}), oakra.WithRetryPolicy(row.policy))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			var err error

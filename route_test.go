@@ -353,10 +353,13 @@ func TestRouteNone(t *testing.T) {
 		}
 	}
 	t.Run("list has but one", func(t *testing.T) {
-		for status, turn := range map[int]rawTurn{404: routeNoPage, 405: routeNoVerb} {
-			s := newRawServer(t, turn)
+		for _, tt := range []struct {
+			status int
+			turn   rawTurn
+		}{{404, routeNoPage}, {405, routeNoVerb}} {
+			s := newRawServer(t, tt.turn)
 			records, err := deliverList.call(t.Context(), rawClient(t, s))
-			verdict{status: status, is: oakra.ErrNotFound}.check(t, deliverList, records, err, 1)
+			verdict{status: tt.status, is: oakra.ErrNotFound}.check(t, deliverList, records, err, 1)
 			assert.Equal(t, []string{"GET stock/stock-records/"}, s.ledger().paths())
 		}
 	})
@@ -393,23 +396,26 @@ func TestRouteAttempts(t *testing.T) {
 // TestRouteUnknownEndsSearch: after an unknown on a candidate nothing is sent to
 // another one.
 func TestRouteUnknownEndsSearch(t *testing.T) {
-	for name, turn := range map[string]rawTurn{
-		"reset":       rawApply(rawWrite("", rawReset)),
-		"end":         rawApply(rawWrite("", rawClose)),
-		"408":         rawApply(rawAnswer(408, "", "")),
-		"418":         rawApply(rawAnswer(418, "", "")),
-		"500":         rawApply(rawAnswer(500, "", `{"detail":"oops"}`)),
-		"501":         rawApply(rawAnswer(501, "", "")),
-		"303":         rawApply(rawAnswer(303, "Location: /x\r\n", "")),
-		"200 cut":     rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", rawClose)),
-		"200 empty":   rawAnswer(200, "", ""),
-		"not HTTP":    rawApply(rawWrite("SSH-2.0\r\n", rawClose)),
-		"404 garbled": rawApply(rawWrite("HTTP/1.1 404 Not Found\r\nno colon\r\n\r\n", rawClose)),
+	for _, row := range []struct {
+		name string
+		turn rawTurn
+	}{
+		{"reset", rawApply(rawWrite("", rawReset))},
+		{"end", rawApply(rawWrite("", rawClose))},
+		{"408", rawApply(rawAnswer(408, "", ""))},
+		{"418", rawApply(rawAnswer(418, "", ""))},
+		{"500", rawApply(rawAnswer(500, "", `{"detail":"oops"}`))},
+		{"501", rawApply(rawAnswer(501, "", ""))},
+		{"303", rawApply(rawAnswer(303, "Location: /x\r\n", ""))},
+		{"200 cut", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", rawClose))},
+		{"200 empty", rawAnswer(200, "", "")},
+		{"not HTTP", rawApply(rawWrite("SSH-2.0\r\n", rawClose))},
+		{"404 garbled", rawApply(rawWrite("HTTP/1.1 404 Not Found\r\nno colon\r\n\r\n", rawClose))},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			for at, route := range routesOf["change"] {
-				s := newRawServer(t, rawRoutes(map[string]rawTurn{route: turn}, routeNoVerb))
+				s := newRawServer(t, rawRoutes(map[string]rawTurn{route: row.turn}, routeNoVerb))
 				_, err := deliverChange.call(t.Context(), rawClient(t, s))
 				assert.Equal(t, unknown, oakra.OutcomeOf(err))
 				s.close()
@@ -448,8 +454,11 @@ func TestRouteUnknownEndsSearch(t *testing.T) {
 // look for the route, but each change is applied once.
 func TestRouteConcurrency(t *testing.T) {
 	const callers, each = 64, 5
-	for name, missing := range map[string]rawTurn{"404": routeNoPage, "405": routeNoVerb} {
-		t.Run(name, func(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		missing rawTurn
+	}{{"404", routeNoPage}, {"405", routeNoVerb}} {
+		t.Run(row.name, func(t *testing.T) {
 			item := regexp.MustCompile(`"id":(\d+),"(?:quantity_change|quantity)":(-?\d+)`)
 			// answer gives the record that was asked for.
 			answer := func(c *rawConn) bool {
@@ -460,7 +469,7 @@ func TestRouteConcurrency(t *testing.T) {
 			for _, routes := range routesOf {
 				right[routes[len(routes)-1]] = answer
 			}
-			s := newRawServer(t, rawRoutes(right, missing))
+			s := newRawServer(t, rawRoutes(right, row.missing))
 			client := rawClient(t, s)
 			var calls sync.WaitGroup
 			for caller := range callers {

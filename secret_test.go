@@ -33,18 +33,18 @@ var secretKeys = []string{
 func shows(text, key string) string {
 	quoted := strconv.Quote(key)
 	escaped, _ := json.Marshal(key)
-	for form, written := range map[string]string{
-		"plain":        key,
-		"Go-quoted":    quoted[1 : len(quoted)-1],
-		"JSON":         string(escaped[1 : len(escaped)-1]),
-		"hexadecimal":  hex.EncodeToString([]byte(key)),
-		"HEXADECIMAL":  strings.ToUpper(hex.EncodeToString([]byte(key))),
-		"byte numbers": strings.Trim(fmt.Sprint([]byte(key)), "[]"),
-		"Go bytes":     strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%#v", []byte(key)), "[]byte{"), "}"),
-		"base64":       base64.StdEncoding.EncodeToString([]byte(key))[:len(key)],
+	for _, row := range []struct{ form, written string }{
+		{"plain", key},
+		{"Go-quoted", quoted[1 : len(quoted)-1]},
+		{"JSON", string(escaped[1 : len(escaped)-1])},
+		{"hexadecimal", hex.EncodeToString([]byte(key))},
+		{"HEXADECIMAL", strings.ToUpper(hex.EncodeToString([]byte(key)))},
+		{"byte numbers", strings.Trim(fmt.Sprint([]byte(key)), "[]")},
+		{"Go bytes", strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%#v", []byte(key)), "[]byte{"), "}")},
+		{"base64", base64.StdEncoding.EncodeToString([]byte(key))[:len(key)]},
 	} {
-		if strings.Contains(text, written) {
-			return form
+		if strings.Contains(text, row.written) {
+			return row.form
 		}
 	}
 	return ""
@@ -63,13 +63,16 @@ func requireHidden(t *testing.T, v any, keys ...string) {
 		rendered["json.Marshal's error"] = err.Error()
 	}
 	var logged bytes.Buffer
-	for name, handler := range map[string]slog.Handler{
-		"slog text": slog.NewTextHandler(&logged, nil),
-		"slog JSON": slog.NewJSONHandler(&logged, nil),
+	for _, row := range []struct {
+		name    string
+		handler slog.Handler
+	}{
+		{"slog text", slog.NewTextHandler(&logged, nil)},
+		{"slog JSON", slog.NewJSONHandler(&logged, nil)},
 	} {
 		logged.Reset()
-		slog.New(handler).Info("test", "value", v, slog.Group("group", slog.Any("value", v)))
-		rendered[name] = logged.String()
+		slog.New(row.handler).Info("test", "value", v, slog.Group("group", slog.Any("value", v)))
+		rendered[row.name] = logged.String()
 	}
 	for how, text := range rendered {
 		for _, key := range keys {
@@ -122,20 +125,23 @@ func requireHiddenError(t *testing.T, err error, keys ...string) {
 func TestSecretClient(t *testing.T) {
 	for _, key := range secretKeys {
 		source := func(context.Context, string) (string, error) { return key, nil }
-		for name, client := range map[string]func() (*oakra.Client, error){
-			"key":    func() (*oakra.Client, error) { return oakra.NewClient(key) },
-			"source": func() (*oakra.Client, error) { return oakra.NewClient("", oakra.WithAppKeySource(source)) },
-			"all options": func() (*oakra.Client, error) {
+		for _, row := range []struct {
+			name   string
+			client func() (*oakra.Client, error)
+		}{
+			{"key", func() (*oakra.Client, error) { return oakra.NewClient(key) }},
+			{"source", func() (*oakra.Client, error) { return oakra.NewClient("", oakra.WithAppKeySource(source)) }},
+			{"all options", func() (*oakra.Client, error) {
 				return oakra.NewClient(key, oakra.WithBaseURL("https://example.com/"), oakra.WithUserAgent("x"),
 					oakra.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))), oakra.WithHTTPClient(&http.Client{
 						Transport: stubTransport(func(*http.Request) (*http.Response, error) { return stubAnswer(200, "[]"), nil }),
 					}))
-			},
+			}},
 		} {
-			t.Run(name, func(t *testing.T) {
-				client, err := client()
+			t.Run(row.name, func(t *testing.T) {
+				client, err := row.client()
 				require.NoError(t, err)
-				if name == "all options" { // what a call leaves behind is hidden too
+				if row.name == "all options" { // what a call leaves behind is hidden too
 					_, err = answerCalls[0].call(t.Context(), client)
 					require.NoError(t, err)
 				}
@@ -209,7 +215,7 @@ func requireNoText(t *testing.T, v reflect.Value, key string) {
 }
 
 // jsonForms are ways in which encoders write a key.
-func jsonForms(key string) map[string]string {
+func jsonForms(key string) []struct{ name, text string } {
 	html, _ := json.Marshal(key)
 	var plain bytes.Buffer
 	encoder := json.NewEncoder(&plain)
@@ -219,46 +225,48 @@ func jsonForms(key string) map[string]string {
 	for _, r := range key {
 		fmt.Fprintf(all, `\u%04X`, r)
 	}
-	return map[string]string{
-		"careful":      strings.Trim(string(html), "\n"),
-		"plain":        strings.Trim(plain.String(), "\n"),
-		"slashes":      strings.ReplaceAll(strings.Trim(plain.String(), "\n"), "/", `\/`),
-		"all escaped":  `"` + all.String() + `"`,
-		"as it is (!)": `"` + key + `"`, // not JSON if the key has a quote
+	return []struct{ name, text string }{
+		{"careful", strings.Trim(string(html), "\n")},
+		{"plain", strings.Trim(plain.String(), "\n")},
+		{"slashes", strings.ReplaceAll(strings.Trim(plain.String(), "\n"), "/", `\/`)},
+		{"all escaped", `"` + all.String() + `"`},
+		{"as it is (!)", `"` + key + `"`}, // not JSON if the key has a quote
 	}
 }
 
 // TestSecretEchoed: servers, proxies and debug pages repeat the request.
 func TestSecretEchoed(t *testing.T) {
 	for i, key := range secretKeys {
-		bodies := map[string]string{
-			"page":            "<html><body><pre>Authorization: Bearer " + key + "</pre></body></html>",
-			"text":            "Bearer " + key,
-			"text, many":      strings.Repeat(key+" ", 50),
-			"nothing but key": key,
+		bodies := []struct{ name, text string }{
+			{"page", "<html><body><pre>Authorization: Bearer " + key + "</pre></body></html>"},
+			{"text", "Bearer " + key},
+			{"text, many", strings.Repeat(key+" ", 50)},
+			{"nothing but key", key},
 		}
-		for form, written := range jsonForms(key) {
-			inText := strings.TrimPrefix(written, `"`)
-			bodies["detail, "+form] = `{"detail":"Bad key: ` + inText + `}`
-			bodies["details, "+form] = `{"detail":["Bad key:",` + written + `]}`
-			bodies["field, "+form] = `{"stock_records":[{},{"quantity":[` + written + `]}]}`
-			bodies["name, "+form] = `{` + written + `:["is wrong"]}`
-			bodies["deep name, "+form] = `{"a":{` + written + `:{"b":["is wrong"]}}}`
-			bodies["beside a detail, "+form] = `{"detail":"No.","request":{"headers":{"Authorization":"Bearer ` + inText + `}}}`
-			bodies["beside numbers, "+form] = `{"detail":"No.","request":[1,true,null,` + written + `]}`
-			bodies["text only, "+form] = written
-			bodies["list, "+form] = `[` + written + `]`
-			bodies["cut, "+form] = `{"detail":"No.","request":"` + inText + `,`
-			bodies["deep, "+form] = `{"detail":"No."` + strings.Repeat(`,"a":{"b":1`, 30) + `,"c":` + written + strings.Repeat(`}`, 31)
-			bodies["under a long name, "+form] = `{"` + strings.Repeat("n", 2000) + `":{"x":` + written + `}}`
+		for _, form := range jsonForms(key) {
+			inText := strings.TrimPrefix(form.text, `"`)
+			bodies = append(bodies, []struct{ name, text string }{
+				{"detail, " + form.name, `{"detail":"Bad key: ` + inText + `}`},
+				{"details, " + form.name, `{"detail":["Bad key:",` + form.text + `]}`},
+				{"field, " + form.name, `{"stock_records":[{},{"quantity":[` + form.text + `]}]}`},
+				{"name, " + form.name, `{` + form.text + `:["is wrong"]}`},
+				{"deep name, " + form.name, `{"a":{` + form.text + `:{"b":["is wrong"]}}}`},
+				{"beside a detail, " + form.name, `{"detail":"No.","request":{"headers":{"Authorization":"Bearer ` + inText + `}}}`},
+				{"beside numbers, " + form.name, `{"detail":"No.","request":[1,true,null,` + form.text + `]}`},
+				{"text only, " + form.name, form.text},
+				{"list, " + form.name, `[` + form.text + `]`},
+				{"cut, " + form.name, `{"detail":"No.","request":"` + inText + `,`},
+				{"deep, " + form.name, `{"detail":"No."` + strings.Repeat(`,"a":{"b":1`, 30) + `,"c":` + form.text + strings.Repeat(`}`, 31)},
+				{"under a long name, " + form.name, `{"` + strings.Repeat("n", 2000) + `":{"x":` + form.text + `}}`},
+			}...)
 		}
-		for name, body := range bodies {
+		for _, body := range bodies {
 			for _, status := range []int{200, 302, 400, 503} {
-				t.Run(fmt.Sprintf("key %d/%s/%d", i, name, status), func(t *testing.T) {
+				t.Run(fmt.Sprintf("key %d/%s/%d", i, body.name, status), func(t *testing.T) {
 					var logged bytes.Buffer
 					client, err := oakra.NewClient(key,
 						oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
-							return stubAnswer(status, body), nil
+							return stubAnswer(status, body.text), nil
 						})}),
 						oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 2, MinBackoff: 1, MaxBackoff: 1}),
 						oakra.WithLogger(slog.New(slog.NewJSONHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))))
@@ -276,18 +284,18 @@ func TestSecretEchoed(t *testing.T) {
 // TestSecretKeepsTheRest: the key is cut out, and what stands around it is kept.
 func TestSecretKeepsTheRest(t *testing.T) {
 	key := secretKeys[0]
-	for body, want := range map[string]struct{ body, message string }{
-		"<pre>Bearer " + key + "</pre>":            {"<pre>Bearer [app key]</pre>", ""},
-		`{"detail":"Bad key ` + key + `, sorry."}`: {`{"detail":"Bad key [app key], sorry."}`, "Bad key [app key], sorry."},
+	for _, row := range []struct{ body, want, message string }{
+		{"<pre>Bearer " + key + "</pre>", "<pre>Bearer [app key]</pre>", ""},
+		{`{"detail":"Bad key ` + key + `, sorry."}`, `{"detail":"Bad key [app key], sorry."}`, "Bad key [app key], sorry."},
 	} {
 		client, err := oakra.NewClient(key, oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
-			return stubAnswer(400, body), nil
+			return stubAnswer(400, row.body), nil
 		})}))
 		require.NoError(t, err)
 		_, err = answerCalls[2].call(t.Context(), client)
 		e := requireError(t, err)
-		require.Equal(t, want.body, string(e.Body))
-		require.Equal(t, want.message, e.Message)
+		require.Equal(t, row.want, string(e.Body))
+		require.Equal(t, row.message, e.Message)
 	}
 }
 
@@ -297,16 +305,16 @@ func TestSecretCut(t *testing.T) {
 	const kept = 64 << 10
 	key := secretKeys[0]
 	half := key[:len(key)/2]
-	for name, tt := range map[string]struct{ before, after string }{
-		"page":         {"<pre>", "</pre>"},
-		"JSON":         {`{"detail":"No.","request":"`, `"}`},
-		"array":        {`[{"id":1,"x":"`, `"}]`},
-		"records":      {`{"stock_records":[{"id":1,"x":"`, `"}]}`},
-		"key and key":  {key, key},
-		"many of them": {strings.Repeat(key+",", 100), ""},
+	for _, tt := range []struct{ name, before, after string }{
+		{"page", "<pre>", "</pre>"},
+		{"JSON", `{"detail":"No.","request":"`, `"}`},
+		{"array", `[{"id":1,"x":"`, `"}]`},
+		{"records", `{"stock_records":[{"id":1,"x":"`, `"}]}`},
+		{"key and key", key, key},
+		{"many of them", strings.Repeat(key+",", 100), ""},
 	} {
 		for _, status := range []int{200, 400, 503} {
-			t.Run(fmt.Sprintf("%s/%d", name, status), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s/%d", tt.name, status), func(t *testing.T) {
 				list := func(body string) error {
 					client, err := oakra.NewClient(key, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
 						oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
@@ -357,23 +365,23 @@ func TestSecretExcerpt(t *testing.T) {
 		"5ecre7e5" + strings.Repeat("0f9a", 14), // 64 bytes, as the API reference shows one
 		secretKeys[0],
 	} {
-		for name, format := range map[string]string{
-			"nothing else":   `%s`,
-			"page":           `<pre>%s</pre>`,
-			"header":         `Authorization: Bearer %s`,
-			"an id":          `[{"location_id":"l","sku":"a","quantity":5,"id":"%s"}]`,
-			"a quantity":     `[{"id":1,"location_id":"l","sku":"a","quantity":"%s"}]`,
-			"bare":           `[{"id":1,"location_id":"l","sku":"a","quantity":%s}]`,
-			"a record":       `["%s"]`,
-			"a name":         `[{"%s"}]`,
-			"the records":    `{"stock_records":"%s"}`,
-			"behind records": `[` + answerA + `,` + answerB + `] %s`,
-			"bad escape":     `[{"id":1,"sku":"\x%s"}]`,
+		for _, row := range []struct{ name, format string }{
+			{"nothing else", `%s`},
+			{"page", `<pre>%s</pre>`},
+			{"header", `Authorization: Bearer %s`},
+			{"an id", `[{"location_id":"l","sku":"a","quantity":5,"id":"%s"}]`},
+			{"a quantity", `[{"id":1,"location_id":"l","sku":"a","quantity":"%s"}]`},
+			{"bare", `[{"id":1,"location_id":"l","sku":"a","quantity":%s}]`},
+			{"a record", `["%s"]`},
+			{"a name", `[{"%s"}]`},
+			{"the records", `{"stock_records":"%s"}`},
+			{"behind records", `[` + answerA + `,` + answerB + `] %s`},
+			{"bad escape", `[{"id":1,"sku":"\x%s"}]`},
 		} {
 			for _, cut := range []int{len(key), len(key) - 1, len(key) / 2} {
 				for _, call := range answerCalls {
 					var logged bytes.Buffer
-					body := fmt.Sprintf(format, key)
+					body := fmt.Sprintf(row.format, key)
 					if cut < len(key) { // the network cuts
 						body = body[:strings.Index(body, key)+cut]
 					}
@@ -387,7 +395,7 @@ func TestSecretExcerpt(t *testing.T) {
 					require.Error(t, err)
 					for _, text := range []string{err.Error(), fmt.Sprintf("%#v", err), logged.String(), string(requireError(t, err).Body)} {
 						if part := partOf(key, text); part != "" {
-							t.Errorf("%s, %d of %d bytes: %q of the key is seen: %.300s", name, cut, len(key), part, text)
+							t.Errorf("%s, %d of %d bytes: %q of the key is seen: %.300s", row.name, cut, len(key), part, text)
 							break
 						}
 					}
@@ -452,14 +460,17 @@ func TestSecretLocation(t *testing.T) {
 func TestSecretCause(t *testing.T) {
 	for _, key := range secretKeys {
 		saying := errors.New("the key " + key + " is revoked")
-		for name, call := range map[string]func() error{
-			"cause, before the first attempt": func() error {
+		for _, row := range []struct {
+			name string
+			call func() error
+		}{
+			{"cause, before the first attempt", func() error {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				cancel(saying)
 				_, err := secretStub(t, key, nil).Stock.Change(ctx, []oakra.StockChange{{ID: 1, QuantityChange: 1}})
 				return err
-			},
-			"cause, in an attempt": func() error {
+			}},
+			{"cause, in an attempt", func() error {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				_, err := secretStub(t, key, func(r *http.Request) (*http.Response, error) {
 					cancel(saying)
@@ -468,8 +479,8 @@ func TestSecretCause(t *testing.T) {
 				require.ErrorIs(t, err, context.Canceled)
 				require.Equal(t, 1, strings.Count(err.Error(), "is revoked"), "%v", err)
 				return err
-			},
-			"cause, and another failure": func() error {
+			}},
+			{"cause, and another failure", func() error {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				_, err := secretStub(t, key, func(*http.Request) (*http.Response, error) {
 					cancel(saying)
@@ -478,8 +489,8 @@ func TestSecretCause(t *testing.T) {
 				require.ErrorIs(t, err, context.Canceled)
 				require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 				return err
-			},
-			"cause, in the answer": func() error {
+			}},
+			{"cause, in the answer", func() error {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				_, err := secretStub(t, key, func(*http.Request) (*http.Response, error) {
 					answer := stubAnswer(200, "")
@@ -493,14 +504,14 @@ func TestSecretCause(t *testing.T) {
 				require.ErrorIs(t, err, context.Canceled)
 				require.Equal(t, applied, oakra.OutcomeOf(err))
 				return err
-			},
-			"limiter": func() error {
+			}},
+			{"limiter", func() error {
 				limiter := stubLimiter(func(context.Context) error { return saying })
 				_, err := secretStub(t, key, nil, oakra.WithLimiter(limiter)).Stock.Change(t.Context(), []oakra.StockChange{{ID: 1, QuantityChange: 1}})
 				return err
-			},
+			}},
 		} {
-			t.Run(name, func(t *testing.T) { requireHiddenError(t, call(), key) })
+			t.Run(row.name, func(t *testing.T) { requireHiddenError(t, row.call(), key) })
 		}
 	}
 }
@@ -582,27 +593,33 @@ func (e quietValue) Error() string { return "could not send" }
 
 func TestSecretTransportError(t *testing.T) {
 	for _, key := range secretKeys {
-		for name, failing := range map[string]func(h http.Header) error{
-			"in the text":         func(h http.Header) error { return &dumpError{h} },
-			"wrapped":             func(h http.Header) error { return fmt.Errorf("trace: %w", &dumpError{h}) },
-			"joined":              func(h http.Header) error { return errors.Join(io.ErrUnexpectedEOF, &dumpError{h}) },
-			"quoted":              func(h http.Header) error { return fmt.Errorf("sending %q: %w", h.Get("Authorization"), io.EOF) },
-			"held by a pointer":   func(h http.Header) error { return &quietError{h} },
-			"held by a value":     func(h http.Header) error { return quietValue{h} },
-			"held, and wrapped":   func(h http.Header) error { return fmt.Errorf("trace: %w", quietValue{h}) },
-			"as a text of itself": func(h http.Header) error { return errors.New(h.Get("Authorization")) },
+		for _, row := range []struct {
+			name    string
+			failing func(h http.Header) error
+		}{
+			{"in the text", func(h http.Header) error { return &dumpError{h} }},
+			{"wrapped", func(h http.Header) error { return fmt.Errorf("trace: %w", &dumpError{h}) }},
+			{"joined", func(h http.Header) error { return errors.Join(io.ErrUnexpectedEOF, &dumpError{h}) }},
+			{"quoted", func(h http.Header) error { return fmt.Errorf("sending %q: %w", h.Get("Authorization"), io.EOF) }},
+			{"held by a pointer", func(h http.Header) error { return &quietError{h} }},
+			{"held by a value", func(h http.Header) error { return quietValue{h} }},
+			{"held, and wrapped", func(h http.Header) error { return fmt.Errorf("trace: %w", quietValue{h}) }},
+			{"as a text of itself", func(h http.Header) error { return errors.New(h.Get("Authorization")) }},
 		} {
-			for when, hooks := range map[string]func(*httptrace.ClientTrace){
-				"without a trace": func(*httptrace.ClientTrace) {},
-				"unreachable":     func(trace *httptrace.ClientTrace) { trace.GetConn("") },
-				"connected":       func(trace *httptrace.ClientTrace) { trace.GetConn(""); trace.GotConn(httptrace.GotConnInfo{}) },
+			for _, tt := range []struct {
+				when  string
+				hooks func(*httptrace.ClientTrace)
+			}{
+				{"without a trace", func(*httptrace.ClientTrace) {}},
+				{"unreachable", func(trace *httptrace.ClientTrace) { trace.GetConn("") }},
+				{"connected", func(trace *httptrace.ClientTrace) { trace.GetConn(""); trace.GotConn(httptrace.GotConnInfo{}) }},
 			} {
-				t.Run(name+"/"+when, func(t *testing.T) {
+				t.Run(row.name+"/"+tt.when, func(t *testing.T) {
 					var logged bytes.Buffer
 					client, err := oakra.NewClient(key,
 						oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
-							hooks(httptrace.ContextClientTrace(r.Context()))
-							return nil, failing(r.Header.Clone())
+							tt.hooks(httptrace.ContextClientTrace(r.Context()))
+							return nil, row.failing(r.Header.Clone())
 						})}),
 						oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 2, MinBackoff: 1, MaxBackoff: 1}),
 						oakra.WithLogger(slog.New(slog.NewJSONHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))))
@@ -663,11 +680,12 @@ func TestSecretSourceError(t *testing.T) {
 	key, other := secretKeys[0], "an0ther-5ecre7-0f-the-shop-e3b0c44298fc"
 	status := 503
 	transport := stubTransport(func(*http.Request) (*http.Response, error) { return stubAnswer(status, ""), nil })
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name   string
 		status int
 		source func() func(context.Context, string) (string, error)
 	}{
-		"repeats the key that it gave before": {503, func() func(context.Context, string) (string, error) {
+		{"repeats the key that it gave before", 503, func() func(context.Context, string) (string, error) {
 			asked := 0
 			return func(context.Context, string) (string, error) {
 				if asked++; asked > 1 {
@@ -676,7 +694,7 @@ func TestSecretSourceError(t *testing.T) {
 				return key, nil
 			}
 		}},
-		"repeats the rejected key": {401, func() func(context.Context, string) (string, error) {
+		{"repeats the rejected key", 401, func() func(context.Context, string) (string, error) {
 			return func(_ context.Context, rejected string) (string, error) {
 				if rejected != "" {
 					return "", fmt.Errorf("nothing newer than %s", rejected)
@@ -684,10 +702,10 @@ func TestSecretSourceError(t *testing.T) {
 				return key, nil
 			}
 		}},
-		"gives a key and an error that repeats it": {503, func() func(context.Context, string) (string, error) {
+		{"gives a key and an error that repeats it", 503, func() func(context.Context, string) (string, error) {
 			return func(context.Context, string) (string, error) { return key, fmt.Errorf("%s expired", key) }
 		}},
-		"gives a new key and an error that repeats it": {401, func() func(context.Context, string) (string, error) {
+		{"gives a new key and an error that repeats it", 401, func() func(context.Context, string) (string, error) {
 			return func(_ context.Context, rejected string) (string, error) {
 				if rejected != "" {
 					return other, fmt.Errorf("%s is not valid yet", other)
@@ -695,7 +713,7 @@ func TestSecretSourceError(t *testing.T) {
 				return key, nil
 			}
 		}},
-		"gives a bad key": {401, func() func(context.Context, string) (string, error) {
+		{"gives a bad key", 401, func() func(context.Context, string) (string, error) {
 			return func(_ context.Context, rejected string) (string, error) {
 				if rejected != "" {
 					return other + "\n", nil
@@ -704,7 +722,7 @@ func TestSecretSourceError(t *testing.T) {
 			}
 		}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			status = tt.status
 			for _, call := range answerCalls {
 				client, err := oakra.NewClient("", oakra.WithAppKeySource(tt.source()),
@@ -721,13 +739,16 @@ func TestSecretSourceError(t *testing.T) {
 // TestSecretRotation: after a rotation both keys are secret, and a key that
 // begins another does not uncover its end.
 func TestSecretRotation(t *testing.T) {
-	for name, keys := range map[string][2]string{
-		"unlike":            {secretKeys[0], secretKeys[1]},
-		"old begins new":    {"shop-5ecre7-0123456789", "shop-5ecre7-0123456789-and-its-5uccessor-abcdef"},
-		"new begins old":    {"shop-5ecre7-0123456789-and-its-5uccessor-abcdef", "shop-5ecre7-0123456789"},
-		"old is in the new": {"5ecre7-0123456789", "shop-5ecre7-0123456789-5uccessor-abcdef"},
+	for _, row := range []struct {
+		name string
+		keys [2]string
+	}{
+		{"unlike", [2]string{secretKeys[0], secretKeys[1]}},
+		{"old begins new", [2]string{"shop-5ecre7-0123456789", "shop-5ecre7-0123456789-and-its-5uccessor-abcdef"}},
+		{"new begins old", [2]string{"shop-5ecre7-0123456789-and-its-5uccessor-abcdef", "shop-5ecre7-0123456789"}},
+		{"old is in the new", [2]string{"5ecre7-0123456789", "shop-5ecre7-0123456789-5uccessor-abcdef"}},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
 			for _, wrap := range []func(string) string{
 				func(s string) string { return s },
 				func(s string) string { return "<pre>" + s + "</pre>" },
@@ -736,18 +757,18 @@ func TestSecretRotation(t *testing.T) {
 				var logged bytes.Buffer
 				client, err := oakra.NewClient("", oakra.WithAppKeySource(func(_ context.Context, rejected string) (string, error) {
 					if rejected != "" {
-						return keys[1], nil
+						return row.keys[1], nil
 					}
-					return keys[0], nil
+					return row.keys[0], nil
 				}), oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
-					return stubAnswer(401, wrap("neither "+keys[0]+" nor "+keys[1])), nil
+					return stubAnswer(401, wrap("neither "+row.keys[0]+" nor "+row.keys[1])), nil
 				})}), oakra.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 				require.NoError(t, err)
 				for _, call := range answerCalls {
 					_, err = call.call(t.Context(), client)
 					require.ErrorIs(t, err, oakra.ErrUnauthorized)
 					require.Equal(t, 2, requireError(t, err).Attempts)
-					requireHiddenError(t, err, keys[0], keys[1])
+					requireHiddenError(t, err, row.keys[0], row.keys[1])
 					e := requireError(t, err)
 					require.NotContains(t, err.Error()+string(e.Body), "5uccessor", "the rest of a key")
 				}

@@ -551,21 +551,21 @@ func TestWireLongestSKU(t *testing.T) {
 
 // TestWireBasePath: the base URL's path is sent as it was written.
 func TestWireBasePath(t *testing.T) {
-	for path, want := range map[string]string{
-		"":                       "/stock/stock-records/?sku=a",
-		"/":                      "/stock/stock-records/?sku=a",
-		"/api/v1":                "/api/v1/stock/stock-records/?sku=a",
-		"/api/v1/":               "/api/v1/stock/stock-records/?sku=a",
-		"/shop%2Fnorth/api/v1/":  "/shop%2Fnorth/api/v1/stock/stock-records/?sku=a",
-		"/shop%2Fnorth/api/v1":   "/shop%2Fnorth/api/v1/stock/stock-records/?sku=a",
-		"/shop%2F":               "/shop%2F/stock/stock-records/?sku=a",
-		"/caf%C3%A9/100%25/a%20": "/caf%C3%A9/100%25/a%20/stock/stock-records/?sku=a",
+	for _, row := range []struct{ path, want string }{
+		{"", "/stock/stock-records/?sku=a"},
+		{"/", "/stock/stock-records/?sku=a"},
+		{"/api/v1", "/api/v1/stock/stock-records/?sku=a"},
+		{"/api/v1/", "/api/v1/stock/stock-records/?sku=a"},
+		{"/shop%2Fnorth/api/v1/", "/shop%2Fnorth/api/v1/stock/stock-records/?sku=a"},
+		{"/shop%2Fnorth/api/v1", "/shop%2Fnorth/api/v1/stock/stock-records/?sku=a"},
+		{"/shop%2F", "/shop%2F/stock/stock-records/?sku=a"},
+		{"/caf%C3%A9/100%25/a%20", "/caf%C3%A9/100%25/a%20/stock/stock-records/?sku=a"},
 	} {
-		t.Run(path, func(t *testing.T) {
+		t.Run(row.path, func(t *testing.T) {
 			server := newWireServer(t, func(int, wireRequest) wireAnswer { return wireAnswer{200, "[]"} })
-			_, err := server.client(t, path).Stock.List(t.Context(), oakra.StockListParams{SKUs: []string{"a"}})
+			_, err := server.client(t, row.path).Stock.List(t.Context(), oakra.StockListParams{SKUs: []string{"a"}})
 			require.NoError(t, err)
-			require.Equal(t, want, server.seen()[0].target())
+			require.Equal(t, row.want, server.seen()[0].target())
 		})
 	}
 }
@@ -585,23 +585,24 @@ func TestWireRefusesToSend(t *testing.T) {
 	change := func(changes ...oakra.StockChange) func() ([]oakra.StockRecord, error) {
 		return func() ([]oakra.StockRecord, error) { return client.Stock.Change(t.Context(), changes) }
 	}
-	for name, tt := range map[string]struct {
+	for _, tt := range []struct {
+		name string
 		op   string
 		call func() ([]oakra.StockRecord, error)
 	}{
-		"list nothing":           {"stock.list", list()},
-		"list an empty SKU":      {"stock.list", list("")},
-		"list a blank SKU":       {"stock.list", list("a", " \t ")},
-		"update nothing":         {"stock.update", update()},
-		"update id 0":            {"stock.update", update(oakra.StockUpdate{Quantity: 5})},
-		"update id -1":           {"stock.update", update(oakra.StockUpdate{ID: 1}, oakra.StockUpdate{ID: -1})},
-		"update an id twice":     {"stock.update", update(oakra.StockUpdate{ID: 2}, oakra.StockUpdate{ID: 1}, oakra.StockUpdate{ID: 2})},
-		"change nothing":         {"stock.change", change()},
-		"change id 0":            {"stock.change", change(oakra.StockChange{QuantityChange: 5})},
-		"change an id twice":     {"stock.change", change(oakra.StockChange{ID: 7}, oakra.StockChange{ID: 7})},
-		"change an id far apart": {"stock.change", change(oakra.StockChange{ID: 7}, oakra.StockChange{ID: 9}, oakra.StockChange{ID: 8}, oakra.StockChange{ID: 7})},
+		{"list nothing", "stock.list", list()},
+		{"list an empty SKU", "stock.list", list("")},
+		{"list a blank SKU", "stock.list", list("a", " \t ")},
+		{"update nothing", "stock.update", update()},
+		{"update id 0", "stock.update", update(oakra.StockUpdate{Quantity: 5})},
+		{"update id -1", "stock.update", update(oakra.StockUpdate{ID: 1}, oakra.StockUpdate{ID: -1})},
+		{"update an id twice", "stock.update", update(oakra.StockUpdate{ID: 2}, oakra.StockUpdate{ID: 1}, oakra.StockUpdate{ID: 2})},
+		{"change nothing", "stock.change", change()},
+		{"change id 0", "stock.change", change(oakra.StockChange{QuantityChange: 5})},
+		{"change an id twice", "stock.change", change(oakra.StockChange{ID: 7}, oakra.StockChange{ID: 7})},
+		{"change an id far apart", "stock.change", change(oakra.StockChange{ID: 7}, oakra.StockChange{ID: 9}, oakra.StockChange{ID: 8}, oakra.StockChange{ID: 7})},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			records, err := tt.call()
 			require.Nil(t, records)
 			require.ErrorIs(t, err, oakra.ErrInvalidRequest)
