@@ -78,8 +78,8 @@ func TestBulkStops(t *testing.T) {
 			})
 		}, is: oakra.ErrUnreachable},
 	} {
-		eachBulkOp(t, func(t *testing.T, op bulkOp) {
-			t.Run(row.name, func(t *testing.T) {
+		t.Run(row.name, func(t *testing.T) {
+			eachBulkOp(t, func(t *testing.T, op bulkOp) {
 				synctest.Test(t, func(t *testing.T) {
 					s := &bulkShop{t: t, latency: jitter(6)}
 					s.answer = row.answer

@@ -68,29 +68,31 @@ func TestDeliveryStatus(t *testing.T) {
 		t.Run(fmt.Sprint(row.status), func(t *testing.T) {
 			t.Parallel()
 			for _, answer := range bodies {
-				eachOp(t, func(t *testing.T, op deliveryOp) {
-					turn := rawAnswer(row.status, "", answer.body)
-					if row.outcome == unknown {
-						turn = rawApply(turn)
-					}
-					s := newRawServer(t, turn)
-					client := rawClient(t, s)
-					// A route that is kept is not searched for after a 404 or 405.
-					warmUp(t, op, client, s, turn)
-					records, err := op.call(t.Context(), client)
-					attempts := row.attempts(op)
-					e := row.check(t, op, records, err, attempts)
-					s.close()
-					ledger := s.ledger()
-					checkLedger(t, op, err, attempts, ledger)
-					assert.Equal(t, 1, ledger.accepted, "an answer that is read to its end leaves the connection")
-					assert.Equal(t, op.path, e.Path)
-					if row.status != http.StatusNotModified {
-						assert.Equal(t, answer.body, string(e.Body))
-					}
-					if answer.kind == "JSON" && row.status != http.StatusNotModified {
-						assert.Equal(t, "because", e.Message)
-					}
+				t.Run(answer.kind, func(t *testing.T) {
+					eachOp(t, func(t *testing.T, op deliveryOp) {
+						turn := rawAnswer(row.status, "", answer.body)
+						if row.outcome == unknown {
+							turn = rawApply(turn)
+						}
+						s := newRawServer(t, turn)
+						client := rawClient(t, s)
+						// A route that is kept is not searched for after a 404 or 405.
+						warmUp(t, op, client, s, turn)
+						records, err := op.call(t.Context(), client)
+						attempts := row.attempts(op)
+						e := row.check(t, op, records, err, attempts)
+						s.close()
+						ledger := s.ledger()
+						checkLedger(t, op, err, attempts, ledger)
+						assert.Equal(t, 1, ledger.accepted, "an answer that is read to its end leaves the connection")
+						assert.Equal(t, op.path, e.Path)
+						if row.status != http.StatusNotModified {
+							assert.Equal(t, answer.body, string(e.Body))
+						}
+						if answer.kind == "JSON" && row.status != http.StatusNotModified {
+							assert.Equal(t, "because", e.Message)
+						}
+					})
 				})
 			}
 		})
@@ -101,12 +103,14 @@ func TestDeliveryStatus(t *testing.T) {
 			if !slices.Contains([]int{301, 409, 422, 503}, row.status) {
 				continue
 			}
-			eachOp(t, func(t *testing.T, op deliveryOp) {
-				turn := rawWrite(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 100\r\n\r\n{\"det", row.status), rawClose)
-				s := newRawServer(t, turn)
-				records, err := op.call(t.Context(), rawClient(t, s))
-				e := row.check(t, op, records, err, row.attempts(op))
-				assert.Equal(t, `{"det`, string(e.Body))
+			t.Run(fmt.Sprint(row.status), func(t *testing.T) {
+				eachOp(t, func(t *testing.T, op deliveryOp) {
+					turn := rawWrite(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 100\r\n\r\n{\"det", row.status), rawClose)
+					s := newRawServer(t, turn)
+					records, err := op.call(t.Context(), rawClient(t, s))
+					e := row.check(t, op, records, err, row.attempts(op))
+					assert.Equal(t, `{"det`, string(e.Body))
+				})
 			})
 		}
 	})
@@ -310,12 +314,14 @@ func TestDeliveryKeyStaysHome(t *testing.T) {
 	require.NoError(t, err)
 	refresh := "Refresh: 0;url=" + other.baseURL + "\r\nContent-Location: " + other.baseURL + "\r\nLink: <" + other.baseURL + ">\r\nAlt-Svc: h2=\"" + other.listener.Addr().String() + "\"\r\n"
 	for _, status := range []int{200, 201, 301, 302, 303, 307, 308, 401, 404, 421, 429, 503} {
-		eachOp(t, func(t *testing.T, op deliveryOp) {
-			s.play(rawAnswer(status, refresh+"Location: "+other.baseURL+"\r\n", deliveryRecords))
-			op.call(t.Context(), client)
-			for _, r := range s.ledger().requests {
-				assert.Equal(t, rawKey, r.key)
-			}
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			eachOp(t, func(t *testing.T, op deliveryOp) {
+				s.play(rawAnswer(status, refresh+"Location: "+other.baseURL+"\r\n", deliveryRecords))
+				op.call(t.Context(), client)
+				for _, r := range s.ledger().requests {
+					assert.Equal(t, rawKey, r.key)
+				}
+			})
 		})
 	}
 	require.NotEmpty(t, seen)

@@ -123,7 +123,7 @@ func requireHiddenError(t *testing.T, err error, keys ...string) {
 }
 
 func TestSecretClient(t *testing.T) {
-	for _, key := range secretKeys {
+	for i, key := range secretKeys {
 		source := func(context.Context, string) (string, error) { return key, nil }
 		for _, row := range []struct {
 			name   string
@@ -138,7 +138,7 @@ func TestSecretClient(t *testing.T) {
 					}))
 			}},
 		} {
-			t.Run(row.name, func(t *testing.T) {
+			t.Run(fmt.Sprintf("key %d/%s", i, row.name), func(t *testing.T) {
 				client, err := row.client()
 				require.NoError(t, err)
 				if row.name == "all options" { // what a call leaves behind is hidden too
@@ -458,7 +458,7 @@ func TestSecretLocation(t *testing.T) {
 
 // TestSecretCause: what the caller's own code says of a context or a limiter.
 func TestSecretCause(t *testing.T) {
-	for _, key := range secretKeys {
+	for i, key := range secretKeys {
 		saying := errors.New("the key " + key + " is revoked")
 		for _, row := range []struct {
 			name string
@@ -511,7 +511,7 @@ func TestSecretCause(t *testing.T) {
 				return err
 			}},
 		} {
-			t.Run(row.name, func(t *testing.T) { requireHiddenError(t, row.call(), key) })
+			t.Run(fmt.Sprintf("key %d/%s", i, row.name), func(t *testing.T) { requireHiddenError(t, row.call(), key) })
 		}
 	}
 }
@@ -592,7 +592,7 @@ type quietValue struct{ Header http.Header }
 func (e quietValue) Error() string { return "could not send" }
 
 func TestSecretTransportError(t *testing.T) {
-	for _, key := range secretKeys {
+	for i, key := range secretKeys {
 		for _, row := range []struct {
 			name    string
 			failing func(h http.Header) error
@@ -614,7 +614,7 @@ func TestSecretTransportError(t *testing.T) {
 				{"unreachable", func(trace *httptrace.ClientTrace) { trace.GetConn("") }},
 				{"connected", func(trace *httptrace.ClientTrace) { trace.GetConn(""); trace.GotConn(httptrace.GotConnInfo{}) }},
 			} {
-				t.Run(row.name+"/"+tt.when, func(t *testing.T) {
+				t.Run(fmt.Sprintf("key %d/%s/%s", i, row.name, tt.when), func(t *testing.T) {
 					var logged bytes.Buffer
 					client, err := oakra.NewClient(key,
 						oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {

@@ -561,7 +561,7 @@ func TestWireBasePath(t *testing.T) {
 		{"/shop%2F", "/shop%2F/stock/stock-records/?sku=a"},
 		{"/caf%C3%A9/100%25/a%20", "/caf%C3%A9/100%25/a%20/stock/stock-records/?sku=a"},
 	} {
-		t.Run(row.path, func(t *testing.T) {
+		t.Run(strconv.Quote(row.path), func(t *testing.T) {
 			server := newWireServer(t, func(int, wireRequest) wireAnswer { return wireAnswer{200, "[]"} })
 			_, err := server.client(t, row.path).Stock.List(t.Context(), oakra.StockListParams{SKUs: []string{"a"}})
 			require.NoError(t, err)
