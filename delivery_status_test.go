@@ -328,6 +328,9 @@ func TestDeliveryKeyStaysHome(t *testing.T) {
 	for _, r := range seen {
 		assert.Equal(t, home.Host, r.URL.Host)
 		assert.Equal(t, home.Scheme, r.URL.Scheme)
+		assert.Contains(t, []string{"", home.Host}, r.Host)
+		assert.Nil(t, r.URL.User)
+		assert.Equal(t, "Bearer "+rawKey, r.Header.Get("Authorization"))
 		assert.NotContains(t, r.URL.String(), rawKey)
 	}
 	other.close()

@@ -793,22 +793,3 @@ func TestSecretLimiterError(t *testing.T) {
 	_, err = answerCalls[0].call(t.Context(), client)
 	requireHiddenError(t, err, key)
 }
-
-// TestSecretStaysAtHome: the key goes to the base URL's host and nowhere else.
-func TestSecretStaysAtHome(t *testing.T) {
-	key := secretKeys[0]
-	client, err := oakra.NewClient(key, oakra.WithBaseURL("https://shop.test:8443/api/"),
-		oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
-			require.Equal(t, "https://shop.test:8443", r.URL.Scheme+"://"+r.URL.Host)
-			require.Contains(t, []string{"", "shop.test:8443"}, r.Host)
-			require.Equal(t, "Bearer "+key, r.Header.Get("Authorization"))
-			require.NotContains(t, r.URL.String(), key)
-			require.Nil(t, r.URL.User)
-			return stubAnswer(307, "", "Location", "https://shop.test/api/"), nil
-		})}))
-	require.NoError(t, err)
-	for _, call := range answerCalls {
-		_, err = call.call(t.Context(), client)
-		require.ErrorIs(t, err, oakra.ErrRedirect)
-	}
-}
