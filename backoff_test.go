@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -477,76 +475,6 @@ func TestBackoffAskedInVain(t *testing.T) {
 					})
 				})
 			}
-		}
-	}
-}
-
-// TestBackoffRotation: a new key is sent at once and once, whatever the policy.
-func TestBackoffRotation(t *testing.T) {
-	for _, call := range answerCalls {
-		synctest.Test(t, func(t *testing.T) {
-			var sent []string
-			transport := stubTransport(func(r *http.Request) (*http.Response, error) {
-				sent = append(sent, r.Header.Get("Authorization"))
-				if len(sent) == 1 {
-					return stubAnswer(401, ""), nil
-				}
-				return success(r)
-			})
-			client, err := oakra.NewClient("", oakra.WithHTTPClient(&http.Client{Transport: transport}),
-				oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
-				oakra.WithAppKeySource(func(_ context.Context, rejected string) (string, error) {
-					if rejected == "" {
-						return "old-key-0123456789", nil
-					}
-					require.Equal(t, "old-key-0123456789", rejected)
-					return "new-key-0123456789", nil
-				}))
-			require.NoError(t, err)
-			start := time.Now()
-			_, err = call.call(t.Context(), client)
-			require.NoError(t, err)
-			require.Zero(t, time.Since(start))
-			require.Equal(t, []string{"Bearer old-key-0123456789", "Bearer new-key-0123456789"}, sent)
-		})
-	}
-}
-
-// stalledBody never ends until it is closed or its request's context is over.
-type stalledBody struct {
-	ctx    context.Context
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (b *stalledBody) Read([]byte) (int, error) {
-	select {
-	case <-b.ctx.Done():
-		return 0, b.ctx.Err()
-	case <-b.closed:
-		return 0, net.ErrClosed
-	}
-}
-
-func (b *stalledBody) Close() error {
-	b.once.Do(func() { close(b.closed) })
-	return nil
-}
-
-// TestBackoffStalledErrorBody: the status has decided; its body is waited for a
-// second and no longer.
-func TestBackoffStalledErrorBody(t *testing.T) {
-	for _, code := range []int{301, 400, 429, 503} {
-		for _, call := range answerCalls {
-			synctest.Test(t, func(t *testing.T) {
-				client := stubClient(t, stubTransport(func(r *http.Request) (*http.Response, error) {
-					return &http.Response{StatusCode: code, ContentLength: -1, Body: &stalledBody{ctx: r.Context(), closed: make(chan struct{})}}, nil
-				}), oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}))
-				start := time.Now()
-				_, err := call.call(t.Context(), client)
-				require.Equal(t, time.Second, time.Since(start))
-				require.Equal(t, code, requireError(t, err).StatusCode)
-			})
 		}
 	}
 }

@@ -368,34 +368,40 @@ func TestDeliveryNewKey(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			eachOp(t, func(t *testing.T, op deliveryOp) {
-				s := newRawServer(t, row.script...)
-				var rejections []string
-				opts := rawOptions(s.baseURL, rawTransport(t, s),
-					oakra.WithRetryPolicy(rawPolicy(row.tries)),
-					oakra.WithAppKeySource(func(_ context.Context, rejected string) (string, error) {
-						if rejected == "" {
-							return "old-key", nil
-						}
-						rejections = append(rejections, rejected)
-						return row.second(rejected)
-					}))
-				client, err := oakra.NewClient("", opts...)
-				require.NoError(t, err)
-				records, err := op.call(t.Context(), client)
-				ledger := s.ledger()
-				assert.Equal(t, row.keys, ledger.keys())
-				assert.Equal(t, "old-key", rejections[0])
-				assert.Len(t, rejections, 1, "how often another key was asked for")
-				checkLedger(t, op, err, len(row.keys), ledger)
-				if row.verdict == (verdict{}) {
+				synctest.Test(t, func(t *testing.T) {
+					s := newPipeServer(t, row.script...)
+					var rejections []string
+					opts := rawOptions(s.baseURL, rawTransport(t, s),
+						oakra.WithRetryPolicy(rawPolicy(row.tries)),
+						oakra.WithAppKeySource(func(_ context.Context, rejected string) (string, error) {
+							if rejected == "" {
+								return "old-key", nil
+							}
+							rejections = append(rejections, rejected)
+							return row.second(rejected)
+						}))
+					client, err := oakra.NewClient("", opts...)
 					require.NoError(t, err)
-					assert.Equal(t, deliveredRecords, records)
-					return
-				}
-				row.verdict.check(t, op, records, err, len(row.keys))
-				if row.cause != nil {
-					assert.ErrorIs(t, err, row.cause)
-				}
+					begun := time.Now()
+					records, err := op.call(t.Context(), client)
+					if !strings.HasSuffix(row.name, "429") {
+						assert.Zero(t, time.Since(begun), "the new key is sent at once")
+					}
+					ledger := s.ledger()
+					assert.Equal(t, row.keys, ledger.keys())
+					assert.Equal(t, "old-key", rejections[0])
+					assert.Len(t, rejections, 1, "how often another key was asked for")
+					checkLedger(t, op, err, len(row.keys), ledger)
+					if row.verdict == (verdict{}) {
+						require.NoError(t, err)
+						assert.Equal(t, deliveredRecords, records)
+						return
+					}
+					row.verdict.check(t, op, records, err, len(row.keys))
+					if row.cause != nil {
+						assert.ErrorIs(t, err, row.cause)
+					}
+				})
 			})
 		})
 	}

@@ -107,8 +107,11 @@ func TestDeliveryStalled(t *testing.T) {
 // longer than a second.
 func TestDeliveryStalledErrorBody(t *testing.T) {
 	for _, row := range []verdict{
+		{status: 301, outcome: notApplied, is: oakra.ErrRedirect},
 		{status: 302, outcome: notApplied, is: oakra.ErrRedirect},
+		{status: 400, outcome: notApplied, is: oakra.ErrInvalidRequest},
 		{status: 409, outcome: notApplied, is: oakra.ErrConflict},
+		{status: 429, outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrRateLimited},
 		{status: 503, outcome: unknown, resent: listAndUpdate, retryable: onlyList, is: oakra.ErrServer},
 		{status: 202, outcome: unknown, is: oakra.ErrBadResponse},
 	} {
@@ -121,6 +124,7 @@ func TestDeliveryStalledErrorBody(t *testing.T) {
 					records, err := op.call(t.Context(), client)
 					attempts := row.attempts(op)
 					row.check(t, op, records, err, attempts)
+					assert.GreaterOrEqual(t, time.Since(begun), time.Duration(attempts)*time.Second)
 					assert.LessOrEqual(t, time.Since(begun), time.Duration(attempts)*1100*time.Millisecond)
 					checkLedger(t, op, err, attempts, s.ledger())
 				})
