@@ -8,7 +8,6 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -172,25 +171,13 @@ func TestAnswerBad(t *testing.T) {
 		body string
 		want oakra.Outcome // of a write
 	}{
-		{"empty", "", absent},
-		{"blank", " \n", absent},
-		{"null", "null", absent},
 		{"true", "true", absent},
-		{"a number", "5", absent},
-		{"a text", `"stock_records"`, absent},
-		{"a page", "<html>ok</html>", absent},
-		{"an empty object", `{}`, absent},
-		{"a detail", `{"detail":"Out of stock."}`, absent},
 		{"records of another name", `{"records":[` + answerA + `,` + answerB + `]}`, absent},
 		{"records in another case", `{"Stock_Records":[` + answerA + `,` + answerB + `]}`, absent},
 		{"records deeper", `{"data":{"stock_records":[` + answerA + `,` + answerB + `]}}`, absent},
-		{"null records", `{"stock_records":null}`, absent},
 		{"a single record", answerA, absent},
 		{"two objects", `{}{"stock_records":[]}`, absent},
-		{"null for a record", `[null]`, began},
 		{"null after a record", `[` + answerA + `,null]`, began},
-		{"an empty record", `[{}]`, began},
-		{"a number for a record", `[5]`, began},
 		{"a list for a record", `[[` + answerA + `]]`, began},
 		{"no id", `[{"location_id":"l","sku":"a","quantity":5}]`, began},
 		{"no sku", `[{"id":1,"location_id":"l","quantity":5}]`, began},
@@ -207,8 +194,6 @@ func TestAnswerBad(t *testing.T) {
 		{"cut after a comma", `{"stock_records":[` + answerA + `,`, began},
 		{"cut before the end", `{"stock_records":[` + answerA + `,` + answerB + `]`, began},
 		{"cut before the records", `{"count":2,`, absent},
-		{"trailing garbage", `[` + answerA + `,` + answerB + `]x`, began},
-		{"a second answer", `[` + answerA + `,` + answerB + `][]`, began},
 		{"garbage after an object", `{"stock_records":[` + answerA + `,` + answerB + `]}}`, began},
 		{"a comma too many", `[` + answerA + `,` + answerB + `,]`, began},
 		{"a comma too few", `[` + answerA + answerB + `]`, began},
@@ -237,56 +222,6 @@ func TestAnswerBad(t *testing.T) {
 				cut := strings.HasPrefix(tt.name, "cut")
 				require.Equal(t, !isWrite(call) && cut, oakra.Retryable(err))
 			})
-		}
-	}
-}
-
-// TestAnswerDetailOf2xx: a refusal that is dressed as a success is at least
-// repeated to the caller.
-func TestAnswerDetailOf2xx(t *testing.T) {
-	for _, call := range answerCalls {
-		_, err := call.call(t.Context(), answering(t, 200, `{"detail":"Out of stock."}`))
-		require.Equal(t, "Out of stock.", requireError(t, err).Message)
-		require.Contains(t, err.Error(), "Out of stock.")
-	}
-}
-
-func TestAnswerMissingIDs(t *testing.T) {
-	other := `{"id":3,"location_id":"l","sku":"c","quantity":5}`
-	for _, tt := range []struct {
-		name    string
-		body    string
-		missing []int64
-		records []oakra.StockRecord
-	}{
-		{"second missing", `[` + answerA + `]`, []int64{2}, answerRecords[:1]},
-		{"first missing", `{"stock_records":[` + answerB + `]}`, []int64{1}, answerRecords[1:]},
-		{"all missing", `[]`, []int64{1, 2}, nil},
-		{"another's", `[` + other + `,` + answerB + `]`, []int64{1}, []oakra.StockRecord{{ID: 3, LocationID: "l", SKU: "c", Quantity: 5}, answerRecords[1]}},
-		{"one twice", `[` + answerA + `,` + answerA + `]`, []int64{2}, []oakra.StockRecord{answerRecords[0], answerRecords[0]}},
-	} {
-		for _, call := range answerCalls[1:] {
-			t.Run(tt.name+"/"+call.name, func(t *testing.T) {
-				records, err := call.call(t.Context(), answering(t, 200, tt.body))
-				require.Nil(t, records)
-				e := requireError(t, err)
-				require.ErrorIs(t, err, oakra.ErrBadResponse)
-				require.Equal(t, oakra.OutcomeUnknown, e.Outcome)
-				require.False(t, oakra.Retryable(err))
-				require.Equal(t, tt.missing, e.MissingIDs)
-				require.Len(t, e.Records, len(tt.records))
-				for i, record := range tt.records {
-					require.Equal(t, record, e.Records[i])
-				}
-				require.Contains(t, err.Error(), strconv.FormatInt(tt.missing[0], 10))
-			})
-		}
-	}
-	// In another order, or with more than was asked for, all is well.
-	for _, body := range []string{`[` + answerB + `,` + answerA + `]`, `[` + other + `,` + answerA + `,` + answerB + `]`} {
-		for _, call := range answerCalls[1:] {
-			_, err := call.call(t.Context(), answering(t, 200, body))
-			require.NoError(t, err)
 		}
 	}
 }
@@ -335,120 +270,6 @@ func TestAnswerGzip(t *testing.T) {
 	}
 }
 
-// endless is a body of size bytes that takes no memory: head, then filling, and
-// no end.
-type endless struct {
-	head    []byte
-	filling string
-	left    int64
-	read    int64
-}
-
-func (e *endless) Read(p []byte) (int, error) {
-	if e.left <= 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, e.head)
-	e.head = e.head[n:]
-	for n < len(p) {
-		n += copy(p[n:], e.filling[int(e.read+int64(n))%len(e.filling):])
-	}
-	n = int(min(int64(n), e.left))
-	e.left -= int64(n)
-	e.read += int64(n)
-	return n, nil
-}
-
-func (e *endless) Close() error { return nil }
-
-const answerLimit = 64 << 20
-
-// TestAnswerTooLarge: over 64 MiB an answer is refused, whatever it is made of,
-// and memory is not spent on what comes to nothing.
-func TestAnswerTooLarge(t *testing.T) {
-	const huge = 4 * answerLimit
-	for _, tt := range []struct {
-		name          string
-		head, filling string
-		began         bool
-		memory        uint64 // in bytes, all that was allocated
-	}{
-		{"white space first", "", strings.Repeat(" ", 64<<10), false, 8 << 20},
-		{"white space in array", "[", strings.Repeat(" ", 64<<10), true, 8 << 20},
-		{"unknown field", `{"x":[`, strings.Repeat("1,", 32<<10), false, 24 << 20},
-		{"text in unknown field", `{"x":"`, strings.Repeat("x", 64<<10), false, 24 << 20},
-		{"a long SKU", `[{"sku":"`, strings.Repeat("x", 64<<10), true, 24 << 20},
-		{"digits", `[{"id":`, strings.Repeat("1", 64<<10), true, 24 << 20},
-		{"nesting", `{"x":`, strings.Repeat("[", 64<<10), false, 24 << 20},
-		{"a page", "<html>", strings.Repeat("x", 64<<10), false, 8 << 20},
-	} {
-		calls := answerCalls[2:]
-		switch tt.name {
-		case "white space in array":
-			calls = answerCalls[:1]
-		case "a page": // which takes no time
-			calls = answerCalls
-		}
-		for _, call := range calls {
-			t.Run(tt.name+"/"+call.name, func(t *testing.T) {
-				body := &endless{head: []byte(tt.head), filling: tt.filling, left: huge}
-				client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
-					return &http.Response{StatusCode: 200, Body: body, ContentLength: -1, Header: http.Header{}}, nil
-				}))
-				before := allocated()
-				records, err := call.call(t.Context(), client)
-				spent := allocated() - before
-
-				require.Nil(t, records)
-				require.ErrorIs(t, err, oakra.ErrBadResponse)
-				e := requireError(t, err)
-				require.LessOrEqual(t, len(e.Body), 64<<10)
-				require.Equal(t, 1, e.Attempts, "an answer that was too large once will be so again")
-				require.LessOrEqual(t, body.read, int64(answerLimit+1<<20))
-				if isWrite(call) {
-					want := oakra.OutcomeUnknown
-					if tt.began {
-						want = oakra.OutcomeApplied
-					}
-					require.Equal(t, want, e.Outcome)
-				}
-				require.Less(t, spent, tt.memory)
-			})
-		}
-	}
-}
-
-// TestAnswerBomb: the limit holds for what comes out of the decompression.
-func TestAnswerBomb(t *testing.T) {
-	// Compressed streams may follow each other, so one can be sent many times.
-	compress := func(s string) string {
-		var b strings.Builder
-		z := gzip.NewWriter(&b)
-		io.WriteString(z, s)
-		z.Close()
-		return b.String()
-	}
-	const block = 1 << 20
-	body := compress("["+answerA+","+answerB) + strings.Repeat(compress(strings.Repeat(" ", block)), answerLimit/block+1) + compress("]")
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Encoding", "gzip")
-		io.WriteString(w, body)
-	}))
-	t.Cleanup(server.Close)
-	client, err := oakra.NewClient(stubKey, oakra.WithBaseURL(server.URL))
-	require.NoError(t, err)
-	t.Cleanup(client.CloseIdleConnections)
-
-	before := allocated()
-	records, err := answerCalls[2].call(t.Context(), client)
-	spent := allocated() - before
-	require.Nil(t, records)
-	require.ErrorIs(t, err, oakra.ErrBadResponse)
-	require.Equal(t, oakra.OutcomeApplied, oakra.OutcomeOf(err))
-	require.Less(t, len(body), answerLimit/100)
-	require.Less(t, spent, uint64(16<<20))
-}
-
 // TestAnswerLarge: what is under the limit is read.
 func TestAnswerLarge(t *testing.T) {
 	const n = 20_000
@@ -481,11 +302,4 @@ func TestAnswerErrorBody(t *testing.T) {
 		require.Equal(t, body[:len(e.Body)], string(e.Body))
 		require.NotContains(t, err.Error(), "xxx", "the body is not part of the text")
 	}
-}
-
-// allocated is how many bytes were allocated in all. The tests that ask run alone.
-func allocated() uint64 {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.TotalAlloc
 }

@@ -3,11 +3,14 @@ package oakra_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
+	"net"
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -131,6 +134,7 @@ func TestDeliveryUnreadableAnswer(t *testing.T) {
 				s.close()
 				checkLedger(t, op, err, attempts, s.ledger())
 				assert.Empty(t, e.MissingIDs)
+				assert.Nil(t, e.Records, "no partial result")
 				if row.check != nil {
 					row.check(t, op, e)
 				}
@@ -151,9 +155,12 @@ func TestDeliveryMissingIDs(t *testing.T) {
 		{"none at all", `[]`, []int64{1, 2}, []oakra.StockRecord{}},
 		{"none in the object", `{"stock_records":[]}`, []int64{1, 2}, []oakra.StockRecord{}},
 		{"the first", `[` + secondRecord + `]`, []int64{1}, deliveredRecords[1:]},
+		{"the first, in the object", `{"stock_records":[` + secondRecord + `]}`, []int64{1}, deliveredRecords[1:]},
 		{"the last", `[` + firstRecord + `]`, []int64{2}, deliveredRecords[:1]},
 		{"another instead", `[` + firstRecord + `,` + third + `]`, []int64{2},
 			[]oakra.StockRecord{deliveredRecords[0], {ID: 3, LocationID: "w", SKU: "c", Quantity: 7}}},
+		{"another instead of the first", `[` + third + `,` + secondRecord + `]`, []int64{1},
+			[]oakra.StockRecord{{ID: 3, LocationID: "w", SKU: "c", Quantity: 7}, deliveredRecords[1]}},
 		{"one twice", `[` + firstRecord + `,` + firstRecord + `]`, []int64{2},
 			[]oakra.StockRecord{deliveredRecords[0], deliveredRecords[0]}},
 	} {
@@ -164,6 +171,7 @@ func TestDeliveryMissingIDs(t *testing.T) {
 				e := verdict{outcome: unknown, status: 200, is: oakra.ErrBadResponse}.check(t, op, records, err, 1)
 				assert.Equal(t, row.missing, e.MissingIDs)
 				assert.Equal(t, row.records, e.Records)
+				assert.Regexp(t, fmt.Sprintf(`\b%d\b`, row.missing[0]), err.Error())
 				checkLedger(t, op, err, 1, s.ledger())
 			}
 			// A List names no ids, and takes what there is.
@@ -189,66 +197,102 @@ func TestDeliveryMissingIDs(t *testing.T) {
 	}
 }
 
-// TestDeliveryTooLarge has the row of an answer over 64 MiB, and keeps the memory
-// in view that it costs.
+// TestDeliveryTooLarge has the row of a response over 64 MiB. It also checks that
+// the rest of the response is not read, and how much memory the call takes.
 func TestDeliveryTooLarge(t *testing.T) {
 	const limit = 64 << 20
-	tooLarge := verdict{outcome: applied, status: 200, is: oakra.ErrBadResponse}
-	padding := bytes.Repeat([]byte(" "), 64<<10)
-	// pad writes a body that begins with text and is longer than the limit.
-	pad := func(w io.Writer, text string) {
-		io.WriteString(w, text)
-		for range limit/len(padding) + 2 {
-			if _, err := w.Write(padding); err != nil {
+	inRecords := verdict{outcome: applied, status: 200, is: oakra.ErrBadResponse}
+	noRecords := verdict{outcome: unknown, status: 200, is: oakra.ErrBadResponse}
+	fill := func(text string) []byte { return bytes.Repeat([]byte(text), 64<<10/len(text)) }
+	spaces := fill(" ")
+	// pad writes a body that begins with head and is 4 MiB longer than the limit.
+	pad := func(w io.Writer, head string, filling []byte) {
+		io.WriteString(w, head)
+		for range (limit + 4<<20) / len(filling) {
+			if _, err := w.Write(filling); err != nil {
 				return // the client has read enough
 			}
 		}
 		io.WriteString(w, "]")
 	}
-	var bomb bytes.Buffer
-	gz, _ := gzip.NewWriterLevel(&bomb, gzip.BestSpeed)
-	pad(gz, "["+firstRecord)
-	gz.Close()
-	huge := func(status string) rawTurn {
+	huge := func(status, head string, filling []byte) rawTurn {
 		return func(c *rawConn) bool {
 			c.read()
 			fmt.Fprintf(c, "HTTP/1.1 %s\r\nConnection: close\r\n\r\n", status)
-			pad(c, "["+firstRecord)
+			pad(c, head, filling)
 			return false
 		}
 	}
+	zipped := func(body string) rawTurn {
+		return rawApply(rawWrite(rawText(200, "Content-Encoding: gzip\r\n", body), rawClose))
+	}
+	var bomb bytes.Buffer
+	gz, _ := gzip.NewWriterLevel(&bomb, gzip.BestSpeed)
+	pad(gz, "["+firstRecord, spaces)
+	gz.Close()
+	// Compressed streams may follow each other: one can be sent many times.
+	const block = 1 << 20
+	streams := gzipText("["+firstRecord+","+secondRecord) +
+		strings.Repeat(gzipText(strings.Repeat(" ", block)), limit/block+1) + gzipText("]")
+	require.Less(t, len(streams), limit/100)
+
+	both := []deliveryOp{deliverList, deliverChange} // some rows take long, and one is enough
 	for _, row := range []struct {
 		name    string
 		turn    rawTurn
 		verdict verdict
+		ops     []deliveryOp
 	}{
-		{"records", rawApply(huge("200 OK")), tooLarge},
-		{"gzip bomb", rawApply(rawWrite(rawText(200, "Content-Encoding: gzip\r\n", bomb.String()), rawClose)), tooLarge},
-		{"no records", rawApply(func(c *rawConn) bool {
-			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
-			pad(c, `{"detail":"`)
-			return false
-		}), verdict{outcome: unknown, status: 200, is: oakra.ErrBadResponse}},
-		{"refusal", huge("409 Conflict"), verdict{outcome: notApplied, status: 409, is: oakra.ErrConflict}},
-		{"202", rawApply(huge("202 Accepted")), verdict{outcome: unknown, status: 202, is: oakra.ErrBadResponse}},
+		{"records", rawApply(huge("200 OK", "["+firstRecord, spaces)), inRecords, both},
+		{"gzip bomb", zipped(bomb.String()), inRecords, both},
+		{"gzip bomb of many streams", zipped(streams), inRecords, both[1:]},
+		{"no records", rawApply(huge("200 OK", `{"detail":"`, spaces)), noRecords, both},
+		{"refusal", huge("409 Conflict", "["+firstRecord, spaces), verdict{outcome: notApplied, status: 409, is: oakra.ErrConflict}, both},
+		{"202", rawApply(huge("202 Accepted", "["+firstRecord, spaces)), verdict{outcome: unknown, status: 202, is: oakra.ErrBadResponse}, both},
+		{"white space first", rawApply(huge("200 OK", "", spaces)), noRecords, both[1:]},
+		{"white space in the array", rawApply(huge("200 OK", "[", spaces)), inRecords, both[:1]},
+		{"unknown field", rawApply(huge("200 OK", `{"x":[`, fill("1,"))), noRecords, both},
+		{"text in an unknown field", rawApply(huge("200 OK", `{"x":"`, fill("x"))), noRecords, both},
+		{"long SKU", rawApply(huge("200 OK", `[{"sku":"`, fill("x"))), inRecords, both},
+		{"digits", rawApply(huge("200 OK", `[{"id":`, fill("1"))), inRecords, both},
+		{"nesting", rawApply(huge("200 OK", `{"x":`, fill("["))), noRecords, both},
+		{"page", rawApply(huge("200 OK", "<html>", fill("x"))), noRecords, both},
 	} {
-		for _, op := range []deliveryOp{deliverList, deliverChange} {
+		for _, op := range row.ops {
 			t.Run(row.name+"/"+op.name, func(t *testing.T) {
 				s := newRawServer(t, row.turn)
-				client := rawClient(t, s)
+				transport := rawTransport(t, s)
+				var read atomic.Int64
+				transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					conn, err := s.dial(ctx, network, addr)
+					return countingConn{conn, &read}, err
+				}
+				client := rawClientOn(t, s.baseURL, transport)
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
 				records, err := op.call(t.Context(), client)
 				runtime.ReadMemStats(&after)
 				e := row.verdict.check(t, op, records, err, 1)
 				assert.LessOrEqual(t, len(e.Body), 64<<10)
-				// Of both sides together, and of the race detector.
-				assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(8<<20), "bytes allocated on the way")
+				assert.LessOrEqual(t, read.Load(), int64(limit+1<<20), "bytes read")
+				assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(8<<20), "bytes allocated by both sides")
 				s.close()
 				checkLedger(t, op, err, 1, s.ledger())
 			})
 		}
 	}
+}
+
+// countingConn counts the bytes that are read from it.
+type countingConn struct {
+	net.Conn
+	read *atomic.Int64
+}
+
+func (c countingConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.read.Add(int64(n))
+	return n, err
 }
 
 func chunkText(text string, size int) string {
