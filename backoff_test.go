@@ -35,17 +35,17 @@ func TestBackoffFullJitter(t *testing.T) {
 			time.Second, time.Second, time.Second}},
 	} {
 		for _, failing := range []struct {
-			name   string
-			answer func(*http.Request) (*http.Response, error)
-			call   answerCall
+			name    string
+			respond func(*http.Request) (*http.Response, error)
+			call    stockCall
 		}{
-			{"503 to a list", status(503), answerCalls[0]},
-			{"429 to a change", status(429), answerCalls[2]},
-			{"refused to a change", refuse, answerCalls[2]},
+			{"503 to a list", status(503), stockCalls[0]},
+			{"429 to a change", status(429), stockCalls[2]},
+			{"refused to a change", refuse, stockCalls[2]},
 		} {
 			t.Run(tt.name+"/"+failing.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					transport := sequence(failing.answer)
+					transport := sequence(failing.respond)
 					client := stubClient(t, transport, oakra.WithRetryPolicy(tt.policy))
 					sums := make([]time.Duration, len(tt.bounds))
 					least := make([]time.Duration, len(tt.bounds))
@@ -82,21 +82,21 @@ func TestBackoffFullJitter(t *testing.T) {
 func TestBackoffMaxAttempts(t *testing.T) {
 	for _, attempts := range []int{1, 2, 3, 7} {
 		for _, tt := range []struct {
-			name   string
-			answer func(*http.Request) (*http.Response, error)
-			calls  []answerCall // that are sent again after it
+			name    string
+			respond func(*http.Request) (*http.Response, error)
+			calls   []stockCall // that are sent again after it
 		}{
-			{"429", status(429), answerCalls},
-			{"refused", refuse, answerCalls},
-			{"handshake reset", handshakeReset, answerCalls},
-			{"503", status(503), answerCalls[:2]},
-			{"reset", reset, answerCalls[:2]},
+			{"429", status(429), stockCalls},
+			{"refused", refuse, stockCalls},
+			{"handshake reset", handshakeReset, stockCalls},
+			{"503", status(503), stockCalls[:2]},
+			{"reset", reset, stockCalls[:2]},
 		} {
-			for _, call := range answerCalls {
+			for _, call := range stockCalls {
 				synctest.Test(t, func(t *testing.T) {
 					policy := noWait
 					policy.MaxAttempts = attempts
-					transport := sequence(tt.answer)
+					transport := sequence(tt.respond)
 					_, err := call.call(t.Context(), stubClient(t, transport, oakra.WithRetryPolicy(policy)))
 					want := 1
 					for _, again := range tt.calls {
@@ -114,12 +114,12 @@ func TestBackoffMaxAttempts(t *testing.T) {
 
 // TestBackoffRecovers: the last allowed attempt counts.
 func TestBackoffRecovers(t *testing.T) {
-	for _, call := range answerCalls {
+	for _, call := range stockCalls {
 		synctest.Test(t, func(t *testing.T) {
 			transport := sequence(status(429), refuse, status(429), success)
 			records, err := call.call(t.Context(), stubClient(t, transport))
 			require.NoError(t, err)
-			require.Equal(t, answerRecords, records)
+			require.Equal(t, recordsAB, records)
 			require.Len(t, transport.times, 4)
 		})
 	}
@@ -164,7 +164,7 @@ func TestBackoffRetryAfter(t *testing.T) {
 		{"hexadecimal", is("0x7"), 0},
 	} {
 		for _, code := range []int{429, 503} {
-			for _, call := range answerCalls {
+			for _, call := range stockCalls {
 				if code == 503 && call.name == "stock.change" {
 					continue // it is not sent again at all
 				}
@@ -208,7 +208,7 @@ func TestBackoffRetryAfterTooLong(t *testing.T) {
 		{"a date", "Sat, 01 Jan 2000 01:00:00 GMT", 0, time.Hour},
 	} {
 		for _, code := range []int{429, 503} {
-			for _, call := range answerCalls {
+			for _, call := range stockCalls {
 				t.Run(fmt.Sprintf("%s/%d/%s", tt.name, code, call.name), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						policy := noWait
@@ -245,8 +245,8 @@ func TestBackoffRetryAfterOnError(t *testing.T) {
 		policy := noWait
 		policy.MaxAttempts = 2
 		transport := sequence(status(429, "Retry-After", "5"), status(429, "Retry-After", "9"))
-		_, err := answerCalls[2].call(t.Context(), stubClient(t, transport, oakra.WithRetryPolicy(policy)))
-		require.Equal(t, 9*time.Second, requireError(t, err).RetryAfter, "the last answer's")
+		_, err := stockCalls[2].call(t.Context(), stubClient(t, transport, oakra.WithRetryPolicy(policy)))
+		require.Equal(t, 9*time.Second, requireError(t, err).RetryAfter, "the last response's")
 	})
 }
 
@@ -255,25 +255,25 @@ func TestBackoffRetryAfterOnError(t *testing.T) {
 func TestBackoffDeadline(t *testing.T) {
 	long := oakra.RetryPolicy{MinBackoff: 1000 * time.Hour, MaxBackoff: 1000 * time.Hour}
 	for _, tt := range []struct {
-		name   string
-		answer func(*http.Request) (*http.Response, error)
-		policy oakra.RetryPolicy
-		want   error
-		calls  []answerCall
+		name    string
+		respond func(*http.Request) (*http.Response, error)
+		policy  oakra.RetryPolicy
+		want    error
+		calls   []stockCall
 	}{
-		{"429", status(429, "Retry-After", "10"), noWait, oakra.ErrRateLimited, answerCalls},
-		{"503", status(503, "Retry-After", "10"), noWait, oakra.ErrServer, answerCalls[:1]},
-		{"429 without Retry-After", status(429), long, oakra.ErrRateLimited, answerCalls},
-		{"503 without Retry-After", status(503), long, oakra.ErrServer, answerCalls[:2]},
-		{"refused", refuse, long, oakra.ErrUnreachable, answerCalls},
-		{"reset", reset, long, errReset, answerCalls[:2]},
+		{"429", status(429, "Retry-After", "10"), noWait, oakra.ErrRateLimited, stockCalls},
+		{"503", status(503, "Retry-After", "10"), noWait, oakra.ErrServer, stockCalls[:1]},
+		{"429 without Retry-After", status(429), long, oakra.ErrRateLimited, stockCalls},
+		{"503 without Retry-After", status(503), long, oakra.ErrServer, stockCalls[:2]},
+		{"refused", refuse, long, oakra.ErrUnreachable, stockCalls},
+		{"reset", reset, long, errReset, stockCalls[:2]},
 	} {
 		for _, call := range tt.calls {
 			t.Run(tt.name+"/"+call.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 					defer cancel()
-					transport := sequence(tt.answer)
+					transport := sequence(tt.respond)
 					start := time.Now()
 					_, err := call.call(ctx, stubClient(t, transport, oakra.WithRetryPolicy(tt.policy)))
 					require.Zero(t, time.Since(start))
@@ -295,7 +295,7 @@ func TestBackoffDeadline(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 		defer cancel()
 		transport := sequence(status(429, "Retry-After", "3"), success)
-		_, err := answerCalls[2].call(ctx, stubClient(t, transport, oakra.WithRetryPolicy(noWait)))
+		_, err := stockCalls[2].call(ctx, stubClient(t, transport, oakra.WithRetryPolicy(noWait)))
 		require.NoError(t, err)
 		require.Len(t, transport.times, 2)
 	})
@@ -308,19 +308,19 @@ func TestBackoffCanceled(t *testing.T) {
 	long := oakra.RetryPolicy{MinBackoff: 1000 * time.Hour, MaxBackoff: 1000 * time.Hour}
 	for _, tt := range []struct {
 		name    string
-		answer  func(*http.Request) (*http.Response, error)
+		respond func(*http.Request) (*http.Response, error)
 		policy  oakra.RetryPolicy
 		status  int
 		want    []error
 		outcome oakra.Outcome
-		calls   []answerCall
+		calls   []stockCall
 	}{
-		{"429", status(429, "Retry-After", "10"), noWait, 429, []error{oakra.ErrRateLimited}, oakra.OutcomeNotApplied, answerCalls},
-		{"429 without Retry-After", status(429), long, 429, []error{oakra.ErrRateLimited}, oakra.OutcomeNotApplied, answerCalls},
-		{"503 to a list", status(503, "Retry-After", "10"), noWait, 503, []error{oakra.ErrServer}, oakra.OutcomeNotApplied, answerCalls[:1]},
-		{"503 to an update", status(503, "Retry-After", "4"), noWait, 503, []error{oakra.ErrServer}, oakra.OutcomeUnknown, answerCalls[1:2]},
-		{"refused", refuse, long, 0, []error{oakra.ErrUnreachable, errRefused}, oakra.OutcomeNotApplied, answerCalls},
-		{"reset of a list", reset, long, 0, []error{errReset}, oakra.OutcomeNotApplied, answerCalls[:1]},
+		{"429", status(429, "Retry-After", "10"), noWait, 429, []error{oakra.ErrRateLimited}, oakra.OutcomeNotApplied, stockCalls},
+		{"429 without Retry-After", status(429), long, 429, []error{oakra.ErrRateLimited}, oakra.OutcomeNotApplied, stockCalls},
+		{"503 to a list", status(503, "Retry-After", "10"), noWait, 503, []error{oakra.ErrServer}, oakra.OutcomeNotApplied, stockCalls[:1]},
+		{"503 to an update", status(503, "Retry-After", "4"), noWait, 503, []error{oakra.ErrServer}, oakra.OutcomeUnknown, stockCalls[1:2]},
+		{"refused", refuse, long, 0, []error{oakra.ErrUnreachable, errRefused}, oakra.OutcomeNotApplied, stockCalls},
+		{"reset of a list", reset, long, 0, []error{errReset}, oakra.OutcomeNotApplied, stockCalls[:1]},
 	} {
 		for _, call := range tt.calls {
 			for _, withCause := range []bool{false, true} {
@@ -334,7 +334,7 @@ func TestBackoffCanceled(t *testing.T) {
 						stop := time.AfterFunc(2*time.Second, func() { cancel(given) })
 						defer stop.Stop()
 						defer cancel(nil)
-						transport := sequence(tt.answer)
+						transport := sequence(tt.respond)
 						start := time.Now()
 						records, err := call.call(ctx, stubClient(t, transport, oakra.WithRetryPolicy(tt.policy)))
 						require.Equal(t, 2*time.Second, time.Since(start), "the wait ends with the context")
@@ -365,7 +365,7 @@ func TestBackoffCanceled(t *testing.T) {
 // TestBackoffContextOver: nothing is sent for a context that has ended.
 func TestBackoffContextOver(t *testing.T) {
 	cause := errors.New("the shop is closed")
-	for _, call := range answerCalls {
+	for _, call := range stockCalls {
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			cancel(cause)
@@ -386,7 +386,7 @@ func TestBackoffContextOver(t *testing.T) {
 // for every attempt, before it, and with the call's context.
 func TestBackoffAsksBeforeEachAttempt(t *testing.T) {
 	type mark struct{}
-	for _, call := range answerCalls {
+	for _, call := range stockCalls {
 		synctest.Test(t, func(t *testing.T) {
 			var order []string
 			note := func(ctx context.Context, what string) {
@@ -395,7 +395,7 @@ func TestBackoffAsksBeforeEachAttempt(t *testing.T) {
 			}
 			transport := stubTransport(func(r *http.Request) (*http.Response, error) {
 				note(r.Context(), "send with "+r.Header.Get("Authorization"))
-				return stubAnswer(429, "", "Retry-After", "3"), nil
+				return stubResponse(429, "", "Retry-After", "3"), nil
 			})
 			keys := 0
 			client, err := oakra.NewClient("",
@@ -451,7 +451,7 @@ func TestBackoffAskedInVain(t *testing.T) {
 			})}
 		}},
 	} {
-		for _, call := range answerCalls {
+		for _, call := range stockCalls {
 			for failing := 1; failing <= 3; failing++ {
 				t.Run(fmt.Sprintf("%s/%s/%d", row.name, call.name, failing), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {

@@ -29,7 +29,7 @@ func (l *lateReader) RoundTrip(r *http.Request) (*http.Response, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.bodies = append(l.bodies, r.Body)
-	return stubAnswer(429, `{}`), nil
+	return stubResponse(429, `{}`), nil
 }
 
 // longItems are so many that the memory of a body with them is used again.
@@ -92,7 +92,7 @@ func (c checkingReader) RoundTrip(r *http.Request) (*http.Response, error) {
 		time.Sleep(time.Duration(rand.IntN(100)) * time.Microsecond)
 		r.Body.Close()
 	})
-	return stubAnswer(429, `{}`), nil
+	return stubResponse(429, `{}`), nil
 }
 
 // TestBodyClosedWhileRead: what is read is the start of the right body, and then

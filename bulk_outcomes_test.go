@@ -14,19 +14,19 @@ import (
 	"github.com/oakra/oakra-go/oakratest"
 )
 
-// bulkFateItems are three batches of three, and two more items of records that
-// have one, which share its fate.
-var bulkFateItems = append(bulkItems(9), bulkItem{6, 4}, bulkItem{1, 4})
+// bulkOutcomeItems are three batches of three, and two more items of records that
+// have one, which share its outcome.
+var bulkOutcomeItems = append(bulkItems(9), bulkItem{6, 4}, bulkItem{1, 4})
 
-// TestBulkFates has every fault strike the second of three batches, once.
-func TestBulkFates(t *testing.T) {
+// TestBulkOutcomes has every fault strike the second of three batches, once.
+func TestBulkOutcomes(t *testing.T) {
 	const (
 		allOf   = "aaa aaa aaa aa"
 		dark    = "aaa uuu aaa ua"
 		refused = "aaa nnn aaa na"
 		stopped = "aaa nnn nnn na"
 	)
-	answer := func(status int, header ...string) oakratest.Fault {
+	respond := func(status int, header ...string) oakratest.Fault {
 		h := make(http.Header)
 		for i := 0; i < len(header); i += 2 {
 			h.Set(header[i], header[i+1])
@@ -37,7 +37,7 @@ func TestBulkFates(t *testing.T) {
 	for _, row := range []struct {
 		name      string
 		fault     oakratest.Fault
-		update    string // the fates
+		update    string // the outcomes
 		change    string
 		is        error // of the failures, if it is one of ours
 		retryable bool  // those that were not applied
@@ -50,26 +50,26 @@ func TestBulkFates(t *testing.T) {
 		{"no record", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 200, Body: `[]`}, dark, dark, oakra.ErrBadResponse, false},
 		{"a page", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 200, Body: `<html>`}, dark, dark, oakra.ErrBadResponse, false},
 		{"502 after", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 502}, dark, dark, oakra.ErrServer, false},
-		{"503", answer(503), dark, dark, oakra.ErrServer, false},
-		{"501", answer(501), dark, dark, oakra.ErrServer, false},
-		{"408", answer(408), dark, dark, nil, false},
-		{"429", answer(429), refused, refused, oakra.ErrRateLimited, true},
-		{"429 for too long", answer(429, "Retry-After", "3600"), stopped, stopped, oakra.ErrRateLimited, true},
-		{"400", answer(400), allOf, refused, oakra.ErrInvalidRequest, false},
-		{"404", answer(404), allOf, refused, oakra.ErrNotFound, false},
-		{"409", answer(409), allOf, refused, oakra.ErrConflict, false},
-		{"413", answer(413), allOf, refused, oakra.ErrInvalidRequest, false},
-		{"422", answer(422), allOf, refused, oakra.ErrInvalidRequest, false},
-		{"405", answer(405), refused, refused, oakra.ErrNotFound, false},
-		{"410", answer(410), refused, refused, oakra.ErrNotFound, false},
-		{"415", answer(415), refused, refused, oakra.ErrInvalidRequest, false},
-		{"401", answer(401), stopped, stopped, oakra.ErrUnauthorized, false},
-		{"403", answer(403), stopped, stopped, oakra.ErrForbidden, false},
-		{"301", answer(301, "Location", "/"), stopped, stopped, oakra.ErrRedirect, false},
-		{"302", answer(302, "Location", "/"), stopped, stopped, oakra.ErrRedirect, false},
-		{"303", answer(303, "Location", "/"), "aaa uuu nnn ua", "aaa uuu nnn ua", oakra.ErrRedirect, false},
-		{"307", answer(307, "Location", "/"), stopped, stopped, oakra.ErrRedirect, false},
-		{"308", answer(308, "Location", "/"), stopped, stopped, oakra.ErrRedirect, false},
+		{"503", respond(503), dark, dark, oakra.ErrServer, false},
+		{"501", respond(501), dark, dark, oakra.ErrServer, false},
+		{"408", respond(408), dark, dark, nil, false},
+		{"429", respond(429), refused, refused, oakra.ErrRateLimited, true},
+		{"429 for too long", respond(429, "Retry-After", "3600"), stopped, stopped, oakra.ErrRateLimited, true},
+		{"400", respond(400), allOf, refused, oakra.ErrInvalidRequest, false},
+		{"404", respond(404), allOf, refused, oakra.ErrNotFound, false},
+		{"409", respond(409), allOf, refused, oakra.ErrConflict, false},
+		{"413", respond(413), allOf, refused, oakra.ErrInvalidRequest, false},
+		{"422", respond(422), allOf, refused, oakra.ErrInvalidRequest, false},
+		{"405", respond(405), refused, refused, oakra.ErrNotFound, false},
+		{"410", respond(410), refused, refused, oakra.ErrNotFound, false},
+		{"415", respond(415), refused, refused, oakra.ErrInvalidRequest, false},
+		{"401", respond(401), stopped, stopped, oakra.ErrUnauthorized, false},
+		{"403", respond(403), stopped, stopped, oakra.ErrForbidden, false},
+		{"301", respond(301, "Location", "/"), stopped, stopped, oakra.ErrRedirect, false},
+		{"302", respond(302, "Location", "/"), stopped, stopped, oakra.ErrRedirect, false},
+		{"303", respond(303, "Location", "/"), "aaa uuu nnn ua", "aaa uuu nnn ua", oakra.ErrRedirect, false},
+		{"307", respond(307, "Location", "/"), stopped, stopped, oakra.ErrRedirect, false},
+		{"308", respond(308, "Location", "/"), stopped, stopped, oakra.ErrRedirect, false},
 	} {
 		for _, run := range []struct {
 			op    bulkOp
@@ -96,20 +96,20 @@ func TestBulkFates(t *testing.T) {
 					if fault.Kind != oakratest.Refuse {
 						return
 					}
-					if server.ClearFaults(); p.Done() == 4 { // the first batch, with the item that shares a fate
+					if server.ClearFaults(); p.Done() == 4 { // the first batch, with the item that shares a outcome
 						server.Inject(fault)
 					}
 				}
-				err := run.op.all(t.Context(), server.Client(bulkOnce), bulkFateItems, options)
-				fates := bulkFates(t, run.op, len(bulkFateItems), err)
-				require.Equal(t, strings.ReplaceAll(run.want, " ", ""), bulkFateText(fates))
-				requireBulkTruth(t, run.op, server, bulkFateItems, err)
+				err := run.op.all(t.Context(), server.Client(bulkOnce), bulkOutcomeItems, options)
+				outcomes := bulkOutcomes(t, run.op, len(bulkOutcomeItems), err)
+				require.Equal(t, strings.ReplaceAll(run.want, " ", ""), bulkOutcomeText(outcomes))
+				requireBulkTruth(t, run.op, server, bulkOutcomeItems, err)
 
 				sizes := bulkSizes(t, bulkWrites(server, run.op))
 				switch {
 				case run.want == allOf && fault.Kind == oakratest.Respond:
 					require.Equal(t, split, sizes)
-				case fates[6] == notApplied, fault.Kind == oakratest.Refuse:
+				case outcomes[6] == notApplied, fault.Kind == oakratest.Refuse:
 					require.Equal(t, []int{3, 3}, sizes)
 				default:
 					require.Equal(t, []int{3, 3, 3}, sizes)
@@ -136,7 +136,7 @@ func TestBulkMissingIDs(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		missing := []int64{1, 4, 5, 9}
 		s := &bulkShop{t: t}
-		s.answer = func(_ int, r *http.Request, items []bulkItem) *http.Response {
+		s.respond = func(_ int, r *http.Request, items []bulkItem) *http.Response {
 			s.apply(r, items)
 			var records []oakra.StockRecord
 			for _, item := range items {
@@ -146,22 +146,22 @@ func TestBulkMissingIDs(t *testing.T) {
 			}
 			return stubRecords(records)
 		}
-		err := op.all(t.Context(), stubClient(t, s, bulkPolicy), bulkFateItems, oakra.BulkOptions{BatchSize: 3})
-		require.Equal(t, "uaa"+"uua"+"aau"+"au", bulkFateText(bulkFates(t, op, len(bulkFateItems), err)))
+		err := op.all(t.Context(), stubClient(t, s, bulkPolicy), bulkOutcomeItems, oakra.BulkOptions{BatchSize: 3})
+		require.Equal(t, "uaa"+"uua"+"aau"+"au", bulkOutcomeText(bulkOutcomes(t, op, len(bulkOutcomeItems), err)))
 		require.ErrorIs(t, err, oakra.ErrBadResponse)
 		require.Len(t, s.arrivals, 3, "none is sent again")
 	})
 }
 
-// TestBulkFateOfTheLastAttempt: refused after an attempt of unknown outcome is
+// TestBulkOutcomeOfTheLastAttempt: refused after an attempt of unknown outcome is
 // unknown, and is not split.
-func TestBulkFateOfTheLastAttempt(t *testing.T) {
+func TestBulkOutcomeOfTheLastAttempt(t *testing.T) {
 	server := bulkServer(t, 4)
 	server.Inject(oakratest.Fault{Times: 1, Kind: oakratest.RespondAfter, Status: 502})
 	server.Inject(oakratest.Fault{Times: 1, Kind: oakratest.Respond, Status: 400})
 	items := bulkItems(4)
 	err := bulkUpdate.all(t.Context(), server.Client(bulkPolicy), items, oakra.BulkOptions{})
-	require.Equal(t, "uuuu", bulkFateText(bulkFates(t, bulkUpdate, 4, err)))
+	require.Equal(t, "uuuu", bulkOutcomeText(bulkOutcomes(t, bulkUpdate, 4, err)))
 	require.Equal(t, []int{4, 4}, bulkSizes(t, bulkWrites(server, bulkUpdate)))
 	requireBulkTruth(t, bulkUpdate, server, items, err)
 }
@@ -199,10 +199,10 @@ func TestBulkErrorOfTheCaller(t *testing.T) {
 }
 
 // TestBulkGoexit: a transport whose test fails ends its goroutine. Each item has a
-// fate and an error all the same.
+// outcome and an error all the same.
 func TestBulkGoexit(t *testing.T) {
 	s := &bulkShop{t: t}
-	s.answer = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
+	s.respond = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
 		if n >= 3 {
 			runtime.Goexit()
 		}
@@ -210,9 +210,9 @@ func TestBulkGoexit(t *testing.T) {
 	}
 	err := bulkChange.all(t.Context(), stubClient(t, s), bulkItems(20), oakra.BulkOptions{BatchSize: 1, Concurrency: 2})
 	require.Len(t, s.times, 3)
-	for i, fate := range bulkFates(t, bulkChange, 20, err) {
-		require.Equal(t, s.times[int64(i+1)] == 1, fate == applied, "item %d", i)
-		require.NotEqual(t, notApplied, fate, "item %d", i)
+	for i, outcome := range bulkOutcomes(t, bulkChange, 20, err) {
+		require.Equal(t, s.times[int64(i+1)] == 1, outcome == applied, "item %d", i)
+		require.NotEqual(t, notApplied, outcome, "item %d", i)
 	}
 	require.NotErrorIs(t, err, oakra.ErrServer)
 	require.ErrorContains(t, err, "Goexit")

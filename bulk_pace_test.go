@@ -41,14 +41,14 @@ func TestBulkRateLimited(t *testing.T) {
 					type pause struct{ from, to time.Time }
 					var pauses []pause
 					s := &bulkShop{t: t, latency: func(int) time.Duration { return 5 * time.Millisecond }}
-					s.answer = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
+					s.respond = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
 						for _, l := range row.limits {
 							if l.at == n {
 								wait, _ := time.ParseDuration(l.after + "s")
 								s.mu.Lock()
 								pauses = append(pauses, pause{time.Now(), time.Now().Add(wait)})
 								s.mu.Unlock()
-								return stubAnswer(429, "", "Retry-After", l.after)
+								return stubResponse(429, "", "Retry-After", l.after)
 							}
 						}
 						return nil
@@ -56,9 +56,9 @@ func TestBulkRateLimited(t *testing.T) {
 					client := stubClient(t, s, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: row.attempts, MinBackoff: 1, MaxBackoff: 1}))
 					start := time.Now()
 					err := op.all(t.Context(), client, bulkItems(n), oakra.BulkOptions{BatchSize: 1})
-					fates := bulkFates(t, op, n, err)
-					for i, fate := range fates {
-						require.Equal(t, fate == applied, s.times[int64(i+1)] == 1, "item %d", i)
+					outcomes := bulkOutcomes(t, op, n, err)
+					for i, outcome := range outcomes {
+						require.Equal(t, outcome == applied, s.times[int64(i+1)] == 1, "item %d", i)
 					}
 					if row.attempts == 4 {
 						require.NoError(t, err)
@@ -84,9 +84,9 @@ func TestBulkRateLimitedSlows(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		synctest.Test(t, func(t *testing.T) {
 			s := &bulkShop{t: t, latency: func(int) time.Duration { return time.Millisecond }}
-			s.answer = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
+			s.respond = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
 				if 8 <= n && n < 12 {
-					return stubAnswer(429, "")
+					return stubResponse(429, "")
 				}
 				return nil
 			}
@@ -112,17 +112,17 @@ func TestBulkRateLimitedForTooLong(t *testing.T) {
 		name  string
 		other func() *http.Response // to the other request
 	}{
-		{"429", func() *http.Response { return stubAnswer(429, "", "Retry-After", "1") }},
-		{"503", func() *http.Response { return stubAnswer(503, "") }},
+		{"429", func() *http.Response { return stubResponse(429, "", "Retry-After", "1") }},
+		{"503", func() *http.Response { return stubResponse(503, "") }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			eachBulkOp(t, func(t *testing.T, op bulkOp) {
 				synctest.Test(t, func(t *testing.T) {
 					s := &bulkShop{t: t, latency: func(n int) time.Duration { return time.Duration(10-n) * time.Millisecond }}
-					s.answer = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
+					s.respond = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
 						switch n {
 						case 0:
-							return stubAnswer(429, "", "Retry-After", "86400")
+							return stubResponse(429, "", "Retry-After", "86400")
 						case 1:
 							return row.other()
 						}
@@ -131,9 +131,9 @@ func TestBulkRateLimitedForTooLong(t *testing.T) {
 					start := time.Now()
 					err := op.all(t.Context(), stubClient(t, s), bulkItems(20), oakra.BulkOptions{BatchSize: 1, Concurrency: 2})
 					require.ErrorIs(t, err, oakra.ErrRateLimited)
-					for i, fate := range bulkFates(t, op, 20, err) {
-						if fate != unknown {
-							require.Equal(t, fate == applied, s.times[int64(i+1)] == 1, "item %d", i)
+					for i, outcome := range bulkOutcomes(t, op, 20, err) {
+						if outcome != unknown {
+							require.Equal(t, outcome == applied, s.times[int64(i+1)] == 1, "item %d", i)
 						}
 					}
 					require.Less(t, time.Since(start), 5*time.Second, "the run ends at once")
@@ -152,11 +152,11 @@ func TestBulkRateLimitedSteadily(t *testing.T) {
 				var mu sync.Mutex
 				var admitted time.Time
 				s := &bulkShop{t: t, latency: func(int) time.Duration { return 20 * time.Millisecond }}
-				s.answer = func(int, *http.Request, []bulkItem) *http.Response {
+				s.respond = func(int, *http.Request, []bulkItem) *http.Response {
 					mu.Lock()
 					defer mu.Unlock()
 					if time.Since(admitted) < time.Second {
-						return stubAnswer(429, "", "Retry-After", "1")
+						return stubResponse(429, "", "Retry-After", "1")
 					}
 					admitted = time.Now()
 					return nil
@@ -184,10 +184,10 @@ func TestBulkRateLimitedAlone(t *testing.T) {
 		const n, alone, attempts = 3000, 7, 3
 		s := &bulkShop{t: t, latency: func(int) time.Duration { return 20 * time.Millisecond }}
 		tries := 0
-		s.answer = func(_ int, _ *http.Request, items []bulkItem) *http.Response {
+		s.respond = func(_ int, _ *http.Request, items []bulkItem) *http.Response {
 			if items[0].id == alone {
 				tries++
-				return stubAnswer(429, "", "Retry-After", "1")
+				return stubResponse(429, "", "Retry-After", "1")
 			}
 			return nil
 		}
@@ -204,11 +204,11 @@ func TestBulkRateLimitedAlone(t *testing.T) {
 func TestBulkRateLimitedForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &bulkShop{t: t, latency: func(int) time.Duration { return 20 * time.Millisecond }}
-		s.answer = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
+		s.respond = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
 			if n < 5 {
 				return nil
 			}
-			return stubAnswer(429, "", "Retry-After", "1")
+			return stubResponse(429, "", "Retry-After", "1")
 		}
 		start := time.Now()
 		err := bulkChange.all(t.Context(), stubClient(t, s), bulkItems(20), oakra.BulkOptions{BatchSize: 1})
@@ -223,9 +223,9 @@ func TestBulkRateLimitedDeadline(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		synctest.Test(t, func(t *testing.T) {
 			s := &bulkShop{t: t, latency: func(int) time.Duration { return time.Millisecond }}
-			s.answer = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
+			s.respond = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
 				if n >= 10 {
-					return stubAnswer(429, "", "Retry-After", "20")
+					return stubResponse(429, "", "Retry-After", "20")
 				}
 				return nil
 			}
@@ -233,10 +233,10 @@ func TestBulkRateLimitedDeadline(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			err := op.all(ctx, stubClient(t, s), bulkItems(100), oakra.BulkOptions{BatchSize: 1})
-			fates := bulkFates(t, op, 100, err)
-			require.NotContains(t, fates, unknown)
-			for i, fate := range fates {
-				require.Equal(t, fate == applied, s.times[int64(i+1)] == 1, "item %d", i)
+			outcomes := bulkOutcomes(t, op, 100, err)
+			require.NotContains(t, outcomes, unknown)
+			for i, outcome := range outcomes {
+				require.Equal(t, outcome == applied, s.times[int64(i+1)] == 1, "item %d", i)
 			}
 			require.Less(t, time.Since(start), time.Second)
 			require.LessOrEqual(t, len(s.arrivals), 10+4)
@@ -255,9 +255,9 @@ func TestBulkRateLimitedDeadline(t *testing.T) {
 func TestBulkLeavesTheClientAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &bulkShop{t: t, latency: func(int) time.Duration { return time.Millisecond }}
-		s.answer = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
+		s.respond = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
 			if n < 4 {
-				return stubAnswer(429, "", "Retry-After", "20")
+				return stubResponse(429, "", "Retry-After", "20")
 			}
 			return nil
 		}

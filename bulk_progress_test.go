@@ -14,7 +14,7 @@ import (
 )
 
 // TestBulkProgress: it counts the caller's items, only upwards, one call at a
-// time, and ends at the fates of the run.
+// time, and ends at the outcomes of the run.
 func TestBulkProgress(t *testing.T) {
 	const n = 300
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {

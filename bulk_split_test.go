@@ -100,7 +100,7 @@ func TestBulkAllBad(t *testing.T) {
 			items[i].id += 10_000
 		}
 		err := op.all(t.Context(), server.Client(bulkPolicy), items, oakra.BulkOptions{BatchSize: size, SplitRefused: true})
-		require.Equal(t, strings.Repeat("n", len(items)), bulkFateText(bulkFates(t, op, len(items), err)))
+		require.Equal(t, strings.Repeat("n", len(items)), bulkOutcomeText(bulkOutcomes(t, op, len(items), err)))
 		require.ErrorIs(t, err, oakra.ErrInvalidRequest)
 		require.Len(t, server.Requests(), batches*(2*size-1))
 		requireBulkTruth(t, op, server, items, err)
@@ -119,7 +119,7 @@ func TestBulkNotFoundPage(t *testing.T) {
 		server.Inject(oakratest.Fault{Op: op.name, Kind: oakratest.Respond, Status: 404, Body: "<html>no such page</html>"})
 		err := op.all(t.Context(), client, bulkItems(n), oakra.BulkOptions{BatchSize: size, SplitRefused: true})
 		require.ErrorIs(t, err, oakra.ErrNotFound)
-		require.Equal(t, strings.Repeat("n", n), bulkFateText(bulkFates(t, op, n, err)))
+		require.Equal(t, strings.Repeat("n", n), bulkOutcomeText(bulkOutcomes(t, op, n, err)))
 		require.Len(t, server.Requests(), 1+n/size)
 	})
 }
@@ -152,12 +152,12 @@ func TestBulkBadBatchFirst(t *testing.T) {
 func TestBulkHalfApplied(t *testing.T) {
 	for _, status := range []int{400, 404, 409, 413, 422} {
 		s := &bulkShop{t: t}
-		s.answer = func(n int, r *http.Request, items []bulkItem) *http.Response {
+		s.respond = func(n int, r *http.Request, items []bulkItem) *http.Response {
 			if n%2 == 0 {
 				return nil
 			}
 			s.apply(r, items[:len(items)/2])
-			return stubAnswer(status, `{"detail":"One of them is bad."}`)
+			return stubResponse(status, `{"detail":"One of them is bad."}`)
 		}
 		items := bulkItems(40)
 		err := bulkChange.all(t.Context(), stubClient(t, s, bulkPolicy), items, oakra.BulkOptions{BatchSize: 4})

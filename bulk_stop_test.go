@@ -38,17 +38,17 @@ func TestBulkStops(t *testing.T) {
 			return nil
 		}
 	}
-	answerFrom := func(from, status int, header ...string) func(int, *http.Request, []bulkItem) *http.Response {
+	respondFrom := func(from, status int, header ...string) func(int, *http.Request, []bulkItem) *http.Response {
 		return func(n int, _ *http.Request, _ []bulkItem) *http.Response {
 			if n < from {
 				return nil
 			}
-			return stubAnswer(status, `{"detail":"No."}`, header...)
+			return stubResponse(status, `{"detail":"No."}`, header...)
 		}
 	}
 	for _, row := range []struct {
 		name      string
-		answer    func(int, *http.Request, []bulkItem) *http.Response
+		respond   func(int, *http.Request, []bulkItem) *http.Response
 		transport func(http.RoundTripper) http.RoundTripper
 		option    func() oakra.Option
 		is        error
@@ -56,13 +56,13 @@ func TestBulkStops(t *testing.T) {
 		most      int // requests, with four workers
 		applied   bool
 	}{
-		{name: "401", answer: answerFrom(7, 401), is: oakra.ErrUnauthorized, most: 7 + 4, applied: true},
-		{name: "401 at once", answer: answerFrom(0, 401), is: oakra.ErrUnauthorized, most: 4},
-		{name: "403", answer: answerFrom(7, 403), is: oakra.ErrForbidden, most: 7 + 4, applied: true},
-		{name: "307", answer: answerFrom(7, 307, "Location", "https://example.com/"), is: oakra.ErrRedirect, most: 7 + 4, applied: true},
-		{name: "429 for too long", answer: answerFrom(7, 429, "Retry-After", "31"), is: oakra.ErrRateLimited, retryable: true, most: 7 + 4, applied: true},
-		{name: "no route, 404", answer: answerFrom(0, 404), is: oakra.ErrNotFound, most: 4 * 3 * 2},
-		{name: "no route, 405", answer: answerFrom(0, 405), is: oakra.ErrNotFound, most: 4 * 3},
+		{name: "401", respond: respondFrom(7, 401), is: oakra.ErrUnauthorized, most: 7 + 4, applied: true},
+		{name: "401 at once", respond: respondFrom(0, 401), is: oakra.ErrUnauthorized, most: 4},
+		{name: "403", respond: respondFrom(7, 403), is: oakra.ErrForbidden, most: 7 + 4, applied: true},
+		{name: "307", respond: respondFrom(7, 307, "Location", "https://example.com/"), is: oakra.ErrRedirect, most: 7 + 4, applied: true},
+		{name: "429 for too long", respond: respondFrom(7, 429, "Retry-After", "31"), is: oakra.ErrRateLimited, retryable: true, most: 7 + 4, applied: true},
+		{name: "no route, 404", respond: respondFrom(0, 404), is: oakra.ErrNotFound, most: 4 * 3 * 2},
+		{name: "no route, 405", respond: respondFrom(0, 405), is: oakra.ErrNotFound, most: 4 * 3},
 		{name: "key source", option: func() oakra.Option {
 			fails := failsAfter(7)
 			return oakra.WithAppKeySource(func(context.Context, string) (string, error) { return stubKey, fails() })
@@ -82,7 +82,7 @@ func TestBulkStops(t *testing.T) {
 			eachBulkOp(t, func(t *testing.T, op bulkOp) {
 				synctest.Test(t, func(t *testing.T) {
 					s := &bulkShop{t: t, latency: jitter(6)}
-					s.answer = row.answer
+					s.respond = row.respond
 					var transport http.RoundTripper = s
 					if row.transport != nil {
 						transport = row.transport(s)
@@ -91,7 +91,7 @@ func TestBulkStops(t *testing.T) {
 					counting := stubTransport(func(r *http.Request) (*http.Response, error) {
 						attempts.Add(1)
 						if r.Method == http.MethodGet { // the probe of a route
-							return stubAnswer(404, ""), nil
+							return stubResponse(404, ""), nil
 						}
 						return transport.RoundTrip(r)
 					})
@@ -107,13 +107,13 @@ func TestBulkStops(t *testing.T) {
 					require.NoError(t, err)
 					start := time.Now()
 					err = op.all(t.Context(), client, bulkItems(n), oakra.BulkOptions{BatchSize: size, SplitRefused: true})
-					fates := bulkFates(t, op, n, err)
+					outcomes := bulkOutcomes(t, op, n, err)
 					require.Less(t, time.Since(start), 10*time.Second)
 					require.LessOrEqual(t, attempts.Load(), int64(cmp.Or(row.most, 4)))
-					require.Equal(t, row.applied, slices.Contains(fates, applied))
-					for i, fate := range fates {
-						require.NotEqual(t, unknown, fate, "item %d", i)
-						require.Equal(t, fate == applied, s.times[int64(i+1)] == 1, "item %d", i)
+					require.Equal(t, row.applied, slices.Contains(outcomes, applied))
+					for i, outcome := range outcomes {
+						require.NotEqual(t, unknown, outcome, "item %d", i)
+						require.Equal(t, outcome == applied, s.times[int64(i+1)] == 1, "item %d", i)
 					}
 					if row.applied {
 						require.Equal(t, unknown, oakra.OutcomeOf(err))
@@ -149,7 +149,7 @@ func TestBulkStopsOnCertificate(t *testing.T) {
 		client := stubClient(t, oakra.DefaultTransport(), oakra.WithBaseURL(server.URL+"/api/v1/"))
 		defer client.CloseIdleConnections()
 		err := op.all(t.Context(), client, bulkItems(100), oakra.BulkOptions{BatchSize: 1})
-		require.Equal(t, strings.Repeat("n", 100), bulkFateText(bulkFates(t, op, 100, err)))
+		require.Equal(t, strings.Repeat("n", 100), bulkOutcomeText(bulkOutcomes(t, op, 100, err)))
 		require.ErrorIs(t, err, oakra.ErrUnreachable)
 		require.False(t, oakra.Retryable(err))
 		require.LessOrEqual(t, connections.Load(), int64(4))
@@ -165,7 +165,7 @@ func TestBulkContext(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			err := op.all(ctx, server.Client(), bulkItems(20), oakra.BulkOptions{BatchSize: 2})
-			require.Equal(t, strings.Repeat("n", 20), bulkFateText(bulkFates(t, op, 20, err)))
+			require.Equal(t, strings.Repeat("n", 20), bulkOutcomeText(bulkOutcomes(t, op, 20, err)))
 			require.ErrorIs(t, err, context.Canceled)
 			require.True(t, oakra.Retryable(err))
 			require.Empty(t, server.Requests())
@@ -182,7 +182,7 @@ func TestBulkContext(t *testing.T) {
 					cancel()
 				}
 			}})
-			require.Equal(t, "aaaaaa"+strings.Repeat("n", 14), bulkFateText(bulkFates(t, op, 20, err)))
+			require.Equal(t, "aaaaaa"+strings.Repeat("n", 14), bulkOutcomeText(bulkOutcomes(t, op, 20, err)))
 			requireBulkTruth(t, op, server, items, err)
 			require.Len(t, server.Requests(), 3)
 			requireCanceledRest(t, err, 6)
@@ -197,14 +197,14 @@ func TestBulkContext(t *testing.T) {
 				time.AfterFunc(2500*time.Millisecond, cancel)
 				s := &bulkShop{t: t, latency: func(int) time.Duration { return time.Second }}
 				err := op.all(ctx, stubClient(t, s), bulkItems(40), oakra.BulkOptions{BatchSize: 2})
-				fates := bulkFates(t, op, 40, err)
-				require.Equal(t, 16, strings.Count(bulkFateText(fates), "a"), "two rounds of four batches")
-				require.Equal(t, 8, strings.Count(bulkFateText(fates), "u"), "the third is under way")
+				outcomes := bulkOutcomes(t, op, 40, err)
+				require.Equal(t, 16, strings.Count(bulkOutcomeText(outcomes), "a"), "two rounds of four batches")
+				require.Equal(t, 8, strings.Count(bulkOutcomeText(outcomes), "u"), "the third is under way")
 				require.Len(t, s.arrivals, 12)
 				for _, arrival := range s.arrivals {
 					for _, item := range arrival.items {
-						require.Equal(t, s.times[item.id] == 1, fates[item.id-1] == applied, "id %d", item.id)
-						require.NotEqual(t, notApplied, fates[item.id-1], "id %d was sent", item.id)
+						require.Equal(t, s.times[item.id] == 1, outcomes[item.id-1] == applied, "id %d", item.id)
+						require.NotEqual(t, notApplied, outcomes[item.id-1], "id %d was sent", item.id)
 					}
 				}
 				requireCanceledRest(t, err, 0)
@@ -214,32 +214,34 @@ func TestBulkContext(t *testing.T) {
 
 	// In these the context ends as the second request is answered.
 	for _, row := range []struct {
-		name   string
-		answer func(s *bulkShop, r *http.Request, items []bulkItem) *http.Response
-		want   string
+		name    string
+		respond func(s *bulkShop, r *http.Request, items []bulkItem) *http.Response
+		want    string
 	}{
 		{"applied", func(s *bulkShop, r *http.Request, items []bulkItem) *http.Response { return s.apply(r, items) }, "aaaannnn"},
-		{"refused with 400", func(*bulkShop, *http.Request, []bulkItem) *http.Response { return stubAnswer(400, `{"detail":"No."}`) }, "aannnnnn"},
-		{"410", func(*bulkShop, *http.Request, []bulkItem) *http.Response { return stubAnswer(410, "") }, "aannnnnn"},
-		{"429", func(*bulkShop, *http.Request, []bulkItem) *http.Response { return stubAnswer(429, "") }, "aannnnnn"},
-		{"503", func(*bulkShop, *http.Request, []bulkItem) *http.Response { return stubAnswer(503, "") }, "aauunnnn"},
-		{"501", func(*bulkShop, *http.Request, []bulkItem) *http.Response { return stubAnswer(501, "") }, "aauunnnn"},
-		{"no record", func(*bulkShop, *http.Request, []bulkItem) *http.Response { return stubAnswer(200, "[]") }, "aauunnnn"},
+		{"refused with 400", func(*bulkShop, *http.Request, []bulkItem) *http.Response {
+			return stubResponse(400, `{"detail":"No."}`)
+		}, "aannnnnn"},
+		{"410", func(*bulkShop, *http.Request, []bulkItem) *http.Response { return stubResponse(410, "") }, "aannnnnn"},
+		{"429", func(*bulkShop, *http.Request, []bulkItem) *http.Response { return stubResponse(429, "") }, "aannnnnn"},
+		{"503", func(*bulkShop, *http.Request, []bulkItem) *http.Response { return stubResponse(503, "") }, "aauunnnn"},
+		{"501", func(*bulkShop, *http.Request, []bulkItem) *http.Response { return stubResponse(501, "") }, "aauunnnn"},
+		{"no record", func(*bulkShop, *http.Request, []bulkItem) *http.Response { return stubResponse(200, "[]") }, "aauunnnn"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			eachBulkOp(t, func(t *testing.T, op bulkOp) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				s := &bulkShop{t: t}
-				s.answer = func(n int, r *http.Request, items []bulkItem) *http.Response {
+				s.respond = func(n int, r *http.Request, items []bulkItem) *http.Response {
 					if n == 0 {
 						return nil
 					}
 					cancel()
-					return row.answer(s, r, items)
+					return row.respond(s, r, items)
 				}
 				err := op.all(ctx, stubClient(t, s), bulkItems(8), oakra.BulkOptions{BatchSize: 2, Concurrency: 1})
-				require.Equal(t, row.want, bulkFateText(bulkFates(t, op, 8, err)))
+				require.Equal(t, row.want, bulkOutcomeText(bulkOutcomes(t, op, 8, err)))
 				require.Len(t, s.arrivals, 2)
 				requireCanceledRest(t, err, 4)
 			})

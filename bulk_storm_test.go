@@ -16,7 +16,7 @@ import (
 )
 
 // TestBulkStorm sends many items with repeated ids and some bad ones through
-// faults of every kind, and compares each fate with the server's ledger.
+// faults of every kind, and compares each outcome with the server's ledger.
 func TestBulkStorm(t *testing.T) {
 	const ids, n = 1500, 5000
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
@@ -64,7 +64,7 @@ func TestBulkStorm(t *testing.T) {
 	})
 }
 
-// requireBulkReasons checks that no fate is vaguer than it must be: what is
+// requireBulkReasons checks that no outcome is vaguer than it must be: what is
 // unknown was in a request whose answer was lost, and what is not applied was
 // refused, or never arrived.
 func requireBulkReasons(t *testing.T, op bulkOp, server *oakratest.Server, items []bulkItem, err error) {
@@ -86,17 +86,17 @@ func requireBulkReasons(t *testing.T, op bulkOp, server *oakratest.Server, items
 		}
 	}
 	require.NotEmpty(t, slices.Collect(maps.Keys(last)))
-	for i, fate := range bulkFates(t, op, len(items), err) {
+	for i, outcome := range bulkOutcomes(t, op, len(items), err) {
 		id := items[i].id
-		switch fate {
+		switch outcome {
 		case unknown:
-			require.True(t, lost[id], "item %d, id %d is said to be unknown, but no answer to it was lost", i, id)
+			require.True(t, lost[id], "item %d, id %d is said to be unknown, but no response to it was lost", i, id)
 		case notApplied:
 			_, arrived := last[id]
 			require.True(t, !arrived || refused[id], "item %d, id %d is said not to be applied, but nothing refused it", i, id)
 		case applied:
 			status := last[id].Status
-			require.True(t, status == 200, "item %d, id %d is said to be applied, after an answer of %d", i, id, status)
+			require.True(t, status == 200, "item %d, id %d is said to be applied, after a response of %d", i, id, status)
 		}
 	}
 }

@@ -137,22 +137,22 @@ func bulkSizes(t testing.TB, writes []oakratest.Request) []int {
 	return sizes
 }
 
-// bulkFates checks that the error of a run agrees with itself, and returns the
-// fate of each of the n items.
-func bulkFates(t testing.TB, op bulkOp, n int, err error) []oakra.Outcome {
+// bulkOutcomes checks that the error of a run agrees with itself, and returns the
+// outcome of each of the n items.
+func bulkOutcomes(t testing.TB, op bulkOp, n int, err error) []oakra.Outcome {
 	t.Helper()
-	fates := make([]oakra.Outcome, n)
-	for i := range fates {
-		fates[i] = applied
+	outcomes := make([]oakra.Outcome, n)
+	for i := range outcomes {
+		outcomes[i] = applied
 	}
 	if err == nil {
-		return fates
+		return outcomes
 	}
 	var bulk *oakra.BulkError
 	require.ErrorAs(t, err, &bulk)
 	require.Equal(t, op.name, bulk.Op)
 	require.NotEmpty(t, bulk.Failures, "an error without a failure")
-	require.Equal(t, n, bulk.Applied+len(bulk.Failures), "items with a fate")
+	require.Equal(t, n, bulk.Applied+len(bulk.Failures), "items with a outcome")
 
 	var none, perhaps []int
 	retryable := bulk.Applied == 0
@@ -170,7 +170,7 @@ func bulkFates(t testing.TB, op bulkOp, n int, err error) []oakra.Outcome {
 		default:
 			require.Fail(t, "a failure that was applied", "item %d: %v", f.Index, f.Err)
 		}
-		fates[f.Index] = f.Outcome
+		outcomes[f.Index] = f.Outcome
 		e := requireError(t, f.Err)
 		require.Equal(t, op.name, e.Op)
 		require.Equal(t, f.Outcome, oakra.OutcomeOf(f.Err), "item %d: %v", f.Index, f.Err)
@@ -194,7 +194,7 @@ func bulkFates(t testing.TB, op bulkOp, n int, err error) []oakra.Outcome {
 	require.Contains(t, err.Error(), fmt.Sprintf("of %d items %d applied, %d not applied, %d unknown", n, bulk.Applied, len(none), len(perhaps)))
 	require.Contains(t, err.Error(), fmt.Sprintf("first, item %d: ", bulk.Failures[0].Index))
 	require.Less(t, len(err.Error()), 2000)
-	return fates
+	return outcomes
 }
 
 // bulkMerged is what should be sent of the items, by id.
@@ -210,11 +210,11 @@ func bulkMerged(op bulkOp, items []bulkItem) map[int64]int64 {
 	return merged
 }
 
-// requireBulkTruth compares the fates of the items with the server's ledger, and
-// the ledger with the records. It returns how many items met which fate.
+// requireBulkTruth compares the outcomes of the items with the server's ledger, and
+// the ledger with the records. It returns how many items met which outcome.
 func requireBulkTruth(t testing.TB, op bulkOp, server *oakratest.Server, items []bulkItem, err error) map[oakra.Outcome]int {
 	t.Helper()
-	fates := bulkFates(t, op, len(items), err)
+	outcomes := bulkOutcomes(t, op, len(items), err)
 	merged := bulkMerged(op, items)
 	times := make(map[int64]int)
 	for _, w := range bulkWrites(server, op) {
@@ -228,9 +228,9 @@ func requireBulkTruth(t testing.TB, op bulkOp, server *oakratest.Server, items [
 	}
 	count := make(map[oakra.Outcome]int)
 	for i, item := range items {
-		fate, n := fates[i], times[item.id]
-		count[fate]++
-		switch fate {
+		outcome, n := outcomes[i], times[item.id]
+		count[outcome]++
+		switch outcome {
 		case applied:
 			require.Positive(t, n, "item %d, id %d is said to be applied", i, item.id)
 		case notApplied:
@@ -250,11 +250,11 @@ func requireBulkTruth(t testing.TB, op bulkOp, server *oakratest.Server, items [
 	return count
 }
 
-// bulkFateText is a letter for each fate.
-func bulkFateText(fates []oakra.Outcome) string {
+// bulkOutcomeText is a letter for each outcome.
+func bulkOutcomeText(outcomes []oakra.Outcome) string {
 	var b strings.Builder
-	for _, fate := range fates {
-		b.WriteByte(map[oakra.Outcome]byte{applied: 'a', notApplied: 'n', unknown: 'u'}[fate])
+	for _, outcome := range outcomes {
+		b.WriteByte(map[oakra.Outcome]byte{applied: 'a', notApplied: 'n', unknown: 'u'}[outcome])
 	}
 	return b.String()
 }
@@ -265,7 +265,7 @@ type bulkShop struct {
 	// latency is how long the n-th request takes, from 0; nil is no time.
 	latency func(n int) time.Duration
 	// answer is that of the n-th request; nil applies it.
-	answer func(n int, r *http.Request, items []bulkItem) *http.Response
+	respond func(n int, r *http.Request, items []bulkItem) *http.Response
 
 	mu             sync.Mutex
 	arrivals       []bulkArrival
@@ -281,7 +281,7 @@ type bulkArrival struct {
 
 func (s *bulkShop) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method == http.MethodGet { // after a 404: is the route there?
-		return stubAnswer(http.StatusMethodNotAllowed, `{"detail":"Method not allowed."}`), nil
+		return stubResponse(http.StatusMethodNotAllowed, `{"detail":"Method not allowed."}`), nil
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -306,8 +306,8 @@ func (s *bulkShop) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, r.Context().Err()
 		}
 	}
-	if s.answer != nil {
-		if a := s.answer(n, r, items); a != nil {
+	if s.respond != nil {
+		if a := s.respond(n, r, items); a != nil {
 			return a, nil
 		}
 	}
@@ -461,7 +461,7 @@ func TestBulkInvalid(t *testing.T) {
 				err := op.all(t.Context(), server.Client(), row.items, row.options)
 				require.ErrorIs(t, err, oakra.ErrInvalidRequest)
 				require.Contains(t, err.Error(), row.text)
-				require.Equal(t, strings.Repeat("n", len(row.items)), bulkFateText(bulkFates(t, op, len(row.items), err)))
+				require.Equal(t, strings.Repeat("n", len(row.items)), bulkOutcomeText(bulkOutcomes(t, op, len(row.items), err)))
 				require.False(t, oakra.Retryable(err))
 				require.Empty(t, server.Requests())
 			})

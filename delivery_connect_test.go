@@ -339,8 +339,8 @@ func TestDeliveryBrokenConnection(t *testing.T) {
 		{"reset within the headers", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", rawReset)), broken},
 		{"end within the headers", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", rawClose)), broken},
 		{"half-closed within the headers", rawApply(rawWrite("HTTP/1.1 200 OK\r\nDate: ", rawHalfClose)), broken},
-		{"reset after an informational answer", rawApply(rawWrite("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", rawReset)), broken},
-		{"end after an informational answer", rawApply(rawWrite("HTTP/1.1 100 Continue\r\n\r\n", rawClose)), broken},
+		{"reset after an informational response", rawApply(rawWrite("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", rawReset)), broken},
+		{"end after an informational response", rawApply(rawWrite("HTTP/1.1 100 Continue\r\n\r\n", rawClose)), broken},
 
 		// To net/http a line that was cut in two is a malformed line.
 		{"end within the status line", rawApply(rawWrite("HTTP/1.1 20", rawClose)), garbled},
@@ -388,13 +388,13 @@ func TestDeliveryIdleConnectionClosed(t *testing.T) {
 		t.Run(op.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const serverIdle = 2 * time.Second // as gunicorn has it
-				var answer rawTurn
-				answer = func(c *rawConn) bool {
+				var respond rawTurn
+				respond = func(c *rawConn) bool {
 					deliverOK(c)
 					c.SetReadDeadline(time.Now().Add(serverIdle))
 					return true
 				}
-				s := newPipeServer(t, answer)
+				s := newPipeServer(t, respond)
 				transport := oakra.DefaultTransport()
 				transport.Proxy = nil
 				transport.DialContext = s.dial
@@ -436,7 +436,7 @@ func TestDeliveryTransportWithoutTrace(t *testing.T) {
 			})
 		})
 	}
-	t.Run("neither answer nor error", func(t *testing.T) {
+	t.Run("neither response nor error", func(t *testing.T) {
 		eachOp(t, func(t *testing.T, op deliveryOp) {
 			client := rawClientOn(t, "https://oakra.invalid/", stubTransport(func(*http.Request) (*http.Response, error) { return nil, nil }))
 			records, err := op.call(t.Context(), client)
@@ -508,7 +508,7 @@ func TestDeliveryPool(t *testing.T) {
 				require.Error(t, err)
 				failures++
 			}
-			for _, turn := range []rawTurn{rawAnswer(500, "", ""), rawAnswer(301, "Location: http://[::1\r\n", ""), rawAnswer(200, "", "null")} {
+			for _, turn := range []rawTurn{rawRespond(500, "", ""), rawRespond(301, "Location: http://[::1\r\n", ""), rawRespond(200, "", "null")} {
 				s.play(turn)
 				_, err := deliverChange.call(t.Context(), client)
 				require.Error(t, err) // and the connection is as good as before
@@ -538,9 +538,9 @@ func TestDeliveryNoGoroutineLeak(t *testing.T) {
 			rawWrite("", rawClose),
 			rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[", rawClose),
 			rawWrite("HTTP/1.1 409 Conflict\r\nContent-Length: 999999\r\n\r\n"+strings.Repeat("x", 200<<10), rawStall),
-			rawAnswer(200, "", deliveryRecords+"garbage"),
-			rawAnswer(301, "Location: http://[::1\r\n", ""),
-			rawAnswer(503, "", ""),
+			rawRespond(200, "", deliveryRecords+"garbage"),
+			rawRespond(301, "Location: http://[::1\r\n", ""),
+			rawRespond(503, "", ""),
 			rawWrite("garbage\r\n", rawStall),
 		} {
 			for _, op := range deliveryOps {

@@ -94,10 +94,10 @@ func TestDeliveryHTTP2(t *testing.T) {
 	t.Run("aborted handler", func(t *testing.T) {
 		for _, row := range []struct {
 			name    string
-			answer  func(w http.ResponseWriter)
+			respond func(w http.ResponseWriter)
 			verdict verdict
 		}{
-			{"before the answer", func(http.ResponseWriter) {}, verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}},
+			{"before the response", func(http.ResponseWriter) {}, verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}},
 			{"after a 103", func(w http.ResponseWriter) { w.WriteHeader(103) },
 				verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}},
 			{"in the records", func(w http.ResponseWriter) {
@@ -119,7 +119,7 @@ func TestDeliveryHTTP2(t *testing.T) {
 						assert.Equal(t, 2, r.ProtoMajor)
 						io.Copy(io.Discard, r.Body)
 						arrived.Add(1)
-						row.answer(w)
+						row.respond(w)
 						panic(http.ErrAbortHandler)
 					}))
 					server.EnableHTTP2 = true
@@ -147,7 +147,7 @@ func h2Frame(kind, flags byte, stream uint32, payload []byte) []byte {
 
 // newH2Server speaks as much HTTP/2 as it takes to answer whole requests with a
 // frame that net/http's server would not send. No frame ends the connection.
-func newH2Server(t *testing.T, answer func(stream uint32) []byte) (baseURL string, pool *x509.CertPool) {
+func newH2Server(t *testing.T, respond func(stream uint32) []byte) (baseURL string, pool *x509.CertPool) {
 	// Its certificate is all that is needed of this one.
 	other, pool := newTLSServer(t, func(http.ResponseWriter, *http.Request) {})
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
@@ -178,7 +178,7 @@ func newH2Server(t *testing.T, answer func(stream uint32) []byte) (baseURL strin
 			case kind == settings && flags&ack == 0:
 				conn.Write(h2Frame(settings, ack, 0, nil))
 			case (kind == data || kind == headers) && flags&endOfStream != 0:
-				frame := answer(stream)
+				frame := respond(stream)
 				if frame == nil {
 					return
 				}

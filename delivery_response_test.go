@@ -19,21 +19,21 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// TestDeliveryReadableAnswer has the row without an error.
-func TestDeliveryReadableAnswer(t *testing.T) {
+// TestDeliveryReadableResponse has the row without an error.
+func TestDeliveryReadableResponse(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		turn rawTurn
 	}{
-		{"array", rawAnswer(200, "", deliveryRecords)},
-		{"object", rawAnswer(200, "", `{"stock_records":`+deliveryRecords+`}`)},
-		{"201", rawAnswer(201, "", deliveryRecords)},
-		{"other fields", rawAnswer(200, "", `{"count":2,"stock_records":`+deliveryRecords+`,"next":null}`)},
-		{"white space", rawAnswer(200, "", " \r\n"+deliveryRecords+"\n")},
+		{"array", rawRespond(200, "", deliveryRecords)},
+		{"object", rawRespond(200, "", `{"stock_records":`+deliveryRecords+`}`)},
+		{"201", rawRespond(201, "", deliveryRecords)},
+		{"other fields", rawRespond(200, "", `{"count":2,"stock_records":`+deliveryRecords+`,"next":null}`)},
+		{"white space", rawRespond(200, "", " \r\n"+deliveryRecords+"\n")},
 		{"chunked", rawApply(rawWrite("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+chunkText(deliveryRecords, 7)+"0\r\n\r\n", rawKeep))},
 		{"until the end", rawApply(rawWrite("HTTP/1.1 200 OK\r\n\r\n"+deliveryRecords, rawClose))},
-		{"gzip", rawAnswer(200, "Content-Encoding: gzip\r\n", gzipText(deliveryRecords))},
-		{"text/html", rawAnswer(200, "Content-Type: text/html\r\n", deliveryRecords)},
+		{"gzip", rawRespond(200, "Content-Encoding: gzip\r\n", gzipText(deliveryRecords))},
+		{"text/html", rawRespond(200, "Content-Type: text/html\r\n", deliveryRecords)},
 		{"reset after", rawApply(rawWrite(rawText(200, "", deliveryRecords), rawReset))},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -50,9 +50,9 @@ func TestDeliveryReadableAnswer(t *testing.T) {
 	}
 }
 
-// TestDeliveryUnreadableAnswer has the rows of a 2xx that is not as it should be.
+// TestDeliveryUnreadableResponse has the rows of a 2xx that is not as it should be.
 // The server has applied the write in all of them.
-func TestDeliveryUnreadableAnswer(t *testing.T) {
+func TestDeliveryUnreadableResponse(t *testing.T) {
 	cut := func(header, body string, end rawEnd) rawTurn {
 		return rawApply(rawWrite("HTTP/1.1 200 OK\r\n"+header+"\r\n"+body, end))
 	}
@@ -83,36 +83,36 @@ func TestDeliveryUnreadableAnswer(t *testing.T) {
 		{name: "end after the records, before the length", turn: cut(length, deliveryRecords, rawClose), began: true, cut: true},
 		{name: "cut gzip", turn: cut(length+"Content-Encoding: gzip\r\n", gzipped[:len(gzipped)-9], rawClose), began: true, cut: true},
 
-		{name: "malformed in the array", turn: rawAnswer(200, "", `[{"id":1,,}]`), began: true},
-		{name: "malformed in stock_records", turn: rawAnswer(200, "", `{"stock_records":[}`), began: true},
-		{name: "JSON ends early", turn: rawAnswer(200, "", `[`+firstRecord+`,`), began: true, cut: true},
-		{name: "null for a record", turn: rawAnswer(200, "", `[null]`), began: true},
-		{name: "number for a record", turn: rawAnswer(200, "", `[1]`), began: true},
-		{name: "fraction for a quantity", turn: rawAnswer(200, "", `[{"id":1,"location_id":"w","sku":"a","quantity":5.5}]`), began: true},
-		{name: "record without fields", turn: rawAnswer(200, "", `[{}]`), began: true},
-		{name: "trailing garbage", turn: rawAnswer(200, "", deliveryRecords+`x`), began: true},
-		{name: "two values", turn: rawAnswer(200, "", deliveryRecords+deliveryRecords), began: true},
-		{name: "JSON ends after stock_records", turn: rawAnswer(200, "", `{"stock_records":`+deliveryRecords+`,`), began: true, cut: true},
-		{name: "malformed after stock_records", turn: rawAnswer(200, "", `{"stock_records":`+deliveryRecords+`,]`), began: true},
+		{name: "malformed in the array", turn: rawRespond(200, "", `[{"id":1,,}]`), began: true},
+		{name: "malformed in stock_records", turn: rawRespond(200, "", `{"stock_records":[}`), began: true},
+		{name: "JSON ends early", turn: rawRespond(200, "", `[`+firstRecord+`,`), began: true, cut: true},
+		{name: "null for a record", turn: rawRespond(200, "", `[null]`), began: true},
+		{name: "number for a record", turn: rawRespond(200, "", `[1]`), began: true},
+		{name: "fraction for a quantity", turn: rawRespond(200, "", `[{"id":1,"location_id":"w","sku":"a","quantity":5.5}]`), began: true},
+		{name: "record without fields", turn: rawRespond(200, "", `[{}]`), began: true},
+		{name: "trailing garbage", turn: rawRespond(200, "", deliveryRecords+`x`), began: true},
+		{name: "two values", turn: rawRespond(200, "", deliveryRecords+deliveryRecords), began: true},
+		{name: "JSON ends after stock_records", turn: rawRespond(200, "", `{"stock_records":`+deliveryRecords+`,`), began: true, cut: true},
+		{name: "malformed after stock_records", turn: rawRespond(200, "", `{"stock_records":`+deliveryRecords+`,]`), began: true},
 
-		{name: "HTML", turn: rawAnswer(200, "Content-Type: text/html\r\n", "<html>Welcome</html>")},
-		{name: "empty", turn: rawAnswer(200, "", "")},
-		{name: "white space", turn: rawAnswer(200, "", "  \n")},
-		{name: "204", turn: rawAnswer(204, "", "")},
-		{name: "null", turn: rawAnswer(200, "", "null")},
-		{name: "text", turn: rawAnswer(200, "", `"ok"`)},
-		{name: "number", turn: rawAnswer(200, "", `1`)},
-		{name: "malformed before the records", turn: rawAnswer(200, "", `{"a":}`)},
-		{name: "object", turn: rawAnswer(200, "", `{}`)},
-		{name: "object of others", turn: rawAnswer(200, "", `{"status":"ok","Stock_Records":[]}`)},
-		{name: "stock_records null", turn: rawAnswer(200, "", `{"stock_records":null}`)},
-		{name: "detail", turn: rawAnswer(200, "", `{"detail":"No such shop."}`),
+		{name: "HTML", turn: rawRespond(200, "Content-Type: text/html\r\n", "<html>Welcome</html>")},
+		{name: "empty", turn: rawRespond(200, "", "")},
+		{name: "white space", turn: rawRespond(200, "", "  \n")},
+		{name: "204", turn: rawRespond(204, "", "")},
+		{name: "null", turn: rawRespond(200, "", "null")},
+		{name: "text", turn: rawRespond(200, "", `"ok"`)},
+		{name: "number", turn: rawRespond(200, "", `1`)},
+		{name: "malformed before the records", turn: rawRespond(200, "", `{"a":}`)},
+		{name: "object", turn: rawRespond(200, "", `{}`)},
+		{name: "object of others", turn: rawRespond(200, "", `{"status":"ok","Stock_Records":[]}`)},
+		{name: "stock_records null", turn: rawRespond(200, "", `{"stock_records":null}`)},
+		{name: "detail", turn: rawRespond(200, "", `{"detail":"No such shop."}`),
 			check: func(t *testing.T, _ deliveryOp, e *oakra.Error) {
 				assert.Equal(t, "No such shop.", e.Message)
 				assert.Contains(t, e.Error(), "No such shop.")
 			}},
-		{name: "202", turn: rawAnswer(202, "", deliveryRecords)},
-		{name: "202 empty", turn: rawAnswer(202, "", "")},
+		{name: "202", turn: rawRespond(202, "", deliveryRecords)},
+		{name: "202 empty", turn: rawRespond(202, "", "")},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -166,7 +166,7 @@ func TestDeliveryMissingIDs(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			for _, op := range []deliveryOp{deliverUpdate, deliverChange} {
-				s := newRawServer(t, rawAnswer(200, "", row.body))
+				s := newRawServer(t, rawRespond(200, "", row.body))
 				records, err := op.call(t.Context(), rawClient(t, s))
 				e := verdict{outcome: unknown, status: 200, is: oakra.ErrBadResponse}.check(t, op, records, err, 1)
 				assert.Equal(t, row.missing, e.MissingIDs)
@@ -175,7 +175,7 @@ func TestDeliveryMissingIDs(t *testing.T) {
 				checkLedger(t, op, err, 1, s.ledger())
 			}
 			// A List names no ids, and takes what there is.
-			s := newRawServer(t, rawAnswer(200, "", row.body))
+			s := newRawServer(t, rawRespond(200, "", row.body))
 			records, err := deliverList.call(t.Context(), rawClient(t, s))
 			require.NoError(t, err)
 			assert.Equal(t, row.records, records)
@@ -189,7 +189,7 @@ func TestDeliveryMissingIDs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, op := range []deliveryOp{deliverUpdate, deliverChange} {
-				s := newRawServer(t, rawAnswer(200, "", tt.body))
+				s := newRawServer(t, rawRespond(200, "", tt.body))
 				_, err := op.call(t.Context(), rawClient(t, s))
 				require.NoError(t, err)
 			}

@@ -67,10 +67,10 @@ func TestDeliveryStatus(t *testing.T) {
 	for _, row := range rows {
 		t.Run(fmt.Sprint(row.status), func(t *testing.T) {
 			t.Parallel()
-			for _, answer := range bodies {
-				t.Run(answer.kind, func(t *testing.T) {
+			for _, response := range bodies {
+				t.Run(response.kind, func(t *testing.T) {
 					eachOp(t, func(t *testing.T, op deliveryOp) {
-						turn := rawAnswer(row.status, "", answer.body)
+						turn := rawRespond(row.status, "", response.body)
 						if row.outcome == unknown {
 							turn = rawApply(turn)
 						}
@@ -84,12 +84,12 @@ func TestDeliveryStatus(t *testing.T) {
 						s.close()
 						ledger := s.ledger()
 						checkLedger(t, op, err, attempts, ledger)
-						assert.Equal(t, 1, ledger.accepted, "an answer that is read to its end leaves the connection")
+						assert.Equal(t, 1, ledger.accepted, "a response that is read to its end leaves the connection")
 						assert.Equal(t, op.path, e.Path)
 						if row.status != http.StatusNotModified {
-							assert.Equal(t, answer.body, string(e.Body))
+							assert.Equal(t, response.body, string(e.Body))
 						}
-						if answer.kind == "JSON" && row.status != http.StatusNotModified {
+						if response.kind == "JSON" && row.status != http.StatusNotModified {
 							assert.Equal(t, "because", e.Message)
 						}
 					})
@@ -115,7 +115,7 @@ func TestDeliveryStatus(t *testing.T) {
 		}
 	})
 
-	t.Run("after an informational answer", func(t *testing.T) {
+	t.Run("after an informational response", func(t *testing.T) {
 		eachOp(t, func(t *testing.T, op deliveryOp) {
 			const early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 			s := newRawServer(t,
@@ -161,7 +161,7 @@ func TestDeliveryRateLimited(t *testing.T) {
 		if retryAfter != "" {
 			header = "Retry-After: " + retryAfter + "\r\n"
 		}
-		return rawAnswer(429, header, `{"detail":"slow down"}`)
+		return rawRespond(429, header, `{"detail":"slow down"}`)
 	}
 	for _, row := range []struct {
 		name       string
@@ -276,7 +276,7 @@ func TestDeliveryRedirect(t *testing.T) {
 					if tt.location == "none" {
 						header = ""
 					}
-					turn := rawAnswer(status, header, "")
+					turn := rawRespond(status, header, "")
 					s := newRawServer(t, turn)
 					records, err := op.call(t.Context(), rawClient(t, s))
 					row := verdict{outcome: notApplied, status: status, is: oakra.ErrRedirect}
@@ -316,7 +316,7 @@ func TestDeliveryKeyStaysHome(t *testing.T) {
 	for _, status := range []int{200, 201, 301, 302, 303, 307, 308, 401, 404, 421, 429, 503} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			eachOp(t, func(t *testing.T, op deliveryOp) {
-				s.play(rawAnswer(status, refresh+"Location: "+other.baseURL+"\r\n", deliveryRecords))
+				s.play(rawRespond(status, refresh+"Location: "+other.baseURL+"\r\n", deliveryRecords))
 				op.call(t.Context(), client)
 				for _, r := range s.ledger().requests {
 					assert.Equal(t, rawKey, r.key)
@@ -341,7 +341,7 @@ func TestDeliveryKeyStaysHome(t *testing.T) {
 func TestDeliveryNewKey(t *testing.T) {
 	broken := errors.New("broken")
 	refused := verdict{outcome: notApplied, status: 401, is: oakra.ErrUnauthorized}
-	denied := rawAnswer(401, "", `{"detail":"Invalid token."}`)
+	denied := rawRespond(401, "", `{"detail":"Invalid token."}`)
 
 	for _, row := range []struct {
 		name    string
@@ -355,15 +355,15 @@ func TestDeliveryNewKey(t *testing.T) {
 		{"another key", rawTries, otherKey, []rawTurn{denied, deliverOK}, []string{"old-key", "new-key"}, verdict{}, nil},
 		{"another key, one attempt", 1, otherKey, []rawTurn{denied, deliverOK}, []string{"old-key", "new-key"}, verdict{}, nil},
 		// The resend for the new key is not one of the two attempts.
-		{"another key, then 429", 2, otherKey, []rawTurn{denied, rawAnswer(429, "", ""), deliverOK}, []string{"old-key", "new-key", "old-key"}, verdict{}, nil},
+		{"another key, then 429", 2, otherKey, []rawTurn{denied, rawRespond(429, "", ""), deliverOK}, []string{"old-key", "new-key", "old-key"}, verdict{}, nil},
 		{"rejected as well", rawTries, otherKey, []rawTurn{denied}, []string{"old-key", "new-key"}, refused, nil},
 		{"the same key", rawTries, func(k string) (string, error) { return k, nil }, []rawTurn{denied}, []string{"old-key"}, refused, nil},
 		{"the source fails", rawTries, func(string) (string, error) { return "", broken }, []rawTurn{denied}, []string{"old-key"}, refused, broken},
 		{"a bad key", rawTries, func(string) (string, error) { return "a b", nil }, []rawTurn{denied}, []string{"old-key"}, refused, nil},
-		{"then 429", rawTries, otherKey, []rawTurn{denied, rawAnswer(429, "", ""), deliverOK}, []string{"old-key", "new-key", "old-key"}, verdict{}, nil},
-		{"then 409", rawTries, otherKey, []rawTurn{denied, rawAnswer(409, "", "")}, []string{"old-key", "new-key"},
+		{"then 429", rawTries, otherKey, []rawTurn{denied, rawRespond(429, "", ""), deliverOK}, []string{"old-key", "new-key", "old-key"}, verdict{}, nil},
+		{"then 409", rawTries, otherKey, []rawTurn{denied, rawRespond(409, "", "")}, []string{"old-key", "new-key"},
 			verdict{outcome: notApplied, status: 409, is: oakra.ErrConflict}, nil},
-		{"then 501", rawTries, otherKey, []rawTurn{denied, rawApply(rawAnswer(501, "", ""))}, []string{"old-key", "new-key"},
+		{"then 501", rawTries, otherKey, []rawTurn{denied, rawApply(rawRespond(501, "", ""))}, []string{"old-key", "new-key"},
 			verdict{outcome: unknown, status: 501, is: oakra.ErrServer}, nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -444,11 +444,11 @@ func TestDeliverySeveralAttempts(t *testing.T) {
 			verdict{outcome: unknown, is: oakra.ErrUnreachable}},
 		{"update: 429, unknown, 429", deliverUpdate, 0, []rawTurn{limited, lost, limited}, 3,
 			verdict{outcome: unknown, status: 429, is: oakra.ErrRateLimited}},
-		{"update: unknown, 429 for too long", deliverUpdate, 0, []rawTurn{lost, rawAnswer(429, "Retry-After: 3600\r\n", "")}, 2,
+		{"update: unknown, 429 for too long", deliverUpdate, 0, []rawTurn{lost, rawRespond(429, "Retry-After: 3600\r\n", "")}, 2,
 			verdict{outcome: unknown, status: 429, is: oakra.ErrRateLimited}},
 		{"update: unknown, applied and cut", deliverUpdate, 0, []rawTurn{lost, cutInRecords}, 2,
 			verdict{outcome: applied, status: 200, is: oakra.ErrBadResponse}},
-		{"update: unknown, 2xx without records", deliverUpdate, 0, []rawTurn{lost, rawAnswer(200, "", "{}")}, 2,
+		{"update: unknown, 2xx without records", deliverUpdate, 0, []rawTurn{lost, rawRespond(200, "", "{}")}, 2,
 			verdict{outcome: unknown, status: 200, is: oakra.ErrBadResponse}},
 
 		{"change: 429, applied", deliverChange, 0, []rawTurn{limited, limited, deliverOK}, 3, none},
@@ -504,7 +504,7 @@ func TestDeliveryCookies(t *testing.T) {
 		Jar: jar,
 		Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
 			cookies = append(cookies, strings.Join(r.Header["Cookie"], " and "))
-			return stubAnswer(503, "", "Set-Cookie", "node=7; Path=/"), nil
+			return stubResponse(503, "", "Set-Cookie", "node=7; Path=/"), nil
 		}),
 	}))
 	_, err = deliverList.call(t.Context(), client)

@@ -19,7 +19,7 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// TestDeliveryStalled has the rows in which the server stops answering, and the
+// TestDeliveryStalled has the rows in which the server stops responding, and the
 // caller's context or the time for one attempt ends.
 func TestDeliveryStalled(t *testing.T) {
 	const limit = 2 * time.Second // for one attempt, or for the call
@@ -43,7 +43,7 @@ func TestDeliveryStalled(t *testing.T) {
 		{"before the status", begun(""), "http", noStatus},
 		{"within the status line", begun("HTTP/1.1 2"), "http", noStatus},
 		{"within the headers", begun(ok + "Content-Length: 9\r\n"), "http", noStatus},
-		{"after an informational answer", begun("HTTP/1.1 103 Early Hints\r\n\r\n"), "http", noStatus},
+		{"after an informational response", begun("HTTP/1.1 103 Early Hints\r\n\r\n"), "http", noStatus},
 		{"before the body", begun(ok + "Content-Length: 999\r\n\r\n"), "http", noRecords},
 		{"before the chunked body", begun(ok + chunked), "http", noRecords},
 		{"before the records", begun(ok + "Content-Length: 999\r\n\r\n{\"count\": 2, "), "http", noRecords},
@@ -198,7 +198,7 @@ func TestDeliveryEndedWhileWaiting(t *testing.T) {
 			}
 			t.Run(row.name+"/"+op.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					s := newPipeServer(t, rawAnswer(row.status, "Retry-After: 3\r\n", ""))
+					s := newPipeServer(t, rawRespond(row.status, "Retry-After: 3\r\n", ""))
 					ctx, cancel := context.WithCancel(t.Context())
 					defer cancel()
 					cause, took := context.Canceled, time.Second
@@ -251,7 +251,7 @@ func TestDeliveryHeldBack(t *testing.T) {
 func TestDeliveryLateUpdate(t *testing.T) {
 	// after answers with the status after a time.
 	after := func(d time.Duration, status int, header string) rawTurn {
-		return rawAfter(func() { time.Sleep(d) }, rawAnswer(status, header, deliveryRecords))
+		return rawAfter(func() { time.Sleep(d) }, rawRespond(status, header, deliveryRecords))
 	}
 	for _, row := range []struct {
 		name    string
@@ -358,7 +358,7 @@ func TestDeliveryLateUpdateHeldBack(t *testing.T) {
 			client := stubClient(t, stubTransport(func(r *http.Request) (*http.Response, error) {
 				if arrived == 0 {
 					arrived++
-					return stubAnswer(503, ""), nil
+					return stubResponse(503, ""), nil
 				}
 				if trace := httptrace.ContextClientTrace(r.Context()); traced {
 					trace.GetConn("")
@@ -370,7 +370,7 @@ func TestDeliveryLateUpdateHeldBack(t *testing.T) {
 					return nil, r.Context().Err()
 				}
 				arrived++
-				return stubAnswer(200, deliveryRecords), nil
+				return stubResponse(200, deliveryRecords), nil
 			}))
 			_, err := deliverUpdate.call(t.Context(), client)
 			if !traced {

@@ -62,11 +62,11 @@ func TestErrorSentinels(t *testing.T) {
 	}
 }
 
-// TestErrorSentinelsOfAnswers: as the hand-made error, so the one of a call.
-func TestErrorSentinelsOfAnswers(t *testing.T) {
+// TestErrorSentinelsOfResponses: as the hand-made error, so the one of a call.
+func TestErrorSentinelsOfResponses(t *testing.T) {
 	for status := 300; status < 600; status++ {
-		for _, call := range answerCalls {
-			_, err := call.call(t.Context(), answering(t, status, `{"detail":"No."}`))
+		for _, call := range stockCalls {
+			_, err := call.call(t.Context(), responding(t, status, `{"detail":"No."}`))
 			e := requireError(t, err)
 			require.Equal(t, status, e.StatusCode)
 			require.Equal(t, call.name, e.Op)
@@ -241,9 +241,9 @@ func TestErrorMessages(t *testing.T) {
 		{"bytes that are no text", "\x00\xff\xfe", "", nil},
 	} {
 		for _, status := range []int{400, 404, 409, 422, 429, 500, 503} {
-			for _, call := range answerCalls {
+			for _, call := range stockCalls {
 				t.Run(fmt.Sprintf("%s/%d/%s", tt.name, status, call.name), func(t *testing.T) {
-					_, err := call.call(t.Context(), answering(t, status, tt.body))
+					_, err := call.call(t.Context(), responding(t, status, tt.body))
 					e := requireError(t, err)
 					require.Equal(t, status, e.StatusCode)
 					require.Equal(t, tt.message, e.Message)
@@ -279,7 +279,7 @@ func TestErrorMessagesOfHostileSize(t *testing.T) {
 		{"long name", `{"` + strings.Repeat("a", 60000) + `":"x"}`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			_, err := answerCalls[2].call(t.Context(), answering(t, 400, row.body))
+			_, err := stockCalls[2].call(t.Context(), responding(t, 400, row.body))
 			e := requireError(t, err)
 			require.Equal(t, 400, e.StatusCode)
 			require.Less(t, len(err.Error()), 256<<10)
@@ -294,15 +294,15 @@ func TestErrorText(t *testing.T) {
 		httptrace.ContextClientTrace(r.Context()).GetConn("app.oakra.com:443")
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 	})
-	answered := func(status int, body string, header ...string) stubTransport {
-		return func(*http.Request) (*http.Response, error) { return stubAnswer(status, body, header...), nil }
+	responds := func(status int, body string, header ...string) stubTransport {
+		return func(*http.Request) (*http.Response, error) { return stubResponse(status, body, header...), nil }
 	}
 	// The policy has one wait to draw from, nearly zero.
 	policy := oakra.RetryPolicy{MaxAttempts: 3, MinBackoff: 1, MaxBackoff: 1, MaxRetryAfter: 30 * time.Second}
 	call := func(i int, transport http.RoundTripper, opts ...oakra.Option) func(*testing.T) error {
 		return func(t *testing.T) error {
 			opts = append([]oakra.Option{oakra.WithRetryPolicy(policy)}, opts...)
-			_, err := answerCalls[i].call(t.Context(), stubClient(t, transport, opts...))
+			_, err := stockCalls[i].call(t.Context(), stubClient(t, transport, opts...))
 			return err
 		}
 	}
@@ -314,32 +314,32 @@ func TestErrorText(t *testing.T) {
 	}{
 		{
 			"not found",
-			call(list, answered(404, `{"detail":"Not found."}`)),
+			call(list, responds(404, `{"detail":"Not found."}`)),
 			"oakra: stock.list: GET /api/v1/stock/stock-records/: 404 Not Found: Not found.",
 		},
 		{
 			"refused by field",
-			call(change, answered(400, `{"stock_records":[{},{"quantity_change":["A valid integer is required."]}]}`)),
+			call(change, responds(400, `{"stock_records":[{},{"quantity_change":["A valid integer is required."]}]}`)),
 			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 400 Bad Request: stock_records[1].quantity_change: A valid integer is required.; nothing was applied",
 		},
 		{
 			"rate limited",
-			call(change, answered(429, `{"detail":"Slow down."}`, "Retry-After", "60")),
+			call(change, responds(429, `{"detail":"Slow down."}`, "Retry-After", "60")),
 			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 429 Too Many Requests: Slow down.; it asks to wait 1m0s, over the 30s that RetryPolicy allows; nothing was applied: the same call may be sent again",
 		},
 		{
 			"server error, change",
-			call(change, answered(502, "<html>")),
+			call(change, responds(502, "<html>")),
 			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 502 Bad Gateway; it is unknown whether the write was applied: read the record before sending it again",
 		},
 		{
 			"server error, update",
-			call(update, answered(502, "<html>")),
+			call(update, responds(502, "<html>")),
 			"oakra: stock.update: POST /api/v1/stock/stock-record/update/: 502 Bad Gateway (3 attempts); it is unknown whether the write was applied: send it again if its quantity is still the newest",
 		},
 		{
 			"server error, list",
-			call(list, answered(503, "")),
+			call(list, responds(503, "")),
 			"oakra: stock.list: GET /api/v1/stock/stock-records/: 503 Service Unavailable (3 attempts)",
 		},
 		{
@@ -348,18 +348,18 @@ func TestErrorText(t *testing.T) {
 			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: unreachable: dial tcp: connection refused (3 attempts); nothing was applied: the same call may be sent again",
 		},
 		{
-			"answer lost",
-			call(change, answered(200, `[{"id":1,`)),
+			"response lost",
+			call(change, responds(200, `[{"id":1,`)),
 			"", // the decoder's words are its own
 		},
 		{
 			"missing",
-			call(change, answered(200, "["+answerA+"]")),
+			call(change, responds(200, "["+recordA+"]")),
 			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 200 OK: bad response: no record in the answer for id 2; it is unknown whether the write was applied: read the record before sending it again",
 		},
 		{
 			"redirected",
-			call(update, answered(301, "", "Location", "https://other.test/login?next=x")),
+			call(update, responds(301, "", "Location", "https://other.test/login?next=x")),
 			"oakra: stock.update: POST /api/v1/stock/stock-record/update/: 301 Moved Permanently: it points to https://other.test/login, which is not followed; nothing was applied",
 		},
 		{
@@ -411,15 +411,15 @@ func TestErrorTextManyMissing(t *testing.T) {
 	for i := range changes {
 		changes[i] = oakra.StockChange{ID: int64(i) + 1, QuantityChange: 1}
 	}
-	_, err := answering(t, 200, `[]`).Stock.Change(t.Context(), changes)
+	_, err := responding(t, 200, `[]`).Stock.Change(t.Context(), changes)
 	require.Len(t, requireError(t, err).MissingIDs, 1000)
 	require.Less(t, len(err.Error()), 500)
 	require.Contains(t, err.Error(), "990 more")
 }
 
 func TestErrorLogValue(t *testing.T) {
-	_, err := answerCalls[2].call(t.Context(), stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
-		return stubAnswer(429, `{"detail":"Slow down.","hidden":17}`, "Retry-After", "60"), nil
+	_, err := stockCalls[2].call(t.Context(), stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+		return stubResponse(429, `{"detail":"Slow down.","hidden":17}`, "Retry-After", "60"), nil
 	})))
 	var _ slog.LogValuer = requireError(t, err)
 
@@ -440,7 +440,7 @@ func TestErrorLogValue(t *testing.T) {
 	}, line.Failure)
 	require.NotContains(t, logged.String(), "hidden", "the body is left out")
 
-	_, err = answerCalls[2].call(t.Context(), answering(t, 200, "["+answerA+"]"))
+	_, err = stockCalls[2].call(t.Context(), responding(t, 200, "["+recordA+"]"))
 	logged.Reset()
 	logger.Error("change failed", "failure", err)
 	require.NoError(t, json.Unmarshal(logged.Bytes(), &line))
@@ -450,20 +450,20 @@ func TestErrorLogValue(t *testing.T) {
 
 // TestErrorLogger: each attempt is a line at Debug, and none above it.
 func TestErrorLogger(t *testing.T) {
-	answers := []int{503, 429, 200}
+	statuses := []int{503, 429, 200}
 	var logged bytes.Buffer
 	newClient := func(level slog.Level) *oakra.Client {
 		n := 0
 		return stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
 			n++
-			if status := answers[n-1]; status != 200 {
-				return stubAnswer(status, "<html>hidden"), nil
+			if status := statuses[n-1]; status != 200 {
+				return stubResponse(status, "<html>hidden"), nil
 			}
-			return stubAnswer(200, "["+answerA+"]"), nil
+			return stubResponse(200, "["+recordA+"]"), nil
 		}), oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1}),
 			oakra.WithLogger(slog.New(slog.NewJSONHandler(&logged, &slog.HandlerOptions{Level: level}))))
 	}
-	_, err := answerCalls[0].call(t.Context(), newClient(slog.LevelDebug))
+	_, err := stockCalls[0].call(t.Context(), newClient(slog.LevelDebug))
 	require.NoError(t, err)
 	lines := strings.Split(strings.TrimSpace(logged.String()), "\n")
 	require.Len(t, lines, 3)
@@ -477,7 +477,7 @@ func TestErrorLogger(t *testing.T) {
 	require.Contains(t, lines[1], "429")
 
 	logged.Reset()
-	_, err = answerCalls[0].call(t.Context(), newClient(slog.LevelInfo))
+	_, err = stockCalls[0].call(t.Context(), newClient(slog.LevelInfo))
 	require.NoError(t, err)
 	require.Empty(t, logged.String())
 }
@@ -489,14 +489,14 @@ func TestErrorTextIsShort(t *testing.T) {
 	for i := range items {
 		items[i] = fmt.Sprintf(`{"id":["Invalid pk \"%d\" - object does not exist."]}`, i)
 	}
-	_, err := answerCalls[2].call(t.Context(), answering(t, 400, `{"stock_records":[`+strings.Join(items, ",")+`]}`))
+	_, err := stockCalls[2].call(t.Context(), responding(t, 400, `{"stock_records":[`+strings.Join(items, ",")+`]}`))
 	require.Len(t, requireError(t, err).Fields, 500)
 	require.Contains(t, err.Error(), `stock_records[0].id: Invalid pk "0"`)
 	require.Contains(t, err.Error(), "and 490 more fields")
 	require.Less(t, len(err.Error()), 1500)
 
 	long := strings.Repeat("é", 20_000)
-	_, err = answerCalls[2].call(t.Context(), answering(t, 400, `{"detail":"`+long+`"}`))
+	_, err = stockCalls[2].call(t.Context(), responding(t, 400, `{"detail":"`+long+`"}`))
 	require.Equal(t, long, requireError(t, err).Message)
 	require.Less(t, len(err.Error()), 1500)
 	require.True(t, utf8.ValidString(err.Error()))

@@ -178,7 +178,7 @@ func ExampleStockService_ChangeAll() {
 	err := client.Stock.ChangeAll(context.Background(), []oakra.StockChange{
 		{ID: 122, QuantityChange: -1},
 		{ID: 124, QuantityChange: +20},
-		{ID: 122, QuantityChange: -3}, // summed with the first: one record, one fate
+		{ID: 122, QuantityChange: -3}, // summed with the first: one record, one outcome
 	}, oakra.BulkOptions{})
 	fmt.Println(err, server.Records()[0].Quantity)
 	// Output: <nil> 131

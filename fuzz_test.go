@@ -22,21 +22,21 @@ func tableOutcome(status int) oakra.Outcome {
 	return oakra.OutcomeUnknown
 }
 
-// FuzzAnswer feeds any answer to each of the calls. What must hold for all of
+// FuzzResponse feeds any answer to each of the calls. What must hold for all of
 // them: no panic, an error or records and never both, an outcome as the table
 // has it, no key in any text.
-func FuzzAnswer(f *testing.F) {
+func FuzzResponse(f *testing.F) {
 	const key = stubKey
 	bodies := []string{
 		``, ` `, `null`, `[]`, `{}`, `[null]`, `[{}]`, `{"stock_records":null}`, `{"stock_records":[]}`, `{"stock_records":[null]}`,
-		`[` + answerA + `]`, `[` + answerA + `,` + answerB + `]`, `{"stock_records":[` + answerA + `,` + answerB + `]}`,
-		`{"stock_records":[` + answerA, `[` + answerA + `,`, `[` + answerA + `,` + answerB + `]x`, `[` + answerA + answerB + `]`,
+		`[` + recordA + `]`, `[` + recordA + `,` + recordB + `]`, `{"stock_records":[` + recordA + `,` + recordB + `]}`,
+		`{"stock_records":[` + recordA, `[` + recordA + `,`, `[` + recordA + `,` + recordB + `]x`, `[` + recordA + recordB + `]`,
 		`[{"id":"1","location_id":"l","sku":"a","quantity":5.0},{"id":2e0,"location_id":"m","sku":"b","quantity":"-6.00"}]`,
-		`[{"id":1,"location_id":"l","sku":"a","quantity":9223372036854775808},` + answerB + `]`,
-		`[{"ID":1,"location_id":"l","sku":"a","quantity":5},` + answerB + `]`,
+		`[{"id":1,"location_id":"l","sku":"a","quantity":9223372036854775808},` + recordB + `]`,
+		`[{"ID":1,"location_id":"l","sku":"a","quantity":5},` + recordB + `]`,
 		`{"detail":"No."}`, `{"detail":["One.",2]}`, `{"stock_records":[{},{"quantity":["Too small."]}]}`, `["a","b"]`, `"text"`, `5`,
 		`<html>Bad Gateway</html>`, `{"stock_records"`, `{"stock_records":`, `{"a":"stock_records`, `{"detail":"` + key + `"}`, `Bearer ` + key, `{"` + key + `":["x"]}`, `[{"` + key, `{"detail":"\u0073tub-key-0123456789abcdef"}`,
-		`{"stock\u005frecords":[` + answerA + `,` + answerB + `]}`, "\xef\xbb\xbf[]", "\x1f\x8b\x08", `{"stock_records":[],"stock_records":[` + answerA + `]}`,
+		`{"stock\u005frecords":[` + recordA + `,` + recordB + `]}`, "\xef\xbb\xbf[]", "\x1f\x8b\x08", `{"stock_records":[],"stock_records":[` + recordA + `]}`,
 		strings.Repeat(`[`, 200), strings.Repeat(`{"a":`, 200),
 	}
 	for i, body := range bodies {
@@ -50,13 +50,13 @@ func FuzzAnswer(f *testing.F) {
 		f.Add(uint8(status), status, []byte(`{"detail":"No."}`), "https://elsewhere.test/")
 	}
 	f.Fuzz(func(t *testing.T, op uint8, status int, body []byte, location string) {
-		if status < 200 || status > 999 { // no final answer
+		if status < 200 || status > 999 { // no final response
 			return
 		}
-		call := answerCalls[int(op)%len(answerCalls)]
+		call := stockCalls[int(op)%len(stockCalls)]
 		client, err := oakra.NewClient(key,
 			oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
-				return stubAnswer(status, string(body), "Location", location), nil
+				return stubResponse(status, string(body), "Location", location), nil
 			})}),
 			oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}))
 		if err != nil {
@@ -79,7 +79,7 @@ func FuzzAnswer(f *testing.F) {
 }
 
 // checkRecords looks for what a success must have.
-func checkRecords(t *testing.T, call answerCall, body []byte, records []oakra.StockRecord) {
+func checkRecords(t *testing.T, call stockCall, body []byte, records []oakra.StockRecord) {
 	t.Helper()
 	if records == nil {
 		t.Fatal("neither an error nor records")
@@ -113,7 +113,7 @@ func hasMember(text string) bool {
 	}
 }
 
-func checkError(t *testing.T, call answerCall, status int, body []byte, err error) {
+func checkError(t *testing.T, call stockCall, status int, body []byte, err error) {
 	t.Helper()
 	var e *oakra.Error
 	if !errors.As(err, &e) {
@@ -179,8 +179,8 @@ func FuzzErrorBody(f *testing.F) {
 		f.Add([]byte(body))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		_, err := answerCalls[2].call(context.Background(), answering(t, 400, string(body)))
-		checkError(t, answerCalls[2], 400, body, err)
+		_, err := stockCalls[2].call(context.Background(), responding(t, 400, string(body)))
+		checkError(t, stockCalls[2], 400, body, err)
 		var e *oakra.Error
 		errors.As(err, &e)
 		var text string

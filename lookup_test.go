@@ -21,7 +21,7 @@ import (
 // shelf is a server of lists in the transport, which knows every SKU.
 type shelf struct {
 	latency func(n int) time.Duration
-	answer  func(n int, skus []string) *http.Response // nil is a record for each
+	respond func(n int, skus []string) *http.Response // nil is a record for each
 
 	mu             sync.Mutex
 	requests       [][]string
@@ -48,8 +48,8 @@ func (s *shelf) RoundTrip(r *http.Request) (*http.Response, error) {
 			return nil, r.Context().Err()
 		}
 	}
-	if s.answer != nil {
-		if a := s.answer(n, skus); a != nil {
+	if s.respond != nil {
+		if a := s.respond(n, skus); a != nil {
 			return a, nil
 		}
 	}
@@ -233,9 +233,9 @@ func TestListSeqError(t *testing.T) {
 				skus := longSKUs(300)
 				s := &shelf{
 					latency: jitter(3),
-					answer: func(_ int, asked []string) *http.Response {
+					respond: func(_ int, asked []string) *http.Response {
 						if asked[0] == skus[failing*perRequest] {
-							return stubAnswer(400, `{"detail":"No."}`)
+							return stubResponse(400, `{"detail":"No."}`)
 						}
 						return nil
 					},
@@ -399,14 +399,14 @@ func TestLookupMany(t *testing.T) {
 		keys = append(keys, record.Key())
 	}
 	for _, row := range []struct {
-		name   string
-		answer func(int, []string) *http.Response
+		name    string
+		respond func(int, []string) *http.Response
 	}{
 		{"as asked", nil},
 		{"filters ignored", func(int, []string) *http.Response { return stubRecords(all) }},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s := &shelf{answer: row.answer}
+			s := &shelf{respond: row.respond}
 			found, err := stubClient(t, s).Stock.Lookup(t.Context(), keys)
 			require.NoError(t, err)
 			require.Len(t, s.requests, len(keys)/perRequest)
@@ -436,7 +436,7 @@ func TestLookupErrors(t *testing.T) {
 	for _, row := range []struct {
 		name     string
 		keys     []oakra.StockKey
-		answer   *http.Response // nil: nothing is to be sent
+		response *http.Response // nil: nothing is to be sent
 		is       error
 		contains []string
 	}{
@@ -444,13 +444,13 @@ func TestLookupErrors(t *testing.T) {
 		{"no location", []oakra.StockKey{{"a", "w1"}, {"b", ""}}, nil, oakra.ErrInvalidRequest, []string{"keys[1]", "b"}},
 		{"no first location", []oakra.StockKey{{"a", ""}, {"b", "w1"}}, nil, oakra.ErrInvalidRequest, []string{"keys[0]", "a"}},
 		{"two records", []oakra.StockKey{{"b", "w1"}, {"a", "w1"}}, stubRecords(twins), oakra.ErrBadResponse, []string{`"a"`, `"w1"`, "77"}},
-		{"refused", []oakra.StockKey{{"a", "w1"}}, stubAnswer(403, ""), oakra.ErrForbidden, nil},
+		{"refused", []oakra.StockKey{{"a", "w1"}}, stubResponse(403, ""), oakra.ErrForbidden, nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			requests := 0
 			client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
 				requests++
-				return row.answer, nil
+				return row.response, nil
 			}))
 			found, err := client.Stock.Lookup(t.Context(), row.keys)
 			require.ErrorIs(t, err, row.is)
@@ -461,7 +461,7 @@ func TestLookupErrors(t *testing.T) {
 			for _, text := range row.contains {
 				require.Contains(t, err.Error(), text)
 			}
-			require.Equal(t, row.answer != nil, requests == 1)
+			require.Equal(t, row.response != nil, requests == 1)
 		})
 	}
 
@@ -482,7 +482,7 @@ func TestLookupErrors(t *testing.T) {
 				keys = append(keys, oakra.StockKey{SKU: sku, LocationID: "w"})
 			}
 			s := &shelf{latency: jitter(4)}
-			s.answer = func(_ int, skus []string) *http.Response {
+			s.respond = func(_ int, skus []string) *http.Response {
 				first := shelfRecord(keys[0].SKU)
 				if skus[0] != keys[0].SKU {
 					first.ID = 77

@@ -155,7 +155,7 @@ func TestOptionKeyOrSource(t *testing.T) {
 				return nil, errors.New("no")
 			})}))
 		require.NoError(t, err)
-		for _, call := range answerCalls {
+		for _, call := range stockCalls {
 			_, err = call.call(t.Context(), client)
 			e := requireError(t, err)
 			require.Equal(t, oakra.OutcomeNotApplied, e.Outcome)
@@ -229,7 +229,7 @@ func TestOptionHTTPClientIsCopied(t *testing.T) {
 	followed, sent := 0, 0
 	transport := stubTransport(func(r *http.Request) (*http.Response, error) {
 		sent++
-		return stubAnswer(307, "", "Location", "https://elsewhere.test/"), nil
+		return stubResponse(307, "", "Location", "https://elsewhere.test/"), nil
 	})
 	given := &http.Client{
 		Transport:     &transport,
@@ -238,7 +238,7 @@ func TestOptionHTTPClientIsCopied(t *testing.T) {
 	}
 	client, err := oakra.NewClient(stubKey, oakra.WithHTTPClient(given))
 	require.NoError(t, err)
-	for _, call := range answerCalls {
+	for _, call := range stockCalls {
 		_, err = call.call(t.Context(), client)
 		require.ErrorIs(t, err, oakra.ErrRedirect)
 		require.Contains(t, err.Error(), "elsewhere.test", "it says where the redirect pointed")
@@ -254,7 +254,7 @@ func TestOptionHTTPClientIsCopied(t *testing.T) {
 
 	// Nor does the client see what the caller changes later.
 	given.Transport = stubTransport(func(*http.Request) (*http.Response, error) { return nil, errors.New("changed") })
-	_, err = answerCalls[0].call(t.Context(), client)
+	_, err = stockCalls[0].call(t.Context(), client)
 	require.ErrorIs(t, err, oakra.ErrRedirect)
 
 	// Without a transport the default one is used, and not put into the given client.
@@ -301,7 +301,7 @@ func TestOptionTimeouts(t *testing.T) {
 				client, err := oakra.NewClient(stubKey, opts...)
 				require.NoError(t, err)
 				start := time.Now()
-				_, err = answerCalls[0].call(t.Context(), client)
+				_, err = stockCalls[0].call(t.Context(), client)
 				require.ErrorIs(t, err, context.DeadlineExceeded)
 				require.EqualValues(t, 3, attempts.Load(), "it bounds an attempt, not the call")
 				require.InDelta(t, 3*tt.want, time.Since(start), 10)
@@ -324,7 +324,7 @@ func TestOptionTimeoutCoversBody(t *testing.T) {
 			return &http.Response{StatusCode: 200, Body: slowBody{r.Context()}, ContentLength: -1}, nil
 		}), oakra.WithAttemptTimeout(4*time.Second))
 		start := time.Now()
-		_, err := answerCalls[2].call(t.Context(), client)
+		_, err := stockCalls[2].call(t.Context(), client)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, 4*time.Second, time.Since(start))
 		require.Equal(t, oakra.OutcomeUnknown, oakra.OutcomeOf(err))
@@ -353,13 +353,13 @@ func TestOptionRetryPolicyBends(t *testing.T) {
 				sent := 0
 				client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
 					sent++
-					return stubAnswer(503, ""), nil
+					return stubResponse(503, ""), nil
 				}), oakra.WithRetryPolicy(tt.policy))
 				var most time.Duration
 				for range 40 {
 					sent = 0
 					start := time.Now()
-					_, err := answerCalls[0].call(t.Context(), client)
+					_, err := stockCalls[0].call(t.Context(), client)
 					require.ErrorIs(t, err, oakra.ErrServer)
 					require.Equal(t, tt.attempts, sent)
 					require.Equal(t, tt.attempts, requireError(t, err).Attempts)
@@ -384,12 +384,12 @@ func TestOptionRetryPolicyExtremes(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
-				return stubAnswer(429, ""), nil
+				return stubResponse(429, ""), nil
 			}), oakra.WithRetryPolicy(row.policy))
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			var err error
-			require.NotPanics(t, func() { _, err = answerCalls[2].call(ctx, client) })
+			require.NotPanics(t, func() { _, err = stockCalls[2].call(ctx, client) })
 			require.ErrorIs(t, err, oakra.ErrRateLimited)
 		})
 	}
@@ -420,8 +420,8 @@ func TestOptionNothingFromTheEnvironment(t *testing.T) {
 	client := stubClient(t, stubTransport(func(r *http.Request) (*http.Response, error) {
 		require.Equal(t, "https://app.oakra.com/api/v1/stock/stock-records/?sku=a&sku=b", r.URL.String())
 		require.Equal(t, "Bearer "+stubKey, r.Header.Get("Authorization"))
-		return stubAnswer(200, "[]"), nil
+		return stubResponse(200, "[]"), nil
 	}))
-	_, err = answerCalls[0].call(t.Context(), client)
+	_, err = stockCalls[0].call(t.Context(), client)
 	require.NoError(t, err)
 }

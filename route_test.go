@@ -36,9 +36,9 @@ var routesOf = map[string][]string{
 var routedOps = []deliveryOp{deliverUpdate, deliverChange}
 
 var (
-	routeNoPage  = rawAnswer(404, "Content-Type: text/html\r\n", "<html>no page</html>")
-	routeNoVerb  = rawAnswer(405, "", `{"detail":"Method \"POST\" not allowed."}`)
-	routeNoStock = rawAnswer(404, "", `{"detail":"No stock record."}`)
+	routeNoPage  = rawRespond(404, "Content-Type: text/html\r\n", "<html>no page</html>")
+	routeNoVerb  = rawRespond(405, "", `{"detail":"Method \"POST\" not allowed."}`)
+	routeNoStock = rawRespond(404, "", `{"detail":"No stock record."}`)
 )
 
 // probeOf is the GET that follows a 404 to a write.
@@ -76,7 +76,7 @@ func TestRouteSearch(t *testing.T) {
 		probe bool
 	}{
 		{"405", routeNoVerb, false},
-		{"405 in HTML", rawAnswer(405, "", "<html>"), false},
+		{"405 in HTML", rawRespond(405, "", "<html>"), false},
 		{"404", routeNoPage, true},
 		{"404 in JSON", routeNoStock, true},
 	} {
@@ -143,24 +143,24 @@ func TestRouteProbe(t *testing.T) {
 		probe rawTurn
 		found bool
 	}{
-		{"405", rawAnswer(405, "", ""), true},
-		{"405 in HTML", rawAnswer(405, "", "<html>"), true},
-		{"400", rawAnswer(400, "", ""), true},
-		{"401", rawAnswer(401, "", `{"detail":"no"}`), true},
-		{"403", rawAnswer(403, "", "<html>"), true},
-		{"200 with records", rawAnswer(200, "", deliveryRecords), true},
-		{"200 with JSON", rawAnswer(200, "", `{}`), true},
-		{"200 with HTML", rawAnswer(200, "", "<html>"), false},
-		{"200 empty", rawAnswer(200, "", ""), false},
-		{"204", rawAnswer(204, "", ""), false},
-		{"302", rawAnswer(302, "Location: /login\r\n", ""), false},
-		{"402", rawAnswer(402, "", `{"detail":"pay"}`), false},
-		{"409", rawAnswer(409, "", `{"detail":"no"}`), false},
-		{"410", rawAnswer(410, "", `{"detail":"gone"}`), false},
-		{"422", rawAnswer(422, "", `{"detail":"no"}`), false},
-		{"429", rawAnswer(429, "", ""), false},
-		{"500", rawAnswer(500, "", `{"detail":"oops"}`), false},
-		{"501", rawAnswer(501, "", ""), false},
+		{"405", rawRespond(405, "", ""), true},
+		{"405 in HTML", rawRespond(405, "", "<html>"), true},
+		{"400", rawRespond(400, "", ""), true},
+		{"401", rawRespond(401, "", `{"detail":"no"}`), true},
+		{"403", rawRespond(403, "", "<html>"), true},
+		{"200 with records", rawRespond(200, "", deliveryRecords), true},
+		{"200 with JSON", rawRespond(200, "", `{}`), true},
+		{"200 with HTML", rawRespond(200, "", "<html>"), false},
+		{"200 empty", rawRespond(200, "", ""), false},
+		{"204", rawRespond(204, "", ""), false},
+		{"302", rawRespond(302, "Location: /login\r\n", ""), false},
+		{"402", rawRespond(402, "", `{"detail":"pay"}`), false},
+		{"409", rawRespond(409, "", `{"detail":"no"}`), false},
+		{"410", rawRespond(410, "", `{"detail":"gone"}`), false},
+		{"422", rawRespond(422, "", `{"detail":"no"}`), false},
+		{"429", rawRespond(429, "", ""), false},
+		{"500", rawRespond(500, "", `{"detail":"oops"}`), false},
+		{"501", rawRespond(501, "", ""), false},
 		{"reset", rawWrite("", rawReset), false},
 		{"not HTTP", rawWrite("SSH-2.0\r\n", rawClose), false},
 	} {
@@ -244,32 +244,32 @@ func TestRouteKept(t *testing.T) {
 		kept bool
 	}{
 		{"200", deliverOK, true},
-		{"200, ids missing", rawAnswer(200, "", `[`+firstRecord+`]`), true},
-		{"400 JSON", rawAnswer(400, "", detail), true},
-		{"409 JSON", rawAnswer(409, "", detail), true},
-		{"422 JSON", rawAnswer(422, "", `{"stock_records":[{"id":["no"]}]}`), true},
-		{"400 long JSON", rawAnswer(400, "", `{"detail":"`+strings.Repeat("no ", 100<<10)+`"}`), true},
-		{"400 HTML", rawAnswer(400, "", "<html>"), false},
-		{"400 empty", rawAnswer(400, "", ""), false},
-		{"409 HTML", rawAnswer(409, "", "<html>"), false},
-		{"422 HTML", rawAnswer(422, "", "<html>"), false},
-		{"401", rawAnswer(401, "", detail), false},
-		{"402", rawAnswer(402, "", detail), false},
-		{"403", rawAnswer(403, "", detail), false},
-		{"408", rawAnswer(408, "", detail), false},
-		{"410", rawAnswer(410, "", detail), false},
-		{"429", rawAnswer(429, "", detail), false},
-		{"500", rawAnswer(500, "", detail), false},
-		{"501", rawAnswer(501, "", detail), false},
-		{"503", rawAnswer(503, "", "<html>"), false},
-		{"301", rawAnswer(301, "Location: /x\r\n", detail), false},
-		{"303", rawAnswer(303, "Location: /x\r\n", detail), false},
-		{"200 HTML", rawAnswer(200, "", "<html>"), false},
-		{"200 empty", rawAnswer(200, "", ""), false},
-		{"200 detail", rawAnswer(200, "", detail), false},
+		{"200, ids missing", rawRespond(200, "", `[`+firstRecord+`]`), true},
+		{"400 JSON", rawRespond(400, "", detail), true},
+		{"409 JSON", rawRespond(409, "", detail), true},
+		{"422 JSON", rawRespond(422, "", `{"stock_records":[{"id":["no"]}]}`), true},
+		{"400 long JSON", rawRespond(400, "", `{"detail":"`+strings.Repeat("no ", 100<<10)+`"}`), true},
+		{"400 HTML", rawRespond(400, "", "<html>"), false},
+		{"400 empty", rawRespond(400, "", ""), false},
+		{"409 HTML", rawRespond(409, "", "<html>"), false},
+		{"422 HTML", rawRespond(422, "", "<html>"), false},
+		{"401", rawRespond(401, "", detail), false},
+		{"402", rawRespond(402, "", detail), false},
+		{"403", rawRespond(403, "", detail), false},
+		{"408", rawRespond(408, "", detail), false},
+		{"410", rawRespond(410, "", detail), false},
+		{"429", rawRespond(429, "", detail), false},
+		{"500", rawRespond(500, "", detail), false},
+		{"501", rawRespond(501, "", detail), false},
+		{"503", rawRespond(503, "", "<html>"), false},
+		{"301", rawRespond(301, "Location: /x\r\n", detail), false},
+		{"303", rawRespond(303, "Location: /x\r\n", detail), false},
+		{"200 HTML", rawRespond(200, "", "<html>"), false},
+		{"200 empty", rawRespond(200, "", ""), false},
+		{"200 detail", rawRespond(200, "", detail), false},
 		{"200 cut", rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n[", rawClose), false},
-		{"202", rawAnswer(202, "", deliveryRecords), false},
-		{"204", rawAnswer(204, "", ""), false},
+		{"202", rawRespond(202, "", deliveryRecords), false},
+		{"204", rawRespond(204, "", ""), false},
 		{"reset", rawWrite("", rawReset), false},
 		{"reset, unread", rawUnread(rawReset), false},
 		{"not HTTP", rawWrite("SSH-2.0\r\n", rawClose), false},
@@ -309,7 +309,7 @@ func TestRouteKept(t *testing.T) {
 
 // TestRouteNone: no candidate is there.
 func TestRouteNone(t *testing.T) {
-	plain := rawAnswer(405, "", "<html>")
+	plain := rawRespond(405, "", "<html>")
 	for _, op := range routedOps {
 		routes := routesOf[op.name]
 		last := routes[len(routes)-1]
@@ -368,7 +368,7 @@ func TestRouteNone(t *testing.T) {
 // TestRouteAttempts: each candidate has attempts of its own, the error counts
 // them all, and a probe is none of them.
 func TestRouteAttempts(t *testing.T) {
-	limited := rawAnswer(429, "", "")
+	limited := rawRespond(429, "", "")
 	// The first two candidates need all their attempts, to say 404 at last.
 	slow := func(probe bool) []rawTurn {
 		turns := []rawTurn{limited, limited, routeNoPage}
@@ -377,7 +377,7 @@ func TestRouteAttempts(t *testing.T) {
 		}
 		return turns
 	}
-	s := newRawServer(t, slices.Concat(slow(true), slow(true), []rawTurn{limited, rawAnswer(409, "", "")})...)
+	s := newRawServer(t, slices.Concat(slow(true), slow(true), []rawTurn{limited, rawRespond(409, "", "")})...)
 	records, err := deliverUpdate.call(t.Context(), rawClient(t, s))
 	verdict{outcome: notApplied, status: 409, is: oakra.ErrConflict}.check(t, deliverUpdate, records, err, 3+3+2)
 	assert.Equal(t, 6+6+2, s.ledger().turns)
@@ -402,13 +402,13 @@ func TestRouteUnknownEndsSearch(t *testing.T) {
 	}{
 		{"reset", rawApply(rawWrite("", rawReset))},
 		{"end", rawApply(rawWrite("", rawClose))},
-		{"408", rawApply(rawAnswer(408, "", ""))},
-		{"418", rawApply(rawAnswer(418, "", ""))},
-		{"500", rawApply(rawAnswer(500, "", `{"detail":"oops"}`))},
-		{"501", rawApply(rawAnswer(501, "", ""))},
-		{"303", rawApply(rawAnswer(303, "Location: /x\r\n", ""))},
+		{"408", rawApply(rawRespond(408, "", ""))},
+		{"418", rawApply(rawRespond(418, "", ""))},
+		{"500", rawApply(rawRespond(500, "", `{"detail":"oops"}`))},
+		{"501", rawApply(rawRespond(501, "", ""))},
+		{"303", rawApply(rawRespond(303, "Location: /x\r\n", ""))},
 		{"200 cut", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", rawClose))},
-		{"200 empty", rawAnswer(200, "", "")},
+		{"200 empty", rawRespond(200, "", "")},
 		{"not HTTP", rawApply(rawWrite("SSH-2.0\r\n", rawClose))},
 		{"404 garbled", rawApply(rawWrite("HTTP/1.1 404 Not Found\r\nno colon\r\n\r\n", rawClose))},
 	} {
@@ -426,8 +426,8 @@ func TestRouteUnknownEndsSearch(t *testing.T) {
 	}
 
 	t.Run("update, then 405", func(t *testing.T) { // an Update may go on, but what was unknown stays so
-		lost := rawApply(rawAnswer(503, "", ""))
-		s := newRawServer(t, lost, routeNoVerb, rawAnswer(409, "", ""))
+		lost := rawApply(rawRespond(503, "", ""))
+		s := newRawServer(t, lost, routeNoVerb, rawRespond(409, "", ""))
 		records, err := deliverUpdate.call(t.Context(), rawClient(t, s))
 		verdict{outcome: unknown, status: 409, is: oakra.ErrConflict}.check(t, deliverUpdate, records, err, 3)
 
@@ -439,7 +439,7 @@ func TestRouteUnknownEndsSearch(t *testing.T) {
 	t.Run("update, then 405 too late", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newPipeServer(t,
-				rawApply(rawAnswer(503, "", "")),
+				rawApply(rawRespond(503, "", "")),
 				rawAfter(func() { time.Sleep(6 * time.Second) }, routeNoVerb),
 				deliverOK)
 			_, err := deliverUpdate.call(t.Context(), rawClient(t, s))
@@ -461,13 +461,13 @@ func TestRouteConcurrency(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			item := regexp.MustCompile(`"id":(\d+),"(?:quantity_change|quantity)":(-?\d+)`)
 			// answer gives the record that was asked for.
-			answer := func(c *rawConn) bool {
+			respond := func(c *rawConn) bool {
 				id := item.FindStringSubmatch(c.read().body)[1]
-				return rawAnswer(200, "", fmt.Sprintf(`[{"id":%s,"location_id":"w","sku":"a","quantity":1}]`, id))(c)
+				return rawRespond(200, "", fmt.Sprintf(`[{"id":%s,"location_id":"w","sku":"a","quantity":1}]`, id))(c)
 			}
-			right := map[string]rawTurn{"GET stock/stock-records/": rawAnswer(200, "", "[]")}
+			right := map[string]rawTurn{"GET stock/stock-records/": rawRespond(200, "", "[]")}
 			for _, routes := range routesOf {
-				right[routes[len(routes)-1]] = answer
+				right[routes[len(routes)-1]] = respond
 			}
 			s := newRawServer(t, rawRoutes(right, row.missing))
 			client := rawClient(t, s)
@@ -478,7 +478,7 @@ func TestRouteConcurrency(t *testing.T) {
 						id := int64(caller*each + n + 1)
 						records, err := client.Stock.Change(t.Context(), []oakra.StockChange{{ID: id, QuantityChange: 1}})
 						if assert.NoError(t, err) {
-							assert.Equal(t, id, records[0].ID, "the answer is another call's")
+							assert.Equal(t, id, records[0].ID, "the response is another call's")
 						}
 						_, err = client.Stock.Update(t.Context(), []oakra.StockUpdate{{ID: id, Quantity: 1}})
 						assert.NoError(t, err)

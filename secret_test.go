@@ -134,7 +134,7 @@ func TestSecretClient(t *testing.T) {
 			{"all options", func() (*oakra.Client, error) {
 				return oakra.NewClient(key, oakra.WithBaseURL("https://example.com/"), oakra.WithUserAgent("x"),
 					oakra.WithLogger(slog.New(slog.NewTextHandler(io.Discard, nil))), oakra.WithHTTPClient(&http.Client{
-						Transport: stubTransport(func(*http.Request) (*http.Response, error) { return stubAnswer(200, "[]"), nil }),
+						Transport: stubTransport(func(*http.Request) (*http.Response, error) { return stubResponse(200, "[]"), nil }),
 					}))
 			}},
 		} {
@@ -142,7 +142,7 @@ func TestSecretClient(t *testing.T) {
 				client, err := row.client()
 				require.NoError(t, err)
 				if row.name == "all options" { // what a call leaves behind is hidden too
-					_, err = answerCalls[0].call(t.Context(), client)
+					_, err = stockCalls[0].call(t.Context(), client)
 					require.NoError(t, err)
 				}
 				requireHidden(t, client, key)
@@ -266,12 +266,12 @@ func TestSecretEchoed(t *testing.T) {
 					var logged bytes.Buffer
 					client, err := oakra.NewClient(key,
 						oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
-							return stubAnswer(status, body.text), nil
+							return stubResponse(status, body.text), nil
 						})}),
 						oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 2, MinBackoff: 1, MaxBackoff: 1}),
 						oakra.WithLogger(slog.New(slog.NewJSONHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 					require.NoError(t, err)
-					_, err = answerCalls[2].call(t.Context(), client)
+					_, err = stockCalls[2].call(t.Context(), client)
 					requireHiddenError(t, err, key)
 					require.NotEmpty(t, logged.String())
 					require.Empty(t, shows(logged.String(), key), "in the log")
@@ -289,10 +289,10 @@ func TestSecretKeepsTheRest(t *testing.T) {
 		{`{"detail":"Bad key ` + key + `, sorry."}`, `{"detail":"Bad key [app key], sorry."}`, "Bad key [app key], sorry."},
 	} {
 		client, err := oakra.NewClient(key, oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
-			return stubAnswer(400, row.body), nil
+			return stubResponse(400, row.body), nil
 		})}))
 		require.NoError(t, err)
-		_, err = answerCalls[2].call(t.Context(), client)
+		_, err = stockCalls[2].call(t.Context(), client)
 		e := requireError(t, err)
 		require.Equal(t, row.want, string(e.Body))
 		require.Equal(t, row.message, e.Message)
@@ -318,10 +318,10 @@ func TestSecretCut(t *testing.T) {
 				list := func(body string) error {
 					client, err := oakra.NewClient(key, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
 						oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
-							return stubAnswer(status, body), nil
+							return stubResponse(status, body), nil
 						})}))
 					require.NoError(t, err)
-					_, err = answerCalls[2].call(t.Context(), client)
+					_, err = stockCalls[2].call(t.Context(), client)
 					return err
 				}
 				check := func(err error, what string, at int) {
@@ -375,11 +375,11 @@ func TestSecretExcerpt(t *testing.T) {
 			{"a record", `["%s"]`},
 			{"a name", `[{"%s"}]`},
 			{"the records", `{"stock_records":"%s"}`},
-			{"behind records", `[` + answerA + `,` + answerB + `] %s`},
+			{"behind records", `[` + recordA + `,` + recordB + `] %s`},
 			{"bad escape", `[{"id":1,"sku":"\x%s"}]`},
 		} {
 			for _, cut := range []int{len(key), len(key) - 1, len(key) / 2} {
-				for _, call := range answerCalls {
+				for _, call := range stockCalls {
 					var logged bytes.Buffer
 					body := fmt.Sprintf(row.format, key)
 					if cut < len(key) { // the network cuts
@@ -388,7 +388,7 @@ func TestSecretExcerpt(t *testing.T) {
 					client, err := oakra.NewClient(key, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
 						oakra.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))),
 						oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
-							return stubAnswer(200, body), nil
+							return stubResponse(200, body), nil
 						})}))
 					require.NoError(t, err)
 					_, err = call.call(t.Context(), client)
@@ -442,10 +442,10 @@ func TestSecretLocation(t *testing.T) {
 			for _, status := range []int{301, 302, 303, 307, 308} {
 				client, err := oakra.NewClient(key, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
 					oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
-						return stubAnswer(status, "", "Location", location), nil
+						return stubResponse(status, "", "Location", location), nil
 					})}))
 				require.NoError(t, err)
-				for _, call := range answerCalls {
+				for _, call := range stockCalls {
 					_, err = call.call(t.Context(), client)
 					require.ErrorIs(t, err, oakra.ErrRedirect)
 					requireHiddenError(t, err, key)
@@ -490,16 +490,16 @@ func TestSecretCause(t *testing.T) {
 				require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 				return err
 			}},
-			{"cause, in the answer", func() error {
+			{"cause, in the response", func() error {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				_, err := secretStub(t, key, func(*http.Request) (*http.Response, error) {
-					answer := stubAnswer(200, "")
-					answer.ContentLength = -1
-					answer.Body = io.NopCloser(io.MultiReader(strings.NewReader("["), readFunc(func([]byte) (int, error) {
+					response := stubResponse(200, "")
+					response.ContentLength = -1
+					response.Body = io.NopCloser(io.MultiReader(strings.NewReader("["), readFunc(func([]byte) (int, error) {
 						cancel(saying)
 						return 0, io.ErrUnexpectedEOF
 					})))
-					return answer, nil
+					return response, nil
 				}).Stock.Change(ctx, []oakra.StockChange{{ID: 1, QuantityChange: 1}})
 				require.ErrorIs(t, err, context.Canceled)
 				require.Equal(t, applied, oakra.OutcomeOf(err))
@@ -531,7 +531,7 @@ func secretStub(t *testing.T, key string, transport stubTransport, opts ...oakra
 func TestSecretTooShort(t *testing.T) {
 	const body = `{"stock_records":[{},{"id":["This key is unknown."]}]}`
 	for _, key := range []string{"k", "key", "a"} {
-		_, err := secretStub(t, key, func(*http.Request) (*http.Response, error) { return stubAnswer(400, body), nil }).
+		_, err := secretStub(t, key, func(*http.Request) (*http.Response, error) { return stubResponse(400, body), nil }).
 			Stock.Change(t.Context(), []oakra.StockChange{{ID: 1, QuantityChange: 1}})
 		e := requireError(t, err)
 		require.Equal(t, map[string][]string{"stock_records[1].id": {"This key is unknown."}}, e.Fields)
@@ -546,7 +546,7 @@ func TestSecretLogLater(t *testing.T) {
 	calls := 0
 	_, err := secretStub(t, secretKeys[0], func(*http.Request) (*http.Response, error) {
 		calls++
-		return stubAnswer([]int{503, 409}[calls-1], ""), nil
+		return stubResponse([]int{503, 409}[calls-1], ""), nil
 	}, oakra.WithLogger(slog.New(later)), oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1})).
 		Stock.Update(t.Context(), []oakra.StockUpdate{{ID: 1}})
 	require.Equal(t, unknown, oakra.OutcomeOf(err), "of the call")
@@ -624,7 +624,7 @@ func TestSecretTransportError(t *testing.T) {
 						oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 2, MinBackoff: 1, MaxBackoff: 1}),
 						oakra.WithLogger(slog.New(slog.NewJSONHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 					require.NoError(t, err)
-					for _, call := range answerCalls {
+					for _, call := range stockCalls {
 						_, err = call.call(t.Context(), client)
 						requireHiddenErrorText(t, err, key)
 						requireHidden(t, err, key)
@@ -642,7 +642,7 @@ func TestSecretTransportError(t *testing.T) {
 			return nil, fmt.Errorf("sending %q: %w", r.Header, io.ErrUnexpectedEOF)
 		})}))
 	require.NoError(t, err)
-	_, err = answerCalls[0].call(t.Context(), client)
+	_, err = stockCalls[0].call(t.Context(), client)
 	require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 }
 
@@ -659,13 +659,13 @@ func TestSecretBodyError(t *testing.T) {
 	for _, status := range []int{200, 400, 500} {
 		client, err := oakra.NewClient(key, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
 			oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
-				a := stubAnswer(status, "")
+				a := stubResponse(status, "")
 				a.Body = io.NopCloser(io.MultiReader(strings.NewReader("[{"), failingReader{fmt.Errorf("replaying %v", r.Header)}))
 				a.ContentLength = -1
 				return a, nil
 			})}))
 		require.NoError(t, err)
-		for _, call := range answerCalls {
+		for _, call := range stockCalls {
 			_, err = call.call(t.Context(), client)
 			requireHiddenError(t, err, key)
 		}
@@ -679,7 +679,7 @@ func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 func TestSecretSourceError(t *testing.T) {
 	key, other := secretKeys[0], "an0ther-5ecre7-0f-the-shop-e3b0c44298fc"
 	status := 503
-	transport := stubTransport(func(*http.Request) (*http.Response, error) { return stubAnswer(status, ""), nil })
+	transport := stubTransport(func(*http.Request) (*http.Response, error) { return stubResponse(status, ""), nil })
 	for _, tt := range []struct {
 		name   string
 		status int
@@ -724,7 +724,7 @@ func TestSecretSourceError(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			status = tt.status
-			for _, call := range answerCalls {
+			for _, call := range stockCalls {
 				client, err := oakra.NewClient("", oakra.WithAppKeySource(tt.source()),
 					oakra.WithHTTPClient(&http.Client{Transport: transport}),
 					oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1}))
@@ -761,10 +761,10 @@ func TestSecretRotation(t *testing.T) {
 					}
 					return row.keys[0], nil
 				}), oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
-					return stubAnswer(401, wrap("neither "+row.keys[0]+" nor "+row.keys[1])), nil
+					return stubResponse(401, wrap("neither "+row.keys[0]+" nor "+row.keys[1])), nil
 				})}), oakra.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 				require.NoError(t, err)
-				for _, call := range answerCalls {
+				for _, call := range stockCalls {
 					_, err = call.call(t.Context(), client)
 					require.ErrorIs(t, err, oakra.ErrUnauthorized)
 					require.Equal(t, 2, requireError(t, err).Attempts)
@@ -787,9 +787,9 @@ func TestSecretLimiterError(t *testing.T) {
 		}
 		return nil
 	})), oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
-		return stubAnswer(503, ""), nil
+		return stubResponse(503, ""), nil
 	})}), oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1}))
 	require.NoError(t, err)
-	_, err = answerCalls[0].call(t.Context(), client)
+	_, err = stockCalls[0].call(t.Context(), client)
 	requireHiddenError(t, err, key)
 }

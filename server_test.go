@@ -283,10 +283,10 @@ func rawWrite(text string, end rawEnd) rawTurn {
 	}
 }
 
-// rawAnswer is a complete answer, after which the connection stays open. header
+// rawRespond is a complete answer, after which the connection stays open. header
 // has lines that end in CRLF. A 2xx to a write applies it first, any other
 // status does not: see rawApply.
-func rawAnswer(status int, header, body string) rawTurn {
+func rawRespond(status int, header, body string) rawTurn {
 	turn := rawWrite(rawText(status, header, body), rawKeep)
 	if status/100 == 2 {
 		return rawApply(turn)
@@ -403,7 +403,7 @@ func rawClosedPort(t testing.TB) string {
 
 // TestRawServer makes sure that the ledger can be trusted.
 func TestRawServer(t *testing.T) {
-	s := newRawServer(t, rawAnswer(200, "", "one"), rawAnswer(500, "", "two"), rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\ncut", rawClose))
+	s := newRawServer(t, rawRespond(200, "", "one"), rawRespond(500, "", "two"), rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\ncut", rawClose))
 	client := &http.Client{Transport: rawTransport(t, s)}
 	for i, want := range []string{"one", "two", "cut"} {
 		response, err := client.Post(s.baseURL+"p/", "text/plain", bytes.NewReader([]byte{'a' + byte(i)}))
@@ -454,8 +454,8 @@ type stubLimiter func(context.Context) error
 
 func (f stubLimiter) Wait(ctx context.Context) error { return f(ctx) }
 
-// stubAnswer is an answer with header fields given as name, value, name, value.
-func stubAnswer(status int, body string, header ...string) *http.Response {
+// stubResponse is an answer with header fields given as name, value, name, value.
+func stubResponse(status int, body string, header ...string) *http.Response {
 	h := make(http.Header)
 	for i := 0; i < len(header); i += 2 {
 		h.Add(header[i], header[i+1])
@@ -474,9 +474,9 @@ func stubClient(t testing.TB, transport http.RoundTripper, opts ...oakra.Option)
 	return client
 }
 
-// answering is a client that gets one answer to every request and never repeats
+// responding is a client that gets one answer to every request and never repeats
 // one.
-func answering(t testing.TB, status int, body string) *oakra.Client {
+func responding(t testing.TB, status int, body string) *oakra.Client {
 	t.Helper()
 	mock := httpmock.NewMockTransport()
 	mock.RegisterNoResponder(httpmock.NewStringResponder(status, body))
@@ -486,13 +486,13 @@ func answering(t testing.TB, status int, body string) *oakra.Client {
 // stubSequence answers with its functions in turn, the last one for ever, and
 // notes when each request came.
 type stubSequence struct {
-	answers []func(*http.Request) (*http.Response, error)
-	times   []time.Time
+	steps []func(*http.Request) (*http.Response, error)
+	times []time.Time
 }
 
 func (s *stubSequence) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.times = append(s.times, time.Now())
-	return s.answers[min(len(s.times), len(s.answers))-1](r)
+	return s.steps[min(len(s.times), len(s.steps))-1](r)
 }
 
 // gaps are the waits between the requests.
@@ -504,16 +504,16 @@ func (s *stubSequence) gaps() []time.Duration {
 	return gaps
 }
 
-func sequence(answers ...func(*http.Request) (*http.Response, error)) *stubSequence {
-	return &stubSequence{answers: answers}
+func sequence(steps ...func(*http.Request) (*http.Response, error)) *stubSequence {
+	return &stubSequence{steps: steps}
 }
 
 func status(code int, header ...string) func(*http.Request) (*http.Response, error) {
-	return func(*http.Request) (*http.Response, error) { return stubAnswer(code, "", header...), nil }
+	return func(*http.Request) (*http.Response, error) { return stubResponse(code, "", header...), nil }
 }
 
 func success(*http.Request) (*http.Response, error) {
-	return stubAnswer(200, "["+answerA+","+answerB+"]"), nil
+	return stubResponse(200, "["+recordA+","+recordB+"]"), nil
 }
 
 var errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
@@ -550,7 +550,7 @@ func stubRecords(records []oakra.StockRecord) *http.Response {
 	if err != nil {
 		panic(err)
 	}
-	return stubAnswer(200, string(body))
+	return stubResponse(200, string(body))
 }
 
 // jitter is a latency of up to 100 ms, of the n-th request always the same.
@@ -576,13 +576,13 @@ func requireError(t testing.TB, err error) *oakra.Error {
 
 func second[T any](_ T, err error) error { return err }
 
-type answerCall struct {
+type stockCall struct {
 	name string
 	call func(context.Context, *oakra.Client) ([]oakra.StockRecord, error)
 }
 
-// answerCalls are the three calls about the records 1 and 2.
-var answerCalls = []answerCall{
+// stockCalls are the three calls about the records 1 and 2.
+var stockCalls = []stockCall{
 	{"stock.list", func(ctx context.Context, c *oakra.Client) ([]oakra.StockRecord, error) {
 		return c.Stock.List(ctx, oakra.StockListParams{SKUs: []string{"a", "b"}})
 	}},
@@ -594,14 +594,14 @@ var answerCalls = []answerCall{
 	}},
 }
 
-func isWrite(call answerCall) bool { return call.name != "stock.list" }
+func isWrite(call stockCall) bool { return call.name != "stock.list" }
 
 const (
-	answerA = `{"id":1,"location_id":"l","sku":"a","quantity":5}`
-	answerB = `{"id":2,"location_id":"m","sku":"b","quantity":-6}`
+	recordA = `{"id":1,"location_id":"l","sku":"a","quantity":5}`
+	recordB = `{"id":2,"location_id":"m","sku":"b","quantity":-6}`
 )
 
-var answerRecords = []oakra.StockRecord{
+var recordsAB = []oakra.StockRecord{
 	{ID: 1, LocationID: "l", SKU: "a", Quantity: 5},
 	{ID: 2, LocationID: "m", SKU: "b", Quantity: -6},
 }
@@ -637,7 +637,7 @@ var deliveredRecords = []oakra.StockRecord{
 	{ID: 2, LocationID: "w", SKU: "b", Quantity: 6},
 }
 
-var deliverOK = rawAnswer(200, "", deliveryRecords)
+var deliverOK = rawRespond(200, "", deliveryRecords)
 
 // who names the calls that a column of the table says yes for.
 type who int

@@ -108,7 +108,7 @@ func TestStorm(t *testing.T) {
 
 		outcome := oakra.OutcomeOf(err)
 		count[outcome]++
-		require.Equal(t, wantOutcome(s.last, s.arrived), outcome, "id %d, last struck by %q, answered %d: %v", id, s.last.Fault, s.last.Status, err)
+		require.Equal(t, wantOutcome(s.last, s.arrived), outcome, "id %d, last struck by %q, response %d: %v", id, s.last.Fault, s.last.Status, err)
 		switch outcome {
 		case oakra.OutcomeApplied:
 			require.Equal(t, 1, s.applied, "id %d: %v", id, err)
@@ -148,7 +148,7 @@ func wantOutcome(last oakratest.Request, arrived int) oakra.Outcome {
 		}
 		return oakra.OutcomeNotApplied
 	}
-	return oakra.OutcomeUnknown // no answer, or one that proves nothing
+	return oakra.OutcomeUnknown // no response, or one that proves nothing
 }
 
 // idOf reads the id of a request with one change.

@@ -65,13 +65,13 @@ func (r wireRequest) header(t *testing.T) http.Header {
 	return request.Header
 }
 
-// wireAnswer is the status and body that a wireServer answers with.
-type wireAnswer struct {
+// wireResponse is the status and body that a wireServer answers with.
+type wireResponse struct {
 	status int
 	body   string
 }
 
-func newWireServer(t *testing.T, answer func(n int, r wireRequest) wireAnswer) *wireServer {
+func newWireServer(t *testing.T, respond func(n int, r wireRequest) wireResponse) *wireServer {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -89,14 +89,14 @@ func newWireServer(t *testing.T, answer func(n int, r wireRequest) wireAnswer) *
 			}
 			conns.Go(func() {
 				defer conn.Close()
-				s.serve(conn, answer)
+				s.serve(conn, respond)
 			})
 		}
 	})
 	return s
 }
 
-func (s *wireServer) serve(conn net.Conn, answer func(int, wireRequest) wireAnswer) {
+func (s *wireServer) serve(conn net.Conn, respond func(int, wireRequest) wireResponse) {
 	in := bufio.NewReader(conn)
 	for {
 		conn.SetDeadline(time.Now().Add(10 * time.Second))
@@ -108,7 +108,7 @@ func (s *wireServer) serve(conn net.Conn, answer func(int, wireRequest) wireAnsw
 		s.requests = append(s.requests, request)
 		n := len(s.requests)
 		s.mu.Unlock()
-		a := answer(n, request)
+		a := respond(n, request)
 		fmt.Fprintf(conn, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 			a.status, http.StatusText(a.status), len(a.body), a.body)
 	}
@@ -191,13 +191,13 @@ func TestWireGoldenRequests(t *testing.T) {
 		_, err := c.Stock.Change(ctx, []oakra.StockChange{{ID: 123, QuantityChange: 20}})
 		return err
 	}
-	missing := wireAnswer{404, `{"detail":"Not found."}`}
-	notAllowed := wireAnswer{405, `{"detail":"Method \"POST\" not allowed."}`}
+	missing := wireResponse{404, `{"detail":"Not found."}`}
+	notAllowed := wireResponse{405, `{"detail":"Method \"POST\" not allowed."}`}
 
 	type step struct {
-		golden string // the request that arrives
-		body   string // its body, as literal text: -update cannot change this
-		answer wireAnswer
+		golden   string // the request that arrives
+		body     string // its body, as literal text: -update cannot change this
+		response wireResponse
 	}
 	tests := []struct {
 		name  string
@@ -205,43 +205,43 @@ func TestWireGoldenRequests(t *testing.T) {
 		steps []step
 	}{
 		{"list", list, []step{
-			{"list", "", wireAnswer{200, goldenResponse(t, "list-array")}},
+			{"list", "", wireResponse{200, goldenResponse(t, "list-array")}},
 		}},
 		{"list at all locations", listAnywhere, []step{
-			{"list-anywhere", "", wireAnswer{200, goldenResponse(t, "list-object")}},
+			{"list-anywhere", "", wireResponse{200, goldenResponse(t, "list-object")}},
 		}},
 		{"update", update, []step{
-			{"update-endpoint-line", updateBody, wireAnswer{200, goldenResponse(t, "update")}},
+			{"update-endpoint-line", updateBody, wireResponse{200, goldenResponse(t, "update")}},
 		}},
 		{"update on the second route", update, []step{
 			{"update-endpoint-line", updateBody, notAllowed},
-			{"update-newer-reference", updateBody, wireAnswer{200, goldenResponse(t, "update")}},
+			{"update-newer-reference", updateBody, wireResponse{200, goldenResponse(t, "update")}},
 		}},
 		{"update on the third route", update, []step{
 			{"update-endpoint-line", updateBody, notAllowed},
 			{"update-newer-reference", updateBody, notAllowed},
-			{"update-example", updateBody, wireAnswer{200, goldenResponse(t, "update")}},
+			{"update-example", updateBody, wireResponse{200, goldenResponse(t, "update")}},
 		}},
 		{"change", change, []step{
-			{"change-endpoint-line", changeBody, wireAnswer{200, goldenResponse(t, "change")}},
+			{"change-endpoint-line", changeBody, wireResponse{200, goldenResponse(t, "change")}},
 		}},
 		{"change on the second route", change, []step{
 			{"change-endpoint-line", changeBody, notAllowed},
-			{"change-example", changeBody, wireAnswer{200, goldenResponse(t, "change")}},
+			{"change-example", changeBody, wireResponse{200, goldenResponse(t, "change")}},
 		}},
 		{"change looks with a GET whether a route is missing", change, []step{
 			{"change-endpoint-line", changeBody, missing},
 			{"change-probe", "", missing},
-			{"change-example", changeBody, wireAnswer{200, goldenResponse(t, "change")}},
+			{"change-example", changeBody, wireResponse{200, goldenResponse(t, "change")}},
 		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			server := newWireServer(t, func(n int, _ wireRequest) wireAnswer {
+			server := newWireServer(t, func(n int, _ wireRequest) wireResponse {
 				if n > len(tt.steps) {
-					return wireAnswer{500, "one request too many"}
+					return wireResponse{500, "one request too many"}
 				}
-				return tt.steps[n-1].answer
+				return tt.steps[n-1].response
 			})
 			client := server.client(t, "/api/v1/", oakra.WithUserAgent("my-shop/2.1"))
 			require.NoError(t, tt.call(t.Context(), client))
@@ -275,12 +275,12 @@ func compareGolden(t *testing.T, name, addr string, r wireRequest) {
 // TestWireHeader says in words what the golden requests show, so that no update
 // of theirs can lose it.
 func TestWireHeader(t *testing.T) {
-	answers := map[string]string{
+	responses := map[string]string{
 		"GET":  goldenResponse(t, "list-array"),
 		"POST": goldenResponse(t, "update"),
 	}
-	server := newWireServer(t, func(_ int, r wireRequest) wireAnswer {
-		return wireAnswer{200, answers[strings.Fields(r.line())[0]]}
+	server := newWireServer(t, func(_ int, r wireRequest) wireResponse {
+		return wireResponse{200, responses[strings.Fields(r.line())[0]]}
 	})
 	plain := server.client(t, "/api/v1/")
 	named := server.client(t, "/api/v1/", oakra.WithUserAgent("my-shop/2.1 (nightly)"))
@@ -345,8 +345,8 @@ func TestWireGoldenResponses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.golden, func(t *testing.T) {
-			server := newWireServer(t, func(int, wireRequest) wireAnswer {
-				return wireAnswer{200, goldenResponse(t, tt.golden)}
+			server := newWireServer(t, func(int, wireRequest) wireResponse {
+				return wireResponse{200, goldenResponse(t, tt.golden)}
 			})
 			records, err := tt.call(t.Context(), server.client(t, "/api/v1/"))
 			require.NoError(t, err)
@@ -361,12 +361,12 @@ func TestWireNumbers(t *testing.T) {
 	numbers := []int64{0, 1, -1, 1<<53 + 1, -(1<<53 + 1), math.MaxInt64, math.MinInt64}
 	ids := []int64{1, 2, 3, 4, 5, 1<<53 + 1, math.MaxInt64}
 
-	server := newWireServer(t, func(int, wireRequest) wireAnswer {
+	server := newWireServer(t, func(int, wireRequest) wireResponse {
 		records := make([]string, len(ids))
 		for i, id := range ids {
 			records[i] = fmt.Sprintf(`{"id":%d,"sku":"s","location_id":"l","quantity":%d}`, id, numbers[i])
 		}
-		return wireAnswer{200, "[" + strings.Join(records, ",") + "]"}
+		return wireResponse{200, "[" + strings.Join(records, ",") + "]"}
 	})
 	client := server.client(t, "/api/v1/")
 	updates := make([]oakra.StockUpdate, len(ids))
@@ -408,7 +408,7 @@ func TestWireSKUs(t *testing.T) {
 		"shirt blue m", " leading and trailing ", "a&b", "a=b", "a/b", "é", "a+b", "100%", "%20", "%zz",
 		`"quoted"`, `it's`, "a?b", "a#b", "a;b", `back\slash`, "日本語", "a,b", "[x]", "tab\there", "sku=", "💚", "a\x00b", "bad\xffutf8",
 	}
-	server := newWireServer(t, func(int, wireRequest) wireAnswer { return wireAnswer{200, "[]"} })
+	server := newWireServer(t, func(int, wireRequest) wireResponse { return wireResponse{200, "[]"} })
 	client := server.client(t, "/api/v1/")
 	for _, sku := range skus {
 		_, err := client.Stock.List(t.Context(), oakra.StockListParams{SKUs: []string{sku}, LocationID: "at " + sku})
@@ -432,17 +432,17 @@ func TestWireSKUs(t *testing.T) {
 
 // splitServer answers each SKU that is asked for with a record of its own.
 func splitServer(t *testing.T) *wireServer {
-	return newWireServer(t, func(_ int, r wireRequest) wireAnswer {
+	return newWireServer(t, func(_ int, r wireRequest) wireResponse {
 		_, raw, _ := strings.Cut(r.target(), "?")
 		values, err := url.ParseQuery(raw)
 		if err != nil {
-			return wireAnswer{400, err.Error()}
+			return wireResponse{400, err.Error()}
 		}
 		var records []string
 		for i, sku := range values["sku"] {
 			records = append(records, fmt.Sprintf(`{"id":%d,"sku":%q,"location_id":"l","quantity":0}`, i+1, sku))
 		}
-		return wireAnswer{200, "[" + strings.Join(records, ",") + "]"}
+		return wireResponse{200, "[" + strings.Join(records, ",") + "]"}
 	})
 }
 
@@ -518,7 +518,7 @@ func TestWireLongestSKU(t *testing.T) {
 		{"with a long location", "x", strings.Repeat("w", 3800)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			server := newWireServer(t, func(int, wireRequest) wireAnswer { return wireAnswer{200, "[]"} })
+			server := newWireServer(t, func(int, wireRequest) wireResponse { return wireResponse{200, "[]"} })
 			client := server.client(t, "/api/v1/")
 			list := func(sku string) error {
 				_, err := client.Stock.List(t.Context(), oakra.StockListParams{SKUs: []string{sku}, LocationID: tt.location})
@@ -562,7 +562,7 @@ func TestWireBasePath(t *testing.T) {
 		{"/caf%C3%A9/100%25/a%20", "/caf%C3%A9/100%25/a%20/stock/stock-records/?sku=a"},
 	} {
 		t.Run(strconv.Quote(row.path), func(t *testing.T) {
-			server := newWireServer(t, func(int, wireRequest) wireAnswer { return wireAnswer{200, "[]"} })
+			server := newWireServer(t, func(int, wireRequest) wireResponse { return wireResponse{200, "[]"} })
 			_, err := server.client(t, row.path).Stock.List(t.Context(), oakra.StockListParams{SKUs: []string{"a"}})
 			require.NoError(t, err)
 			require.Equal(t, row.want, server.seen()[0].target())
@@ -572,7 +572,7 @@ func TestWireBasePath(t *testing.T) {
 
 // TestWireRefusesToSend: what is wrong by the reference alone never leaves.
 func TestWireRefusesToSend(t *testing.T) {
-	server := newWireServer(t, func(int, wireRequest) wireAnswer { return wireAnswer{200, "[]"} })
+	server := newWireServer(t, func(int, wireRequest) wireResponse { return wireResponse{200, "[]"} })
 	client := server.client(t, "/api/v1/")
 	list := func(skus ...string) func() ([]oakra.StockRecord, error) {
 		return func() ([]oakra.StockRecord, error) {

@@ -17,42 +17,42 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-func TestAnswerRead(t *testing.T) {
-	const both = answerA + "," + answerB
+func TestResponseRead(t *testing.T) {
+	const both = recordA + "," + recordB
 	for _, row := range []struct{ name, body string }{
 		{"array", `[` + both + `]`},
 		{"object", `{"stock_records":[` + both + `]}`},
-		{"white space", " \r\n\t[ " + answerA + " \n, " + answerB + " ] \r\n\t "},
+		{"white space", " \r\n\t[ " + recordA + " \n, " + recordB + " ] \r\n\t "},
 		{"white space in records", strings.NewReplacer(",", " , ", ":", " : ", "{", "{ ", "}", "\n}").Replace(`{"stock_records":[` + both + `]}`)},
 		{"fields in any order", `[{"quantity":5,"sku":"a","location_id":"l","id":1},
 			{"sku":"b","id":2,"quantity":-6,"location_id":"m"}]`},
 		{"unknown fields in the object", `{"count":2,"next":null,"meta":{"stock_records":[{"id":9}]},"stock_records":[` + both + `],"after":[1,{"x":"]"}]}`},
-		{"unknown fields in a record", `[{"shop":{"id":7,"sku":"no","tags":["]","}"]},"id":1,"x":null,"location_id":"l","y":1.5e3,"sku":"a","quantity":5,"z":true},` + answerB + `]`},
-		{"names of another case are others", `[{"ID":7,"Sku":"no","QUANTITY":9,"Location_ID":"x","id":1,"location_id":"l","sku":"a","quantity":5,"Id":8},` + answerB + `]`},
-		{"escapes in names and texts", `[{"\u0069d":1,"location_id":"\u006c","sku":"\u0061","quantity":5},` + answerB + `]`},
+		{"unknown fields in a record", `[{"shop":{"id":7,"sku":"no","tags":["]","}"]},"id":1,"x":null,"location_id":"l","y":1.5e3,"sku":"a","quantity":5,"z":true},` + recordB + `]`},
+		{"names of another case are others", `[{"ID":7,"Sku":"no","QUANTITY":9,"Location_ID":"x","id":1,"location_id":"l","sku":"a","quantity":5,"Id":8},` + recordB + `]`},
+		{"escapes in names and texts", `[{"\u0069d":1,"location_id":"\u006c","sku":"\u0061","quantity":5},` + recordB + `]`},
 	} {
-		for _, call := range answerCalls {
+		for _, call := range stockCalls {
 			t.Run(row.name+"/"+call.name, func(t *testing.T) {
-				records, err := call.call(t.Context(), answering(t, 200, row.body))
+				records, err := call.call(t.Context(), responding(t, 200, row.body))
 				require.NoError(t, err)
-				require.Equal(t, answerRecords, records)
+				require.Equal(t, recordsAB, records)
 			})
 		}
 	}
 }
 
-func TestAnswerOf2xx(t *testing.T) {
+func TestResponseOf2xx(t *testing.T) {
 	for _, status := range []int{200, 201, 203, 206, 299} {
-		for _, call := range answerCalls {
-			records, err := call.call(t.Context(), answering(t, status, `[`+answerA+`,`+answerB+`]`))
+		for _, call := range stockCalls {
+			records, err := call.call(t.Context(), responding(t, status, `[`+recordA+`,`+recordB+`]`))
 			require.NoError(t, err, "%d", status)
-			require.Equal(t, answerRecords, records)
+			require.Equal(t, recordsAB, records)
 		}
 	}
 	// "Accepted" is a promise, not a success.
-	for _, call := range answerCalls {
-		for _, body := range []string{`[` + answerA + `]`, `{"stock_records":[` + answerA + `]}`} {
-			records, err := call.call(t.Context(), answering(t, 202, body))
+	for _, call := range stockCalls {
+		for _, body := range []string{`[` + recordA + `]`, `{"stock_records":[` + recordA + `]}`} {
+			records, err := call.call(t.Context(), responding(t, 202, body))
 			require.Nil(t, records)
 			require.ErrorIs(t, err, oakra.ErrBadResponse)
 			require.Empty(t, requireError(t, err).Fields, "records are no messages")
@@ -63,15 +63,15 @@ func TestAnswerOf2xx(t *testing.T) {
 	}
 }
 
-func TestAnswerEmptyList(t *testing.T) {
+func TestResponseEmptyList(t *testing.T) {
 	for _, body := range []string{`[]`, `{"stock_records":[]}`, ` [ ] `, `{"a":1,"stock_records":[ ],"b":2}`} {
-		records, err := answerCalls[0].call(t.Context(), answering(t, 200, body))
+		records, err := stockCalls[0].call(t.Context(), responding(t, 200, body))
 		require.NoError(t, err, "a SKU without records is no error")
 		require.Empty(t, records)
 	}
 }
 
-func TestAnswerTexts(t *testing.T) {
+func TestResponseTexts(t *testing.T) {
 	for _, row := range []struct{ written, want string }{
 		{`""`, ""},
 		{`"é"`, "é"},
@@ -83,16 +83,16 @@ func TestAnswerTexts(t *testing.T) {
 		{`"null"`, "null"},
 		{`"\u0000"`, "\x00"},
 	} {
-		records, err := answerCalls[0].call(t.Context(), answering(t, 200,
+		records, err := stockCalls[0].call(t.Context(), responding(t, 200,
 			fmt.Sprintf(`[{"id":1,"location_id":%[1]s,"sku":%[1]s,"quantity":5}]`, row.written)))
 		require.NoError(t, err, "%.40s", row.written)
 		require.Equal(t, []oakra.StockRecord{{ID: 1, LocationID: row.want, SKU: row.want, Quantity: 5}}, records)
 	}
 }
 
-// TestAnswerNumbers: Django writes decimals as texts, and other encoders add a
+// TestResponseNumbers: Django writes decimals as texts, and other encoders add a
 // point or an exponent. Whole is whole, to the last digit of an int64.
-func TestAnswerNumbers(t *testing.T) {
+func TestResponseNumbers(t *testing.T) {
 	good := []struct {
 		written string
 		want    int64
@@ -121,8 +121,8 @@ func TestAnswerNumbers(t *testing.T) {
 				fmt.Sprintf(`[{"id":1,"location_id":"l","sku":"a","quantity":%s},{"id":2,"location_id":"l","sku":"b","quantity":0}]`, row.written),
 				fmt.Sprintf(`{"stock_records":[{"quantity":%s,"id":1,"location_id":"l","sku":"a"},{"id":2,"location_id":"l","sku":"b","quantity":0}]}`, row.written),
 			} {
-				for _, call := range answerCalls {
-					records, err := call.call(t.Context(), answering(t, 200, body))
+				for _, call := range stockCalls {
+					records, err := call.call(t.Context(), responding(t, 200, body))
 					require.NoError(t, err, call.name)
 					require.Equal(t, row.want, records[0].Quantity)
 				}
@@ -131,7 +131,7 @@ func TestAnswerNumbers(t *testing.T) {
 				return
 			}
 			// An id is a number like any other.
-			records, err := answerCalls[0].call(t.Context(), answering(t, 200,
+			records, err := stockCalls[0].call(t.Context(), responding(t, 200,
 				fmt.Sprintf(`[{"id":%s,"location_id":"l","sku":"a","quantity":1}]`, row.written)))
 			require.NoError(t, err)
 			require.Equal(t, row.want, records[0].ID)
@@ -149,8 +149,8 @@ func TestAnswerNumbers(t *testing.T) {
 			for _, field := range []string{"id", "quantity"} {
 				record := `{"location_id":"l","sku":"a","id":1,"quantity":1}`
 				record = strings.Replace(record, `"`+field+`":1`, `"`+field+`":`+written, 1)
-				for _, call := range answerCalls {
-					records, err := call.call(t.Context(), answering(t, 200, `[`+record+`,`+answerB+`]`))
+				for _, call := range stockCalls {
+					records, err := call.call(t.Context(), responding(t, 200, `[`+record+`,`+recordB+`]`))
 					require.Nil(t, records)
 					require.ErrorIs(t, err, oakra.ErrBadResponse, "%s as the %s", written, field)
 				}
@@ -159,9 +159,9 @@ func TestAnswerNumbers(t *testing.T) {
 	}
 }
 
-// TestAnswerBad: what is not what the reference says is an error and never a
+// TestResponseBad: what is not what the reference says is an error and never a
 // record with a zero in it; nor are the records before it handed out.
-func TestAnswerBad(t *testing.T) {
+func TestResponseBad(t *testing.T) {
 	const (
 		began  = oakra.OutcomeApplied // its records began
 		absent = oakra.OutcomeUnknown // it may be a refusal
@@ -172,40 +172,40 @@ func TestAnswerBad(t *testing.T) {
 		want oakra.Outcome // of a write
 	}{
 		{"true", "true", absent},
-		{"records of another name", `{"records":[` + answerA + `,` + answerB + `]}`, absent},
-		{"records in another case", `{"Stock_Records":[` + answerA + `,` + answerB + `]}`, absent},
-		{"records deeper", `{"data":{"stock_records":[` + answerA + `,` + answerB + `]}}`, absent},
-		{"a single record", answerA, absent},
+		{"records of another name", `{"records":[` + recordA + `,` + recordB + `]}`, absent},
+		{"records in another case", `{"Stock_Records":[` + recordA + `,` + recordB + `]}`, absent},
+		{"records deeper", `{"data":{"stock_records":[` + recordA + `,` + recordB + `]}}`, absent},
+		{"a single record", recordA, absent},
 		{"two objects", `{}{"stock_records":[]}`, absent},
-		{"null after a record", `[` + answerA + `,null]`, began},
-		{"a list for a record", `[[` + answerA + `]]`, began},
+		{"null after a record", `[` + recordA + `,null]`, began},
+		{"a list for a record", `[[` + recordA + `]]`, began},
 		{"no id", `[{"location_id":"l","sku":"a","quantity":5}]`, began},
 		{"no sku", `[{"id":1,"location_id":"l","quantity":5}]`, began},
 		{"no location", `[{"id":1,"sku":"a","quantity":5}]`, began},
 		{"no quantity", `[{"id":1,"location_id":"l","sku":"a"}]`, began},
-		{"no quantity after a record", `{"stock_records":[` + answerA + `,{"id":2,"location_id":"l","sku":"a"}]}`, began},
+		{"no quantity after a record", `{"stock_records":[` + recordA + `,{"id":2,"location_id":"l","sku":"a"}]}`, began},
 		{"quantity in another case", `[{"id":1,"location_id":"l","sku":"a","Quantity":5}]`, began},
 		{"id in another case", `[{"ID":1,"location_id":"l","sku":"a","quantity":5}]`, began},
 		{"null sku", `[{"id":1,"location_id":"l","sku":null,"quantity":5}]`, began},
 		{"null location", `[{"id":1,"location_id":null,"sku":"a","quantity":5}]`, began},
 		{"a number for a sku", `[{"id":1,"location_id":"l","sku":5,"quantity":5}]`, began},
-		{"cut in a record", `[` + answerA + `,{"id":2,"loc`, began},
-		{"cut after a record", `[` + answerA, began},
-		{"cut after a comma", `{"stock_records":[` + answerA + `,`, began},
-		{"cut before the end", `{"stock_records":[` + answerA + `,` + answerB + `]`, began},
+		{"cut in a record", `[` + recordA + `,{"id":2,"loc`, began},
+		{"cut after a record", `[` + recordA, began},
+		{"cut after a comma", `{"stock_records":[` + recordA + `,`, began},
+		{"cut before the end", `{"stock_records":[` + recordA + `,` + recordB + `]`, began},
 		{"cut before the records", `{"count":2,`, absent},
-		{"garbage after an object", `{"stock_records":[` + answerA + `,` + answerB + `]}}`, began},
-		{"a comma too many", `[` + answerA + `,` + answerB + `,]`, began},
-		{"a comma too few", `[` + answerA + answerB + `]`, began},
+		{"garbage after an object", `{"stock_records":[` + recordA + `,` + recordB + `]}}`, began},
+		{"a comma too many", `[` + recordA + `,` + recordB + `,]`, began},
+		{"a comma too few", `[` + recordA + recordB + `]`, began},
 		{"single quotes", `[{'id':1,'location_id':'l','sku':'a','quantity':5}]`, began},
 		{"a line break in a text", "[{\"id\":1,\"location_id\":\"l\nm\",\"sku\":\"a\",\"quantity\":5}]", began},
 		{"a bad escape", `[{"id":1,"location_id":"\x","sku":"a","quantity":5}]`, began},
 		{"bad syntax in unknown field", `[{"id":1,"location_id":"l","sku":"a","quantity":5,"x":[1,}]`, began},
 	}
 	for _, tt := range tests {
-		for _, call := range answerCalls {
+		for _, call := range stockCalls {
 			t.Run(tt.name+"/"+call.name, func(t *testing.T) {
-				records, err := call.call(t.Context(), answering(t, 200, tt.body))
+				records, err := call.call(t.Context(), responding(t, 200, tt.body))
 				require.Nil(t, records)
 				require.ErrorIs(t, err, oakra.ErrBadResponse)
 				e := requireError(t, err)
@@ -251,16 +251,16 @@ func zipped(t *testing.T, cut int, write func(io.Writer)) *oakra.Client {
 	return client
 }
 
-func TestAnswerGzip(t *testing.T) {
-	client := zipped(t, 0, func(w io.Writer) { io.WriteString(w, `[`+answerA+`,`+answerB+`]`) })
-	for _, call := range answerCalls {
+func TestResponseGzip(t *testing.T) {
+	client := zipped(t, 0, func(w io.Writer) { io.WriteString(w, `[`+recordA+`,`+recordB+`]`) })
+	for _, call := range stockCalls {
 		records, err := call.call(t.Context(), client)
 		require.NoError(t, err)
-		require.Equal(t, answerRecords, records)
+		require.Equal(t, recordsAB, records)
 	}
 	// The checksum at the end tells whether all came as it was sent.
-	client = zipped(t, 6, func(w io.Writer) { io.WriteString(w, `[`+answerA+`,`+answerB+`]`) })
-	for _, call := range answerCalls {
+	client = zipped(t, 6, func(w io.Writer) { io.WriteString(w, `[`+recordA+`,`+recordB+`]`) })
+	for _, call := range stockCalls {
 		records, err := call.call(t.Context(), client)
 		require.Nil(t, records)
 		require.ErrorIs(t, err, oakra.ErrBadResponse)
@@ -270,8 +270,8 @@ func TestAnswerGzip(t *testing.T) {
 	}
 }
 
-// TestAnswerLarge: what is under the limit is read.
-func TestAnswerLarge(t *testing.T) {
+// TestResponseLarge: what is under the limit is read.
+func TestResponseLarge(t *testing.T) {
 	const n = 20_000
 	var body strings.Builder
 	body.WriteString(`{"stock_records":[`)
@@ -282,7 +282,7 @@ func TestAnswerLarge(t *testing.T) {
 		fmt.Fprintf(&body, `{"id":%d,"location_id":"warehouse-%d","sku":"sku-%d","quantity":%d}`, i+1, i%3, i, -i)
 	}
 	body.WriteString(`]}`)
-	records, err := answerCalls[0].call(t.Context(), answering(t, 200, body.String()))
+	records, err := stockCalls[0].call(t.Context(), responding(t, 200, body.String()))
 	require.NoError(t, err)
 	require.Len(t, records, n)
 	for i, record := range records {
@@ -292,11 +292,11 @@ func TestAnswerLarge(t *testing.T) {
 	}
 }
 
-// TestAnswerErrorBody: of a refusal's body, at most 64 KiB are kept.
-func TestAnswerErrorBody(t *testing.T) {
+// TestResponseErrorBody: of a refusal's body, at most 64 KiB are kept.
+func TestResponseErrorBody(t *testing.T) {
 	for _, size := range []int{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 1 << 20} {
 		body := strings.Repeat("x", size)
-		_, err := answerCalls[2].call(t.Context(), answering(t, 400, body))
+		_, err := stockCalls[2].call(t.Context(), responding(t, 400, body))
 		e := requireError(t, err)
 		require.Len(t, e.Body, min(size, 64<<10))
 		require.Equal(t, body[:len(e.Body)], string(e.Body))
