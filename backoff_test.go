@@ -15,11 +15,10 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// Time in these tests is that of a synctest bubble, so a wait is exact and
-// takes none.
+// These tests run in synctest bubbles: a wait is exact and takes no time.
 
-// TestBackoffFullJitter draws many waits and looks at their spread: from nothing
-// to the bound, evenly, the bound doubling up to the maximum.
+// TestBackoffFullJitter draws many waits and checks their distribution: even
+// from zero to a bound that doubles up to the maximum.
 func TestBackoffFullJitter(t *testing.T) {
 	const runs = 600
 	for _, tt := range []struct {
@@ -84,7 +83,7 @@ func TestBackoffMaxAttempts(t *testing.T) {
 		for _, tt := range []struct {
 			name    string
 			respond func(*http.Request) (*http.Response, error)
-			calls   []stockCall // that are sent again after it
+			calls   []stockCall // calls that are sent again
 		}{
 			{"429", status(429), stockCalls},
 			{"refused", refuse, stockCalls},
@@ -112,7 +111,7 @@ func TestBackoffMaxAttempts(t *testing.T) {
 	}
 }
 
-// TestBackoffRecovers: the last allowed attempt counts.
+// TestBackoffRecovers checks that the last allowed attempt may succeed.
 func TestBackoffRecovers(t *testing.T) {
 	for _, call := range stockCalls {
 		synctest.Test(t, func(t *testing.T) {
@@ -125,8 +124,8 @@ func TestBackoffRecovers(t *testing.T) {
 	}
 }
 
-// TestBackoffRetryAfter: seconds, and the three forms that RFC 9110 has for a
-// date; anything else is as if it were not there.
+// TestBackoffRetryAfter checks seconds and the three date formats of RFC 9110.
+// Any other value is ignored.
 func TestBackoffRetryAfter(t *testing.T) {
 	const asked = 7 * time.Second
 	at := func(layout string, after time.Duration) func(time.Time) string {
@@ -169,7 +168,7 @@ func TestBackoffRetryAfter(t *testing.T) {
 					continue // it is not sent again at all
 				}
 				if code == 503 && call.name == "stock.update" && tt.want > 5*time.Second {
-					continue // nor is an Update after an unknown that long ago
+					continue // nor is an Update so long after an unknown outcome
 				}
 				t.Run(fmt.Sprintf("%s/%d/%s", tt.name, code, call.name), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
@@ -187,14 +186,14 @@ func TestBackoffRetryAfter(t *testing.T) {
 	}
 }
 
-// TestBackoffRetryAfterTooLong: who is asked to wait longer than allowed is told
-// so at once, with the wait in the error.
+// TestBackoffRetryAfterTooLong checks that a call returns at once when the
+// server asks for a longer wait than allowed. The error has the wait.
 func TestBackoffRetryAfterTooLong(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		header string
 		policy time.Duration
-		want   time.Duration // 0: any that is more than the policy
+		want   time.Duration // 0 for any wait above the policy's
 	}{
 		{"a second over", "31", 0, 31 * time.Second},
 		{"over its own cap", "3", 2 * time.Second, 3 * time.Second},
@@ -239,7 +238,8 @@ func TestBackoffRetryAfterTooLong(t *testing.T) {
 	}
 }
 
-// TestBackoffRetryAfterOnError: the caller may want to wait by itself.
+// TestBackoffRetryAfterOnError checks that the error has the wait of the last
+// response, for callers that want to wait themselves.
 func TestBackoffRetryAfterOnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		policy := noWait
@@ -250,8 +250,8 @@ func TestBackoffRetryAfterOnError(t *testing.T) {
 	})
 }
 
-// TestBackoffDeadline: a wait that the deadline cannot afford is not begun. The
-// caller learns at once, and from the server's error, why.
+// TestBackoffDeadline checks that a wait that would outlast the deadline does
+// not start. The call returns the server's error at once.
 func TestBackoffDeadline(t *testing.T) {
 	long := oakra.RetryPolicy{MinBackoff: 1000 * time.Hour, MaxBackoff: 1000 * time.Hour}
 	for _, tt := range []struct {
@@ -290,7 +290,7 @@ func TestBackoffDeadline(t *testing.T) {
 			})
 		}
 	}
-	// A wait that it can afford is waited.
+	// A wait that ends before the deadline is waited.
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 		defer cancel()
@@ -301,8 +301,8 @@ func TestBackoffDeadline(t *testing.T) {
 	})
 }
 
-// TestBackoffCanceled: a context that ends during a wait ends it, and the error
-// tells both that and what the wait was for.
+// TestBackoffCanceled checks that the end of the context ends a wait, and that
+// the error has both the context's error and the failure before the wait.
 func TestBackoffCanceled(t *testing.T) {
 	cause := errors.New("the shop closes")
 	long := oakra.RetryPolicy{MinBackoff: 1000 * time.Hour, MaxBackoff: 1000 * time.Hour}
@@ -362,7 +362,7 @@ func TestBackoffCanceled(t *testing.T) {
 	}
 }
 
-// TestBackoffContextOver: nothing is sent for a context that has ended.
+// TestBackoffContextOver checks that nothing is sent if the context has ended.
 func TestBackoffContextOver(t *testing.T) {
 	cause := errors.New("the shop is closed")
 	for _, call := range stockCalls {
@@ -382,8 +382,8 @@ func TestBackoffContextOver(t *testing.T) {
 	}
 }
 
-// TestBackoffAsksBeforeEachAttempt: the limiter and the key source are asked
-// for every attempt, before it, and with the call's context.
+// TestBackoffAsksBeforeEachAttempt checks that the limiter and the key source
+// are asked before every attempt, with the context of the call.
 func TestBackoffAsksBeforeEachAttempt(t *testing.T) {
 	type mark struct{}
 	for _, call := range stockCalls {
@@ -426,8 +426,9 @@ func TestBackoffAsksBeforeEachAttempt(t *testing.T) {
 	}
 }
 
-// TestBackoffAskedInVain: a limiter or a key source that fails ends the call;
-// before the first attempt nothing was applied, later the last failure stays.
+// TestBackoffAskedInVain checks that a limiter or a key source that fails ends
+// the call. Before the first attempt nothing was applied; later the last
+// failure remains.
 func TestBackoffAskedInVain(t *testing.T) {
 	failure := errors.New("no more today")
 	for _, row := range []struct {

@@ -18,8 +18,8 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// lateReader is a transport that answers at once, and reads the request's body
-// only when it is told to, as HTTP/2 may.
+// lateReader is a transport that responds at once, and reads the body of the
+// request only when it is told to, as HTTP/2 may.
 type lateReader struct {
 	mu     sync.Mutex
 	bodies []io.ReadCloser
@@ -32,11 +32,11 @@ func (l *lateReader) RoundTrip(r *http.Request) (*http.Response, error) {
 	return stubResponse(429, `{}`), nil
 }
 
-// longItems are so many that the memory of a body with them is used again.
+// longItems is large enough for the memory of a body to be used again.
 const longItems = 2000
 
-// TestBodyReadLate: the memory of a body is not used for another write before
-// the transport has closed it, whatever the call has come to.
+// TestBodyReadLate checks that the memory of a body is not used for another
+// write before the transport has closed it, whatever the result of the call.
 func TestBodyReadLate(t *testing.T) {
 	late := &lateReader{}
 	client := stubClient(t, late, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}))
@@ -72,8 +72,8 @@ func longBody(t testing.TB, changes []oakra.StockChange) string {
 	return string(b)
 }
 
-// checkingReader reads bodies on a goroutine that goes on after the answer, while
-// another closes them.
+// checkingReader reads bodies on a goroutine that goes on after the response,
+// while another goroutine closes them.
 type checkingReader struct {
 	t       *testing.T
 	want    string
@@ -95,8 +95,8 @@ func (c checkingReader) RoundTrip(r *http.Request) (*http.Response, error) {
 	return stubResponse(429, `{}`), nil
 }
 
-// TestBodyClosedWhileRead: what is read is the start of the right body, and then
-// an error.
+// TestBodyClosedWhileRead checks that a reader gets the start of the right
+// body, and then an error.
 func TestBodyClosedWhileRead(t *testing.T) {
 	var callers, running sync.WaitGroup
 	for worker := range int64(4) {

@@ -14,11 +14,12 @@ import (
 	"github.com/oakra/oakra-go/oakratest"
 )
 
-// bulkOutcomeItems are three batches of three, and two more items of records that
-// have one, which share its outcome.
+// bulkOutcomeItems are three batches of three items, and two more items whose
+// records are in these batches and which share their outcome.
 var bulkOutcomeItems = append(bulkItems(9), bulkItem{6, 4}, bulkItem{1, 4})
 
-// TestBulkOutcomes has every fault strike the second of three batches, once.
+// TestBulkOutcomes has every kind of fault strike the second of three batches,
+// once.
 func TestBulkOutcomes(t *testing.T) {
 	const (
 		allOf   = "aaa aaa aaa aa"
@@ -37,10 +38,10 @@ func TestBulkOutcomes(t *testing.T) {
 	for _, row := range []struct {
 		name      string
 		fault     oakratest.Fault
-		update    string // the outcomes
+		update    string // outcomes
 		change    string
-		is        error // of the failures, if it is one of ours
-		retryable bool  // those that were not applied
+		is        error // sentinel of the failures, or nil
+		retryable bool  // Retryable of the items that were not applied
 	}{
 		{"reset before", oakratest.Fault{Kind: oakratest.ResetBefore}, dark, dark, nil, false},
 		{"reset after", oakratest.Fault{Kind: oakratest.ResetAfter}, dark, dark, nil, false},
@@ -78,14 +79,14 @@ func TestBulkOutcomes(t *testing.T) {
 		}{
 			{bulkUpdate, false, row.update},
 			{bulkChange, false, row.change},
-			{bulkChange, true, row.update}, // with SplitRefused they are alike
+			{bulkChange, true, row.update}, // a Change with SplitRefused is like an Update
 		} {
 			t.Run(fmt.Sprintf("%s %s %v", row.name, run.op.name, run.split), func(t *testing.T) {
 				server := bulkServer(t, 9)
 				server.Inject(oakratest.Fault{Op: run.op.name, Times: 1, Kind: oakratest.Slow})
 				fault := row.fault
 				fault.Op, fault.Times = run.op.name, 1
-				if fault.Kind == oakratest.Refuse { // which is asked before all others
+				if fault.Kind == oakratest.Refuse { // a refusal comes before all other faults
 					fault.Times = 0
 				}
 				options := oakra.BulkOptions{BatchSize: 3, Concurrency: 1, SplitRefused: run.split}
@@ -96,7 +97,7 @@ func TestBulkOutcomes(t *testing.T) {
 					if fault.Kind != oakratest.Refuse {
 						return
 					}
-					if server.ClearFaults(); p.Done() == 4 { // the first batch, with the item that shares a outcome
+					if server.ClearFaults(); p.Done() == 4 { // the first batch, and the item of the same record
 						server.Inject(fault)
 					}
 				}
@@ -130,8 +131,8 @@ func TestBulkOutcomes(t *testing.T) {
 	}
 }
 
-// TestBulkMissingIDs: of an answer that lacks some ids, those are unknown and no
-// others, wherever they stood.
+// TestBulkMissingIDs checks that exactly the ids without a record in the
+// response have an unknown outcome.
 func TestBulkMissingIDs(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		missing := []int64{1, 4, 5, 9}
@@ -153,8 +154,9 @@ func TestBulkMissingIDs(t *testing.T) {
 	})
 }
 
-// TestBulkOutcomeOfTheLastAttempt: refused after an attempt of unknown outcome is
-// unknown, and is not split.
+// TestBulkOutcomeOfTheLastAttempt checks that a refusal after an attempt with
+// an unknown outcome leaves the outcome unknown, and that the batch is not
+// split.
 func TestBulkOutcomeOfTheLastAttempt(t *testing.T) {
 	server := bulkServer(t, 4)
 	server.Inject(oakratest.Fault{Times: 1, Kind: oakratest.RespondAfter, Status: 502})
@@ -166,7 +168,7 @@ func TestBulkOutcomeOfTheLastAttempt(t *testing.T) {
 	requireBulkTruth(t, bulkUpdate, server, items, err)
 }
 
-// TestBulkErrorOfTheCaller: a BulkError that a test of a program makes.
+// TestBulkErrorOfTheCaller checks a BulkError that a caller's test makes.
 func TestBulkErrorOfTheCaller(t *testing.T) {
 	limited := &oakra.Error{StatusCode: 429, Outcome: notApplied}
 	dark := &oakra.Error{StatusCode: 502}
@@ -198,8 +200,8 @@ func TestBulkErrorOfTheCaller(t *testing.T) {
 	}
 }
 
-// TestBulkGoexit: a transport whose test fails ends its goroutine. Each item has a
-// outcome and an error all the same.
+// TestBulkGoexit checks that each item has an outcome and an error even if the
+// transport ends its goroutine, as a failing test does.
 func TestBulkGoexit(t *testing.T) {
 	s := &bulkShop{t: t}
 	s.respond = func(n int, _ *http.Request, _ []bulkItem) *http.Response {

@@ -14,10 +14,11 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// TestBulkRateLimited: what a 429 asks of one request it asks of the run.
+// TestBulkRateLimited checks that a 429 holds the whole run, not only its own
+// request.
 func TestBulkRateLimited(t *testing.T) {
 	type limit struct {
-		at    int // which request
+		at    int // number of the request
 		after string
 	}
 	const n = 60
@@ -66,7 +67,7 @@ func TestBulkRateLimited(t *testing.T) {
 					require.Len(t, pauses, len(row.limits))
 					for i, a := range s.arrivals {
 						for _, p := range pauses {
-							// At the very instant of the 429 another may still go out.
+							// Another request may still go out at the very instant of the 429.
 							assert.False(t, a.at.After(p.from) && a.at.Before(p.to), "request %d went out %v after a 429 that asked to wait %v",
 								i, a.at.Sub(p.from), p.to.Sub(p.from))
 						}
@@ -78,8 +79,8 @@ func TestBulkRateLimited(t *testing.T) {
 	}
 }
 
-// TestBulkRateLimitedSlows: after a 429 that asks for no wait the requests come
-// one by one, and after some successes as before.
+// TestBulkRateLimitedSlows checks that after a 429 without Retry-After the
+// requests go out one by one, and after some successes as before.
 func TestBulkRateLimitedSlows(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		synctest.Test(t, func(t *testing.T) {
@@ -105,12 +106,12 @@ func TestBulkRateLimitedSlows(t *testing.T) {
 	})
 }
 
-// TestBulkRateLimitedForTooLong: a run that is stopped by a 429 ends at once, also
-// where other requests of it are about to be sent again.
+// TestBulkRateLimitedForTooLong checks that a run that a 429 stops ends at
+// once, even if other requests are about to be sent again.
 func TestBulkRateLimitedForTooLong(t *testing.T) {
 	for _, row := range []struct {
 		name  string
-		other func() *http.Response // to the other request
+		other func() *http.Response // response to the other request
 	}{
 		{"429", func() *http.Response { return stubResponse(429, "", "Retry-After", "1") }},
 		{"503", func() *http.Response { return stubResponse(503, "") }},
@@ -143,8 +144,8 @@ func TestBulkRateLimitedForTooLong(t *testing.T) {
 	}
 }
 
-// TestBulkRateLimitedSteadily: a server that admits one request a second, and says
-// so, is no reason to give up any item, however often each was answered 429.
+// TestBulkRateLimitedSteadily checks that no item is given up, however many
+// 429s it got, while the server admits one request a second and says so.
 func TestBulkRateLimitedSteadily(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		for _, attempts := range []int{1, 2, 4} {
@@ -177,8 +178,8 @@ func TestBulkRateLimitedSteadily(t *testing.T) {
 	})
 }
 
-// TestBulkRateLimitedAlone: one batch that is never admitted does not hold the run
-// for as long as the others succeed.
+// TestBulkRateLimitedAlone checks that one batch that is never admitted does
+// not hold the run for as long as the others succeed.
 func TestBulkRateLimitedAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, alone, attempts = 3000, 7, 3
@@ -200,7 +201,8 @@ func TestBulkRateLimitedAlone(t *testing.T) {
 	})
 }
 
-// TestBulkRateLimitedForEver: when nothing succeeds any more, the attempts count.
+// TestBulkRateLimitedForEver checks that the attempts count once nothing
+// succeeds any more.
 func TestBulkRateLimitedForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &bulkShop{t: t, latency: func(int) time.Duration { return 20 * time.Millisecond }}
@@ -218,7 +220,8 @@ func TestBulkRateLimitedForEver(t *testing.T) {
 	})
 }
 
-// TestBulkRateLimitedDeadline: a wait that outlasts the context is not begun.
+// TestBulkRateLimitedDeadline checks that a wait that would outlast the context
+// does not start.
 func TestBulkRateLimitedDeadline(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		synctest.Test(t, func(t *testing.T) {
@@ -250,8 +253,8 @@ func TestBulkRateLimitedDeadline(t *testing.T) {
 	})
 }
 
-// TestBulkLeavesTheClientAlone: a run slowed by a 429 does not slow other calls
-// of the client, nor the next run.
+// TestBulkLeavesTheClientAlone checks that a run slowed by a 429 slows neither
+// other calls of the client nor the next run.
 func TestBulkLeavesTheClientAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &bulkShop{t: t, latency: func(int) time.Duration { return time.Millisecond }}

@@ -13,8 +13,8 @@ import (
 	"github.com/oakra/oakra-go/oakratest"
 )
 
-// TestBulkProgress: it counts the caller's items, only upwards, one call at a
-// time, and ends at the outcomes of the run.
+// TestBulkProgress checks that OnProgress counts the caller's items, only
+// upwards and one call at a time, up to the outcomes of the run.
 func TestBulkProgress(t *testing.T) {
 	const n = 300
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
@@ -39,7 +39,7 @@ func TestBulkProgress(t *testing.T) {
 				for i := range n {
 					items = append(items, bulkItem{int64(i*i%n + 1), 1})
 				}
-				items[7].id = 5000             // and its batch is split
+				items[7].id = 5000             // its batch is split
 				var calls []oakra.BulkProgress // no lock: the calls are one at a time
 				var inside atomic.Int32
 				err := op.all(t.Context(), server.Client(bulkOnce), items, oakra.BulkOptions{
@@ -67,7 +67,8 @@ func TestBulkProgress(t *testing.T) {
 	})
 }
 
-// TestBulkProgressIsWaitedFor: the last call is over when the run is.
+// TestBulkProgressIsWaitedFor checks that the last call has returned when the
+// run does.
 func TestBulkProgressIsWaitedFor(t *testing.T) {
 	calls := 0
 	err := bulkChange.all(t.Context(), stubClient(t, &bulkShop{t: t}), bulkItems(9), oakra.BulkOptions{BatchSize: 1, OnProgress: func(oakra.BulkProgress) {
@@ -78,8 +79,9 @@ func TestBulkProgressIsWaitedFor(t *testing.T) {
 	require.Equal(t, 9, calls)
 }
 
-// TestBulkProgressPanics: a panic of OnProgress is the caller's to recover. By
-// then the requests in flight have ended, and no others were made.
+// TestBulkProgressPanics checks that the caller can recover a panic of
+// OnProgress. By then the requests in flight have ended, and no others were
+// sent.
 func TestBulkProgressPanics(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		before := runtime.NumGoroutine()

@@ -13,8 +13,7 @@ import (
 	"github.com/oakra/oakra-go/oakratest"
 )
 
-// TestBulkSplit has one bad item in each place of a batch of eight, the second
-// of three.
+// TestBulkSplit has one bad item in each place of the second of three batches.
 func TestBulkSplit(t *testing.T) {
 	const n, size = 24, 8
 	for _, dialect := range []struct {
@@ -55,7 +54,7 @@ func TestBulkSplit(t *testing.T) {
 	}
 }
 
-// TestBulkSplitSeveral has some bad items by chance, in batches that also have
+// TestBulkSplitSeveral has some bad items at random, in batches that also have
 // good ones, and records with several items.
 func TestBulkSplitSeveral(t *testing.T) {
 	const n, size = 120, 20
@@ -89,8 +88,8 @@ func TestBulkSplitSeveral(t *testing.T) {
 	})
 }
 
-// TestBulkAllBad: when every item is refused, that takes less than two requests
-// for each.
+// TestBulkAllBad checks that a run sends fewer than two requests for each item
+// if every item is refused.
 func TestBulkAllBad(t *testing.T) {
 	const batches, size = 20, 64
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
@@ -107,8 +106,8 @@ func TestBulkAllBad(t *testing.T) {
 	})
 }
 
-// TestBulkNotFoundPage: a 404 that is a page is no item's fault, and no batch is
-// split for it.
+// TestBulkNotFoundPage checks that a 404 with an HTML page blames no item, and
+// that no batch is split for it.
 func TestBulkNotFoundPage(t *testing.T) {
 	const n, size = 200, 20
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
@@ -124,8 +123,8 @@ func TestBulkNotFoundPage(t *testing.T) {
 	})
 }
 
-// TestBulkBadBatchFirst: a batch of nothing but bad items says nothing about
-// the next one, whose single bad item is found as ever.
+// TestBulkBadBatchFirst checks that a batch of only bad items does not change
+// how the next batch is searched for its single bad item.
 func TestBulkBadBatchFirst(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		for _, size := range []int{2, 10, 120} {
@@ -147,8 +146,9 @@ func TestBulkBadBatchFirst(t *testing.T) {
 	})
 }
 
-// TestBulkHalfApplied: a server that refuses a batch and has applied half of it.
-// What it says cannot be helped, but without SplitRefused no change counts twice.
+// TestBulkHalfApplied has a server that refuses a batch after it applied half
+// of it. The reported outcome is wrong and cannot be right, but without
+// SplitRefused no change is applied twice.
 func TestBulkHalfApplied(t *testing.T) {
 	for _, status := range []int{400, 404, 409, 413, 422} {
 		s := &bulkShop{t: t}

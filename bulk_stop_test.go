@@ -25,8 +25,8 @@ import (
 
 var errBroken = errors.New("it is broken")
 
-// TestBulkStops: an error that every later request would meet ends the run. What
-// was not sent is not applied, and its error says why.
+// TestBulkStops checks that an error that every later request would meet stops
+// the run. What was not sent is not applied, and its error says why.
 func TestBulkStops(t *testing.T) {
 	const n, size = 200, 2 // a hundred batches
 	failsAfter := func(calls int64) func() error {
@@ -156,8 +156,9 @@ func TestBulkStopsOnCertificate(t *testing.T) {
 	})
 }
 
-// TestBulkContext: once the context has ended nothing is sent, and the items left
-// say so, whatever the request under way came to.
+// TestBulkContext checks that nothing is sent once the context has ended, and
+// that the errors of the remaining items say so, whatever the result of the
+// request under way.
 func TestBulkContext(t *testing.T) {
 	t.Run("over before", func(t *testing.T) {
 		eachBulkOp(t, func(t *testing.T, op bulkOp) {
@@ -212,7 +213,7 @@ func TestBulkContext(t *testing.T) {
 		})
 	})
 
-	// In these the context ends as the second request is answered.
+	// In these rows the context ends with the response to the second request.
 	for _, row := range []struct {
 		name    string
 		respond func(s *bulkShop, r *http.Request, items []bulkItem) *http.Response
@@ -249,7 +250,8 @@ func TestBulkContext(t *testing.T) {
 	}
 }
 
-// TestBulkGoesOn: errors that say nothing of later requests do not stop a run.
+// TestBulkGoesOn checks that a run goes on after errors that say nothing about
+// later requests.
 func TestBulkGoesOn(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		server := bulkServer(t, 60)
@@ -264,8 +266,8 @@ func TestBulkGoesOn(t *testing.T) {
 	})
 }
 
-// requireCanceledRest checks the errors of the items from index from on, which a
-// context's end kept from being sent or met under way.
+// requireCanceledRest checks the errors of the items with index from and later,
+// which were not sent or were under way when the context ended.
 func requireCanceledRest(t *testing.T, err error, from int) {
 	t.Helper()
 	require.ErrorIs(t, err, context.Canceled)

@@ -16,7 +16,8 @@ import (
 )
 
 // TestBulkStorm sends many items with repeated ids and some bad ones through
-// faults of every kind, and compares each outcome with the server's ledger.
+// faults of every kind, and compares each outcome with the ledger of the
+// server.
 func TestBulkStorm(t *testing.T) {
 	const ids, n = 1500, 5000
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
@@ -64,9 +65,9 @@ func TestBulkStorm(t *testing.T) {
 	})
 }
 
-// requireBulkReasons checks that no outcome is vaguer than it must be: what is
-// unknown was in a request whose answer was lost, and what is not applied was
-// refused, or never arrived.
+// requireBulkReasons checks that no outcome is vaguer than necessary. An
+// unknown outcome needs a request whose response was lost. An item that is not
+// applied was refused, or never arrived.
 func requireBulkReasons(t *testing.T, op bulkOp, server *oakratest.Server, items []bulkItem, err error) {
 	t.Helper()
 	lost, refused, last := make(map[int64]bool), make(map[int64]bool), make(map[int64]oakratest.Request)

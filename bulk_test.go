@@ -22,10 +22,11 @@ import (
 	"github.com/oakra/oakra-go/oakratest"
 )
 
-// What a bulk call says of its items is compared with what the server did: the
-// ledger of oakratest, or that of a bulkShop where time matters.
+// The bulk tests compare the outcomes that a call reports with what the server
+// did: with the ledger of oakratest, or with that of a bulkShop where time
+// matters.
 
-// bulkStart is what every record has before a run.
+// bulkStart is the quantity of every record before a run.
 const bulkStart = 1000
 
 // bulkItem is an update or a change.
@@ -34,9 +35,9 @@ type bulkItem struct{ id, n int64 }
 type bulkOp struct {
 	name string
 	all  func(context.Context, *oakra.Client, []bulkItem, oakra.BulkOptions) error
-	// merged is what one record is sent for two of its items.
+	// merged returns what is sent for two items of one record.
 	merged func(earlier, later int64) int64
-	// after is the quantity of a record that had q.
+	// after returns the new quantity of a record whose quantity was q.
 	after func(q, n int64) int64
 }
 
@@ -73,7 +74,7 @@ func eachBulkOp(t *testing.T, test func(t *testing.T, op bulkOp)) {
 	}
 }
 
-// bulkItems are one item for each of the ids 1 to n.
+// bulkItems returns one item for each of the ids 1 to n.
 func bulkItems(n int) []bulkItem {
 	items := make([]bulkItem, n)
 	for i := range items {
@@ -93,7 +94,7 @@ func bulkServer(t testing.TB, n int) *oakratest.Server {
 	return server
 }
 
-// bulkPolicy sends again at once; bulkOnce never does.
+// bulkPolicy sends again at once, and bulkOnce never sends again.
 var (
 	bulkPolicy = oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1})
 	bulkOnce   = oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1})
@@ -123,12 +124,12 @@ func bulkBody(t testing.TB, body []byte) []bulkItem {
 	return items
 }
 
-// bulkWrites are the writes of op that arrived.
+// bulkWrites returns the writes of op that arrived.
 func bulkWrites(server *oakratest.Server, op bulkOp) []oakratest.Request {
 	return slices.DeleteFunc(server.Requests(), func(r oakratest.Request) bool { return r.Op != op.name })
 }
 
-// bulkSizes are how many items each of these writes has.
+// bulkSizes returns how many items each of the writes has.
 func bulkSizes(t testing.TB, writes []oakratest.Request) []int {
 	sizes := make([]int, len(writes))
 	for i, w := range writes {
@@ -137,7 +138,7 @@ func bulkSizes(t testing.TB, writes []oakratest.Request) []int {
 	return sizes
 }
 
-// bulkOutcomes checks that the error of a run agrees with itself, and returns the
+// bulkOutcomes checks that the error of a run is consistent, and returns the
 // outcome of each of the n items.
 func bulkOutcomes(t testing.TB, op bulkOp, n int, err error) []oakra.Outcome {
 	t.Helper()
@@ -152,7 +153,7 @@ func bulkOutcomes(t testing.TB, op bulkOp, n int, err error) []oakra.Outcome {
 	require.ErrorAs(t, err, &bulk)
 	require.Equal(t, op.name, bulk.Op)
 	require.NotEmpty(t, bulk.Failures, "an error without a failure")
-	require.Equal(t, n, bulk.Applied+len(bulk.Failures), "items with a outcome")
+	require.Equal(t, n, bulk.Applied+len(bulk.Failures), "items with an outcome")
 
 	var none, perhaps []int
 	retryable := bulk.Applied == 0
@@ -197,7 +198,7 @@ func bulkOutcomes(t testing.TB, op bulkOp, n int, err error) []oakra.Outcome {
 	return outcomes
 }
 
-// bulkMerged is what should be sent of the items, by id.
+// bulkMerged returns what should be sent for the items, by id.
 func bulkMerged(op bulkOp, items []bulkItem) map[int64]int64 {
 	merged := make(map[int64]int64)
 	for _, item := range items {
@@ -210,8 +211,9 @@ func bulkMerged(op bulkOp, items []bulkItem) map[int64]int64 {
 	return merged
 }
 
-// requireBulkTruth compares the outcomes of the items with the server's ledger, and
-// the ledger with the records. It returns how many items met which outcome.
+// requireBulkTruth compares the outcomes of the items with the ledger of the
+// server, and the ledger with the records. It returns how many items have which
+// outcome.
 func requireBulkTruth(t testing.TB, op bulkOp, server *oakratest.Server, items []bulkItem, err error) map[oakra.Outcome]int {
 	t.Helper()
 	outcomes := bulkOutcomes(t, op, len(items), err)
@@ -250,7 +252,7 @@ func requireBulkTruth(t testing.TB, op bulkOp, server *oakratest.Server, items [
 	return count
 }
 
-// bulkOutcomeText is a letter for each outcome.
+// bulkOutcomeText returns a letter for each outcome.
 func bulkOutcomeText(outcomes []oakra.Outcome) string {
 	var b strings.Builder
 	for _, outcome := range outcomes {
@@ -262,15 +264,15 @@ func bulkOutcomeText(outcomes []oakra.Outcome) string {
 // bulkShop is a server in the transport, for tests in a synctest bubble.
 type bulkShop struct {
 	t testing.TB
-	// latency is how long the n-th request takes, from 0; nil is no time.
+	// latency returns how long the n-th request takes, counted from 0; nil is no time.
 	latency func(n int) time.Duration
-	// answer is that of the n-th request; nil applies it.
+	// respond returns the response to the n-th request; nil applies the request.
 	respond func(n int, r *http.Request, items []bulkItem) *http.Response
 
 	mu             sync.Mutex
 	arrivals       []bulkArrival
 	inFlight, peak int
-	times          map[int64]int // applied, by id
+	times          map[int64]int // how often each id was applied
 	quantities     map[int64]int64
 }
 
@@ -314,7 +316,7 @@ func (s *bulkShop) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.apply(r, items), nil
 }
 
-// apply applies items and answers with their records.
+// apply applies the items and returns a response with their records.
 func (s *bulkShop) apply(r *http.Request, items []bulkItem) *http.Response {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -342,7 +344,7 @@ func (s *bulkShop) apply(r *http.Request, items []bulkItem) *http.Response {
 func TestBulkSizes(t *testing.T) {
 	for _, row := range []struct {
 		items, size int
-		want        []int // the largest first
+		want        []int // sizes, the largest first
 	}{
 		{1, 0, []int{1}},
 		{499, 0, []int{499}},
@@ -393,14 +395,14 @@ func TestBulkConcurrency(t *testing.T) {
 	}
 }
 
-// TestBulkMerge: the items of one record are one in the request, wherever they
-// stand in the slice.
+// TestBulkMerge checks that the items of one record become one item of the
+// request, wherever they are in the slice.
 func TestBulkMerge(t *testing.T) {
 	for _, row := range []struct {
 		name  string
 		op    bulkOp
 		items []bulkItem
-		want  []bulkItem // in the order of each record's first
+		want  []bulkItem // in the order of the first item of each record
 	}{
 		{"summed", bulkChange, []bulkItem{{1, 2}, {2, 5}, {1, -7}}, []bulkItem{{1, -5}, {2, 5}}},
 		{"far apart", bulkChange, []bulkItem{{3, 1}, {1, 1}, {2, 1}, {4, 1}, {3, 1}, {5, 1}, {1, 1}, {3, 1}}, []bulkItem{{3, 3}, {1, 2}, {2, 1}, {4, 1}, {5, 1}}},
@@ -430,7 +432,7 @@ func TestBulkMerge(t *testing.T) {
 	}
 }
 
-// TestBulkInvalid: one bad item anywhere, and nothing is sent.
+// TestBulkInvalid checks that nothing is sent if one item is invalid.
 func TestBulkInvalid(t *testing.T) {
 	changed := func(n, at int, item bulkItem) []bulkItem {
 		items := bulkItems(n)
@@ -481,8 +483,8 @@ func TestBulkEmpty(t *testing.T) {
 	})
 }
 
-// TestBulkOrder: many items of few records, in small batches, many at a time,
-// some of them sent again: the last update of each record is what stays.
+// TestBulkOrder sends many items of few records in small batches, many at a
+// time and some of them again. The last update of each record must win.
 func TestBulkOrder(t *testing.T) {
 	const ids, n = 40, 2000
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {

@@ -25,8 +25,9 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// These tests are the delivery table, row by row: what each failure is called,
-// who is sent again, and that the servers' ledgers agree.
+// The delivery tests follow the delivery table row by row. They check what each
+// failure is called, which calls are sent again, and that the servers' ledgers
+// agree.
 
 // TestDeliveryBeforeTheFirstAttempt has the rows in which nothing is sent.
 func TestDeliveryBeforeTheFirstAttempt(t *testing.T) {
@@ -120,7 +121,8 @@ func TestDeliveryBeforeTheFirstAttempt(t *testing.T) {
 	})
 }
 
-// TestDeliveryNoConnection has the rows in which dialing fails, for ever or twice.
+// TestDeliveryNoConnection has the rows in which dialing fails, for ever or
+// twice.
 func TestDeliveryNoConnection(t *testing.T) {
 	closedPort := rawClosedPort(t)
 	unreachable := verdict{outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrUnreachable}
@@ -224,8 +226,8 @@ func TestDeliveryProxy(t *testing.T) {
 	}
 }
 
-// TestDeliveryTLS has the rows of a handshake that fails, and of one that fails
-// once.
+// TestDeliveryTLS has the rows of a TLS handshake that fails, for ever or
+// twice.
 func TestDeliveryTLS(t *testing.T) {
 	passing := verdict{outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrUnreachable}
 	final := verdict{outcome: notApplied, is: oakra.ErrUnreachable}
@@ -268,7 +270,7 @@ func TestDeliveryTLS(t *testing.T) {
 				attempts := row.verdict.attempts(op)
 				row.verdict.check(t, op, records, err, attempts)
 				assert.Equal(t, attempts, bad.ledger().turns)
-				if row.verdict.resent == nobody || row.name == "timeout" { // which the good server might meet too
+				if row.verdict.resent == nobody || row.name == "timeout" { // the good server might time out too
 					return
 				}
 
@@ -318,8 +320,8 @@ func TestDeliveryTLS(t *testing.T) {
 	})
 }
 
-// TestDeliveryBrokenConnection has the rows of a connection that breaks before an
-// answer's status, when it is new and when it has served a call before.
+// TestDeliveryBrokenConnection has the rows of a connection that breaks before
+// the status of a response, both on a new connection and on a reused one.
 func TestDeliveryBrokenConnection(t *testing.T) {
 	broken := verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}
 	garbled := verdict{outcome: unknown, is: oakra.ErrBadResponse}
@@ -342,7 +344,7 @@ func TestDeliveryBrokenConnection(t *testing.T) {
 		{"reset after an informational response", rawApply(rawWrite("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", rawReset)), broken},
 		{"end after an informational response", rawApply(rawWrite("HTTP/1.1 100 Continue\r\n\r\n", rawClose)), broken},
 
-		// To net/http a line that was cut in two is a malformed line.
+		// For net/http a line that was cut in two is a malformed line.
 		{"end within the status line", rawApply(rawWrite("HTTP/1.1 20", rawClose)), garbled},
 		{"end within a header's name", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Le", rawClose)), garbled},
 		{"reset within a header's name", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Le", rawReset)), garbled},
@@ -370,7 +372,7 @@ func TestDeliveryBrokenConnection(t *testing.T) {
 						s.close()
 						ledger := s.ledger()
 						checkLedger(t, op, err, attempts, ledger)
-						// One connection less if the call used the one that was there.
+						// A reused connection counts as one of them.
 						if op.name != "list" {
 							assert.Equal(t, attempts, ledger.accepted, "connections")
 						}
@@ -381,13 +383,13 @@ func TestDeliveryBrokenConnection(t *testing.T) {
 	}
 }
 
-// TestDeliveryIdleConnectionClosed: the server closes a kept connection while
-// nothing is asked. Nobody may notice.
+// TestDeliveryIdleConnectionClosed checks that callers do not notice when the
+// server closes an idle connection.
 func TestDeliveryIdleConnectionClosed(t *testing.T) {
 	for _, op := range deliveryOps {
 		t.Run(op.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				const serverIdle = 2 * time.Second // as gunicorn has it
+				const serverIdle = 2 * time.Second // as in gunicorn
 				var respond rawTurn
 				respond = func(c *rawConn) bool {
 					deliverOK(c)
@@ -410,7 +412,8 @@ func TestDeliveryIdleConnectionClosed(t *testing.T) {
 	}
 }
 
-// TestDeliveryTransportWithoutTrace: a mock's errors prove nothing.
+// TestDeliveryTransportWithoutTrace checks that an error proves nothing if the
+// transport calls no httptrace hook, as a mock does.
 func TestDeliveryTransportWithoutTrace(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -446,8 +449,8 @@ func TestDeliveryTransportWithoutTrace(t *testing.T) {
 	})
 }
 
-// TestDeliveryStalePool: net/http goes on by itself to the next of many idle
-// connections that turn out to be dead, and is let.
+// TestDeliveryStalePool checks that net/http may go on by itself to the next
+// idle connection when many of them are dead.
 func TestDeliveryStalePool(t *testing.T) {
 	const idle = 12
 	var first sync.WaitGroup
@@ -474,14 +477,14 @@ func TestDeliveryStalePool(t *testing.T) {
 	require.Equal(t, 2*idle+1, s.ledger().turns)
 }
 
-// TestDeliveryPool: a failed call leaves the other connections alone.
+// TestDeliveryPool checks that a failed call leaves the other connections open.
 func TestDeliveryPool(t *testing.T) {
 	for _, callers := range []int{8, 64} {
 		t.Run(fmt.Sprint(callers), func(t *testing.T) {
 			s := newRawServer(t)
 			client := rawClient(t, s, oakra.WithRetryPolicy(rawPolicy(1)))
-			// together makes calls that are all under way at the same time, so
-			// that each needs a connection.
+			// together makes calls that are all under way at the same time:
+			// each needs a connection.
 			together := func(op deliveryOp) {
 				t.Helper()
 				var arrived sync.WaitGroup
@@ -511,7 +514,7 @@ func TestDeliveryPool(t *testing.T) {
 			for _, turn := range []rawTurn{rawRespond(500, "", ""), rawRespond(301, "Location: http://[::1\r\n", ""), rawRespond(200, "", "null")} {
 				s.play(turn)
 				_, err := deliverChange.call(t.Context(), client)
-				require.Error(t, err) // and the connection is as good as before
+				require.Error(t, err) // the connection is kept
 			}
 			canceled, cancel := context.WithCancel(t.Context())
 			cancel()
@@ -524,8 +527,8 @@ func TestDeliveryPool(t *testing.T) {
 	}
 }
 
-// TestDeliveryNoGoroutineLeak: when all calls have returned, and the idle
-// connections are closed, nothing is left.
+// TestDeliveryNoGoroutineLeak checks that no goroutine is left when all calls
+// have returned and the idle connections are closed.
 func TestDeliveryNoGoroutineLeak(t *testing.T) {
 	before := runtime.NumGoroutine()
 	func() {

@@ -18,8 +18,8 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// TestDeliveryHTTP2: net/http sends an HTTP/2 request again by itself if it can.
-// It must not be able to.
+// TestDeliveryHTTP2 checks that net/http does not send an HTTP/2 write again by
+// itself, as it would if the request had a GetBody.
 func TestDeliveryHTTP2(t *testing.T) {
 	const (
 		frameReset  = 3
@@ -35,7 +35,7 @@ func TestDeliveryHTTP2(t *testing.T) {
 	}
 	for _, row := range []struct {
 		name  string
-		after func(stream uint32) []byte // a whole request
+		after func(stream uint32) []byte // frame after a whole request
 	}{
 		{"RST_STREAM REFUSED_STREAM", reset(refusedStream)},
 		{"RST_STREAM PROTOCOL_ERROR", reset(protocolError)},
@@ -71,7 +71,7 @@ func TestDeliveryHTTP2(t *testing.T) {
 		})
 	}
 
-	// net/http needs no GetBody to send a List again, and would do so for ever.
+	// net/http needs no GetBody to send a List again, and would send it for ever.
 	t.Run("list", func(t *testing.T) {
 		for _, code := range []byte{protocolError, refusedStream} {
 			var arrived atomic.Int64
@@ -138,17 +138,18 @@ func TestDeliveryHTTP2(t *testing.T) {
 	})
 }
 
-// h2Frame is an HTTP/2 frame (RFC 9113, section 4.1).
+// h2Frame returns an HTTP/2 frame (RFC 9113, section 4.1).
 func h2Frame(kind, flags byte, stream uint32, payload []byte) []byte {
 	n := len(payload)
 	return append([]byte{byte(n >> 16), byte(n >> 8), byte(n), kind, flags,
 		byte(stream >> 24), byte(stream >> 16), byte(stream >> 8), byte(stream)}, payload...)
 }
 
-// newH2Server speaks as much HTTP/2 as it takes to answer whole requests with a
-// frame that net/http's server would not send. No frame ends the connection.
+// newH2Server speaks as much HTTP/2 as it needs to respond to whole requests
+// with a frame that net/http's server would not send. A nil frame ends the
+// connection.
 func newH2Server(t *testing.T, respond func(stream uint32) []byte) (baseURL string, pool *x509.CertPool) {
-	// Its certificate is all that is needed of this one.
+	// Only the certificate of this server is needed.
 	other, pool := newTLSServer(t, func(http.ResponseWriter, *http.Request) {})
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
 		Certificates: other.TLS.Certificates,

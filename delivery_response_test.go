@@ -50,8 +50,8 @@ func TestDeliveryReadableResponse(t *testing.T) {
 	}
 }
 
-// TestDeliveryUnreadableResponse has the rows of a 2xx that is not as it should be.
-// The server has applied the write in all of them.
+// TestDeliveryUnreadableResponse has the rows of a 2xx response that cannot be
+// used. The server has applied the write in all of them.
 func TestDeliveryUnreadableResponse(t *testing.T) {
 	cut := func(header, body string, end rawEnd) rawTurn {
 		return rawApply(rawWrite("HTTP/1.1 200 OK\r\n"+header+"\r\n"+body, end))
@@ -63,7 +63,7 @@ func TestDeliveryUnreadableResponse(t *testing.T) {
 		name  string
 		turn  rawTurn
 		began bool
-		cut   bool // a List is sent again
+		cut   bool // whether a List is sent again
 		check func(t *testing.T, op deliveryOp, e *oakra.Error)
 	}{
 		{name: "end before the body", turn: cut(length, "", rawClose), cut: true},
@@ -143,7 +143,8 @@ func TestDeliveryUnreadableResponse(t *testing.T) {
 	}
 }
 
-// TestDeliveryMissingIDs has the row of a 2xx whose records lack an id.
+// TestDeliveryMissingIDs has the row of a 2xx response without a record for
+// some id.
 func TestDeliveryMissingIDs(t *testing.T) {
 	const third = `{"id":3,"location_id":"w","sku":"c","quantity":7}`
 	for _, row := range []struct {
@@ -174,7 +175,7 @@ func TestDeliveryMissingIDs(t *testing.T) {
 				assert.Regexp(t, fmt.Sprintf(`\b%d\b`, row.missing[0]), err.Error())
 				checkLedger(t, op, err, 1, s.ledger())
 			}
-			// A List names no ids, and takes what there is.
+			// A List has no ids, and returns the records that there are.
 			s := newRawServer(t, rawRespond(200, "", row.body))
 			records, err := deliverList.call(t.Context(), rawClient(t, s))
 			require.NoError(t, err)

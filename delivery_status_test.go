@@ -21,8 +21,8 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// TestDeliveryStatus has the rows that a status decides. Where the outcome is
-// unknown the server has applied the write, and else it has not.
+// TestDeliveryStatus has the rows that the status alone decides. The server
+// applies the write where the outcome is unknown, and only there.
 func TestDeliveryStatus(t *testing.T) {
 	refused := func(status int, is error) verdict {
 		return verdict{outcome: notApplied, status: status, is: is}
@@ -61,7 +61,7 @@ func TestDeliveryStatus(t *testing.T) {
 	bodies := []struct{ kind, body string }{
 		{"JSON", `{"detail":"because"}`},
 		{"HTML", "<html>because</html>"},
-		// What a 2xx would be applied for.
+		// With a 2xx status this body would mean applied.
 		{"records", deliveryRecords},
 	}
 	for _, row := range rows {
@@ -76,7 +76,7 @@ func TestDeliveryStatus(t *testing.T) {
 						}
 						s := newRawServer(t, turn)
 						client := rawClient(t, s)
-						// A route that is kept is not searched for after a 404 or 405.
+						// A 404 or 405 starts no search for a route that is kept.
 						warmUp(t, op, client, s, turn)
 						records, err := op.call(t.Context(), client)
 						attempts := row.attempts(op)
@@ -128,8 +128,8 @@ func TestDeliveryStatus(t *testing.T) {
 		})
 	})
 
-	// The connection is the caller's after a 101, and no longer net/http's to
-	// close: whoever reads from it needs a bound of their own.
+	// After a 101 net/http hands the connection over and no longer closes it. A
+	// caller that reads from it needs a bound of its own.
 	t.Run("101 and then nothing", func(t *testing.T) {
 		eachOp(t, func(t *testing.T, op deliveryOp) {
 			t.Parallel()
@@ -154,7 +154,7 @@ func TestDeliveryStatus(t *testing.T) {
 	})
 }
 
-// TestDeliveryRateLimited has the rows of 429, and what a wait may cost.
+// TestDeliveryRateLimited has the rows of 429, and how long a call may wait.
 func TestDeliveryRateLimited(t *testing.T) {
 	limited := func(retryAfter string) rawTurn {
 		header := ""
@@ -166,8 +166,8 @@ func TestDeliveryRateLimited(t *testing.T) {
 	for _, row := range []struct {
 		name       string
 		retryAfter string
-		deadline   time.Duration // of the context; 0 is none
-		waits      time.Duration // before each resend; -1 is no resend
+		deadline   time.Duration // deadline of the context; 0 for none
+		waits      time.Duration // wait before each resend; -1 for no resend
 		says       time.Duration // Error.RetryAfter
 	}{
 		{name: "none"},
@@ -237,7 +237,8 @@ func TestDeliveryRateLimited(t *testing.T) {
 	})
 }
 
-// TestDeliveryEndlessInforms: no server may answer 1xx for ever.
+// TestDeliveryEndlessInforms checks that a server cannot send 1xx responses for
+// ever.
 func TestDeliveryEndlessInforms(t *testing.T) {
 	for _, op := range deliveryOps {
 		t.Run(op.name, func(t *testing.T) {
@@ -257,7 +258,7 @@ func TestDeliveryEndlessInforms(t *testing.T) {
 	}
 }
 
-// TestDeliveryRedirect: no redirect is followed, wherever it points.
+// TestDeliveryRedirect checks that no redirect is followed, wherever it points.
 func TestDeliveryRedirect(t *testing.T) {
 	target := newRawServer(t, deliverOK)
 	for _, status := range []int{300, 301, 302, 303, 304, 305, 306, 307, 308} {
@@ -298,8 +299,8 @@ func TestDeliveryRedirect(t *testing.T) {
 	assert.Zero(t, target.ledger().accepted)
 }
 
-// TestDeliveryKeyStaysHome: whatever a server says, the key goes to the base
-// URL's host alone.
+// TestDeliveryKeyStaysHome checks that the key goes only to the host of the
+// base URL, whatever a server says.
 func TestDeliveryKeyStaysHome(t *testing.T) {
 	other := newRawServer(t, deliverOK)
 	s := newRawServer(t, deliverOK)
@@ -337,7 +338,7 @@ func TestDeliveryKeyStaysHome(t *testing.T) {
 	assert.Zero(t, other.ledger().accepted)
 }
 
-// TestDeliveryNewKey has the row of a 401 with a source of keys.
+// TestDeliveryNewKey has the row of a 401 with a key source.
 func TestDeliveryNewKey(t *testing.T) {
 	broken := errors.New("broken")
 	refused := verdict{outcome: notApplied, status: 401, is: oakra.ErrUnauthorized}
@@ -346,10 +347,10 @@ func TestDeliveryNewKey(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		tries   int
-		second  func(rejected string) (string, error) // what the source gives for a rejected key
+		second  func(rejected string) (string, error) // response of the source to a rejected key
 		script  []rawTurn
-		keys    []string // that the server saw
-		verdict verdict  // zero: no error
+		keys    []string // keys that the server saw
+		verdict verdict  // zero for no error
 		cause   error
 	}{
 		{"another key", rawTries, otherKey, []rawTurn{denied, deliverOK}, []string{"old-key", "new-key"}, verdict{}, nil},
@@ -409,8 +410,8 @@ func TestDeliveryNewKey(t *testing.T) {
 
 func otherKey(string) (string, error) { return "new-key", nil }
 
-// TestDeliverySeveralAttempts: the outcome is the last attempt's, but that a not
-// applied takes nothing back from an unknown.
+// TestDeliverySeveralAttempts checks that the outcome of a call is that of its
+// last attempt, except that "not applied" does not follow an unknown outcome.
 func TestDeliverySeveralAttempts(t *testing.T) {
 	closing := func(status int) rawTurn { // the next attempt needs a new connection
 		return rawWrite(rawText(status, "Connection: close\r\n", ""), rawClose)
@@ -424,7 +425,7 @@ func TestDeliverySeveralAttempts(t *testing.T) {
 	for _, row := range []struct {
 		name     string
 		op       deliveryOp
-		dials    int // that succeed before all others are refused; 0 is all
+		dials    int // number of dials that succeed before all others are refused; 0 for all
 		script   []rawTurn
 		attempts int
 		verdict  verdict
@@ -495,7 +496,8 @@ func TestDeliverySeveralAttempts(t *testing.T) {
 	}
 }
 
-// TestDeliveryCookies: each attempt has the jar's cookies once.
+// TestDeliveryCookies checks that each attempt carries the cookies of the jar
+// once.
 func TestDeliveryCookies(t *testing.T) {
 	var cookies []string
 	jar, err := cookiejar.New(nil)

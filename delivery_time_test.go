@@ -19,10 +19,10 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// TestDeliveryStalled has the rows in which the server stops responding, and the
-// caller's context or the time for one attempt ends.
+// TestDeliveryStalled has the rows in which the server stops responding until
+// the attempt times out or the caller's context ends.
 func TestDeliveryStalled(t *testing.T) {
-	const limit = 2 * time.Second // for one attempt, or for the call
+	const limit = 2 * time.Second // of one attempt, or of the call
 
 	begun := func(text string) rawTurn { return rawApply(rawWrite(text, rawStall)) }
 	const ok, chunked = "HTTP/1.1 200 OK\r\n", "Transfer-Encoding: chunked\r\n\r\n"
@@ -33,9 +33,9 @@ func TestDeliveryStalled(t *testing.T) {
 
 	for _, row := range []struct {
 		name    string
-		turn    rawTurn // nil: the connection itself is not had
+		turn    rawTurn // nil if there is no connection
 		scheme  string
-		verdict verdict // of an attempt that took too long; after the context nobody is sent again
+		verdict verdict // if the attempt took too long; nothing is sent again after the context
 	}{
 		{"dialing", nil, "http", noConnection},
 		{"in the TLS handshake", rawUnread(rawStall), "https", noConnection},
@@ -103,8 +103,8 @@ func TestDeliveryStalled(t *testing.T) {
 	}
 }
 
-// TestDeliveryStalledErrorBody: the status decides, and its body is waited for no
-// longer than a second.
+// TestDeliveryStalledErrorBody checks that a status decides although its body
+// stalls. The call waits for the body for one second.
 func TestDeliveryStalledErrorBody(t *testing.T) {
 	for _, row := range []verdict{
 		{status: 301, outcome: notApplied, is: oakra.ErrRedirect},
@@ -133,7 +133,8 @@ func TestDeliveryStalledErrorBody(t *testing.T) {
 	}
 }
 
-// TestDeliveryContextInErrorBody: the status has decided when the context ends.
+// TestDeliveryContextInErrorBody checks that a status decides although the
+// context ends in its body.
 func TestDeliveryContextInErrorBody(t *testing.T) {
 	for _, row := range []verdict{
 		{status: 409, outcome: notApplied, is: oakra.ErrConflict},
@@ -160,8 +161,9 @@ func TestDeliveryContextInErrorBody(t *testing.T) {
 	}
 }
 
-// TestDeliveryBodyWithoutContext: the body of an answer that is not 2xx is waited
-// for no longer than a second, also where a transport's body knows no context.
+// TestDeliveryBodyWithoutContext checks that the call waits for the body of a
+// response that is not 2xx for one second even if the transport's body ignores
+// its context.
 func TestDeliveryBodyWithoutContext(t *testing.T) {
 	for _, op := range deliveryOps {
 		synctest.Test(t, func(t *testing.T) {
@@ -177,14 +179,14 @@ func TestDeliveryBodyWithoutContext(t *testing.T) {
 	}
 }
 
-// TestDeliveryEndedWhileWaiting: what ends the call between two attempts is a
-// further cause of the failure before, and takes nothing from it.
+// TestDeliveryEndedWhileWaiting checks that what ends the call between two
+// attempts is a further cause of the failure before, and does not replace it.
 func TestDeliveryEndedWhileWaiting(t *testing.T) {
 	broken := errors.New("broken")
 	for _, row := range []struct {
 		name    string
 		status  int
-		limiter bool // it fails before the second attempt; else the context is canceled
+		limiter bool // whether the limiter fails before the second attempt; otherwise the context is canceled
 		verdict verdict
 	}{
 		{"429, context", 429, false, verdict{outcome: notApplied, retryable: everyone, is: oakra.ErrRateLimited}},
@@ -194,7 +196,7 @@ func TestDeliveryEndedWhileWaiting(t *testing.T) {
 	} {
 		for _, op := range deliveryOps {
 			if row.status == 503 && op.name == "change" {
-				continue // is not sent again
+				continue // a Change is not sent again
 			}
 			t.Run(row.name+"/"+op.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -229,8 +231,8 @@ func TestDeliveryEndedWhileWaiting(t *testing.T) {
 	}
 }
 
-// TestDeliveryHeldBack: what a limiter says that would have to wait for longer than
-// the context lasts is passing, whatever it is called.
+// TestDeliveryHeldBack checks that a call may be repeated if a limiter refuses
+// it because the wait would outlast the context.
 func TestDeliveryHeldBack(t *testing.T) {
 	for _, op := range deliveryOps {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
@@ -246,10 +248,10 @@ func TestDeliveryHeldBack(t *testing.T) {
 	}
 }
 
-// TestDeliveryLateUpdate: an Update is sent again only within 5 s of the start of
-// its first attempt of unknown outcome.
+// TestDeliveryLateUpdate checks that an Update is sent again only within 5 s of
+// the start of its first attempt with an unknown outcome.
 func TestDeliveryLateUpdate(t *testing.T) {
-	// after answers with the status after a time.
+	// after responds with the status after a time.
 	after := func(d time.Duration, status int, header string) rawTurn {
 		return rawAfter(func() { time.Sleep(d) }, rawRespond(status, header, deliveryRecords))
 	}
@@ -257,10 +259,10 @@ func TestDeliveryLateUpdate(t *testing.T) {
 		name    string
 		op      deliveryOp
 		script  []rawTurn
-		turns   int // that the server sees of 4 possible ones
-		status  int // 0 is no error
+		turns   int // requests that the server sees, of 4 possible ones
+		status  int // 0 for no error
 		latest  time.Duration
-		limiter time.Duration // that it holds each but the first attempt back
+		limiter time.Duration // wait of the limiter before each attempt except the first
 	}{
 		{name: "soon", op: deliverUpdate, script: []rawTurn{after(4900*time.Millisecond, 503, ""), deliverOK}, turns: 2},
 		{name: "late", op: deliverUpdate, script: []rawTurn{after(5*time.Second, 503, ""), deliverOK}, turns: 1, status: 503},
@@ -307,12 +309,12 @@ func TestDeliveryLateUpdate(t *testing.T) {
 	}
 }
 
-// TestDeliveryLateUpdateConnecting: the 5 s hold also while a connection is waited
-// for.
+// TestDeliveryLateUpdateConnecting checks the same 5 s while the call waits for
+// a connection.
 func TestDeliveryLateUpdateConnecting(t *testing.T) {
 	for _, row := range []struct {
 		name  string
-		dial  time.Duration // of the second connection
+		dial  time.Duration // time that the second dial takes
 		turns int
 	}{
 		{"soon", 4 * time.Second, 2},
@@ -341,16 +343,16 @@ func TestDeliveryLateUpdateConnecting(t *testing.T) {
 				assert.ErrorIs(t, err, oakra.ErrUnreachable)
 				assert.ErrorContains(t, err, "might undo a newer one")
 				assert.Equal(t, 5*time.Second, time.Since(begun))
-				time.Sleep(10 * time.Second) // the connection is there
+				time.Sleep(10 * time.Second) // by now the connection is there
 				assert.Equal(t, 1, s.ledger().turns)
 			})
 		})
 	}
 }
 
-// TestDeliveryLateUpdateHeldBack: they hold also where a connection is there and the
-// request is not sent, as HTTP/2 does when all streams are taken; and a transport
-// without a trace, of which nothing is known, is let alone.
+// TestDeliveryLateUpdateHeldBack checks the same 5 s where a connection is
+// there but the request is not sent, as in HTTP/2 when all streams are taken.
+// Nothing is known about a transport without a trace, and it is left alone.
 func TestDeliveryLateUpdateHeldBack(t *testing.T) {
 	for _, traced := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {

@@ -29,7 +29,8 @@ func requireSentinel(t *testing.T, err, want error) {
 	}
 }
 
-// TestErrorSentinels: a user's test builds an error by its status alone.
+// TestErrorSentinels checks errors that a caller's test makes from a status
+// alone.
 func TestErrorSentinels(t *testing.T) {
 	want := map[int]error{
 		400: oakra.ErrInvalidRequest, 413: oakra.ErrInvalidRequest, 415: oakra.ErrInvalidRequest, 422: oakra.ErrInvalidRequest,
@@ -62,7 +63,8 @@ func TestErrorSentinels(t *testing.T) {
 	}
 }
 
-// TestErrorSentinelsOfResponses: as the hand-made error, so the one of a call.
+// TestErrorSentinelsOfResponses checks that the error of a call matches the
+// same sentinels as one made by hand.
 func TestErrorSentinelsOfResponses(t *testing.T) {
 	for status := 300; status < 600; status++ {
 		for _, call := range stockCalls {
@@ -128,7 +130,7 @@ func TestErrorOutcomeOf(t *testing.T) {
 		{"joined, agree on applied", errors.Join(applied, nil, applied), oakra.OutcomeApplied},
 		{"joined, disagree", errors.Join(not, applied), oakra.OutcomeUnknown},
 		{"joined, disagree last", errors.Join(not, not, applied), oakra.OutcomeUnknown},
-		{"joined with an unknown", errors.Join(unknown, not), oakra.OutcomeUnknown},
+		{"joined with an unknown outcome", errors.Join(unknown, not), oakra.OutcomeUnknown},
 		{"joined with a foreign", errors.Join(not, foreign), oakra.OutcomeUnknown},
 		{"joined with a foreign before", errors.Join(foreign, not), oakra.OutcomeUnknown},
 		{"joined in the depth, agree", fmt.Errorf("x: %w", errors.Join(not, fmt.Errorf("y: %w", errors.Join(not, not)))), oakra.OutcomeNotApplied},
@@ -167,7 +169,7 @@ func TestErrorRetryable(t *testing.T) {
 		{"429", limited, true},
 		{"429, wrapped", fmt.Errorf("x: %w", limited), true},
 		{"429 without outcome", &oakra.Error{StatusCode: 429}, false},
-		{"429 after an unknown", of("stock.change", 429, oakra.OutcomeUnknown), false},
+		{"429 after an unknown outcome", of("stock.change", 429, oakra.OutcomeUnknown), false},
 		{"applied", of("stock.change", 200, oakra.OutcomeApplied), false},
 		{"unreachable", unreachable, true},
 		{"unreachable, unknown", &oakra.Error{Err: oakra.ErrUnreachable}, false},
@@ -204,8 +206,8 @@ func TestErrorOutcomeString(t *testing.T) {
 	require.Contains(t, oakra.Outcome(7).String(), "7")
 }
 
-// TestErrorMessages: what a server in Django's manner says is taken apart; what
-// else it says is kept as it is.
+// TestErrorMessages checks that messages in the format of Django are taken
+// apart, and that any other body is kept unchanged.
 func TestErrorMessages(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -269,7 +271,8 @@ func TestErrorMessages(t *testing.T) {
 	}
 }
 
-// TestErrorMessagesOfHostileSize: a server's answer cannot blow up an error.
+// TestErrorMessagesOfHostileSize checks that a response cannot make an error
+// huge.
 func TestErrorMessagesOfHostileSize(t *testing.T) {
 	for _, row := range []struct{ name, body string }{
 		{"deep", strings.Repeat(`{"a":`, 9000) + `"x"` + strings.Repeat(`}`, 9000)},

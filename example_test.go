@@ -98,7 +98,7 @@ func ExampleStockService_Update() {
 }
 
 // A shop handles three outcomes. Here the server applies the change, and then
-// the connection breaks before its answer.
+// the connection breaks before the response.
 func ExampleStockService_Change() {
 	server := shop()
 	defer server.Close()

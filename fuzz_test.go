@@ -12,8 +12,8 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// tableOutcome is the outcome that design and documentation promise for a
-// status that is not 2xx.
+// tableOutcome is the outcome that the documentation promises for a status that
+// is not 2xx.
 func tableOutcome(status int) oakra.Outcome {
 	switch status {
 	case 301, 302, 307, 308, 400, 401, 403, 404, 405, 409, 410, 413, 415, 422, 425, 429:
@@ -22,9 +22,9 @@ func tableOutcome(status int) oakra.Outcome {
 	return oakra.OutcomeUnknown
 }
 
-// FuzzResponse feeds any answer to each of the calls. What must hold for all of
-// them: no panic, an error or records and never both, an outcome as the table
-// has it, no key in any text.
+// FuzzResponse feeds any response to each of the calls. It must never panic,
+// must return either an error or records, must have the outcome of the table,
+// and must show no key.
 func FuzzResponse(f *testing.F) {
 	const key = stubKey
 	bodies := []string{
@@ -166,8 +166,8 @@ func checkError(t *testing.T, call stockCall, status int, body []byte, err error
 	}
 }
 
-// FuzzErrorBody looks at how errors are read: what is said of a refusal is
-// never lost, never made up, and never the reason for another failure.
+// FuzzErrorBody checks how errors are read: no message is lost or made up, and
+// none causes another failure.
 func FuzzErrorBody(f *testing.F) {
 	for _, body := range []string{
 		``, `null`, `{}`, `[]`, `""`, `"No."`, `{"detail":"No."}`, `{"detail":null}`, `{"detail":[]}`, `{"detail":["a","b"]}`, `{"detail":{"code":"x"}}`,

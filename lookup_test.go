@@ -18,10 +18,10 @@ import (
 	"github.com/oakra/oakra-go/oakratest"
 )
 
-// shelf is a server of lists in the transport, which knows every SKU.
+// shelf is a server of lists in the transport. It knows every SKU.
 type shelf struct {
 	latency func(n int) time.Duration
-	respond func(n int, skus []string) *http.Response // nil is a record for each
+	respond func(n int, skus []string) *http.Response // nil for a record for each SKU
 
 	mu             sync.Mutex
 	requests       [][]string
@@ -66,7 +66,7 @@ func (s *shelf) now() (requests, inFlight, peak int) {
 	return len(s.requests), s.inFlight, s.peak
 }
 
-// shelfRecord is the record of a SKU of longSKUs.
+// shelfRecord returns the record of a SKU of longSKUs.
 func shelfRecord(sku string) oakra.StockRecord {
 	var i int64
 	if _, err := fmt.Sscanf(sku, "%d-", &i); err != nil {
@@ -78,6 +78,7 @@ func shelfRecord(sku string) oakra.StockRecord {
 // longSKUs are n SKUs of which perRequest fit into a request line.
 const perRequest = 10
 
+// longSKUs returns n SKUs, of which perRequest fit into a request line.
 func longSKUs(n int) []string {
 	skus := make([]string, n)
 	for i := range skus {
@@ -86,9 +87,9 @@ func longSKUs(n int) []string {
 	return skus
 }
 
-// TestListSeq: all records, once, in the order of the SKUs though the answers come
-// in another, with four requests in flight and no more; and again when ranged
-// over again.
+// TestListSeq checks that all records come once, in the order of the SKUs even
+// if the responses come in another, with at most four requests in flight, and
+// again when the sequence is ranged over again.
 func TestListSeq(t *testing.T) {
 	for _, row := range []struct{ skus, requests, peak int }{
 		{1, 1, 1}, {perRequest, 1, 1}, {perRequest + 1, 2, 2}, {4 * perRequest, 4, 4}, {5*perRequest - 1, 5, 4}, {537, 54, 4},
@@ -101,7 +102,7 @@ func TestListSeq(t *testing.T) {
 				for _, sku := range skus {
 					want = append(want, shelfRecord(sku))
 				}
-				twice := append(slices.Clone(skus), skus...) // asked for once all the same
+				twice := append(slices.Clone(skus), skus...) // each SKU is requested once all the same
 				seq := stubClient(t, s).Stock.ListSeq(t.Context(), oakra.StockListParams{SKUs: twice})
 				requests, _, _ := s.now()
 				require.Zero(t, requests, "requests before it is ranged over")
@@ -123,8 +124,8 @@ func TestListSeq(t *testing.T) {
 	}
 }
 
-// TestListSeqLikeList compares the two on the fake server, with SKUs at several
-// locations and such as it does not know.
+// TestListSeqLikeList compares ListSeq with List on the fake server. Some SKUs
+// are at several locations, and some are not known.
 func TestListSeqLikeList(t *testing.T) {
 	server := oakratest.NewServer()
 	t.Cleanup(server.Close)
@@ -152,7 +153,7 @@ func TestListSeqLikeList(t *testing.T) {
 	requireNoMoreGoroutines(t, before)
 }
 
-// TestListSeqBounded: a consumer that takes its time has few answers waiting.
+// TestListSeqBounded checks that few responses wait for a slow consumer.
 func TestListSeqBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &shelf{}
@@ -169,7 +170,8 @@ func TestListSeqBounded(t *testing.T) {
 	})
 }
 
-// TestListSeqBreak: after a break nothing is in flight and nothing is sent.
+// TestListSeqBreak checks that after a break nothing is in flight and nothing
+// is sent.
 func TestListSeqBreak(t *testing.T) {
 	for _, after := range []int{1, perRequest - 1, perRequest, perRequest + 1, 5*perRequest + 3} {
 		t.Run(fmt.Sprint(after), func(t *testing.T) {
@@ -200,7 +202,7 @@ func TestListSeqBreak(t *testing.T) {
 			for record, err := range client.Stock.ListSeq(t.Context(), oakra.StockListParams{SKUs: skus}) {
 				require.NoError(t, err)
 				require.EqualValues(t, 1, record.ID)
-				server.SetLatency(time.Minute, 0) // for those in flight
+				server.SetLatency(time.Minute, 0) // for the requests in flight
 				break
 			}
 			server.SetLatency(0, 0)
@@ -224,8 +226,8 @@ func TestListSeqBreak(t *testing.T) {
 	})
 }
 
-// TestListSeqError: the records before the error are yielded, the error comes
-// last and alone, and nothing is left running.
+// TestListSeqError checks that the records before the error are yielded, that
+// the error comes last and without a record, and that nothing is left running.
 func TestListSeqError(t *testing.T) {
 	for _, failing := range []int{0, 1, 3, 4, 17, 29} {
 		t.Run(fmt.Sprint(failing), func(t *testing.T) {
@@ -247,7 +249,7 @@ func TestListSeqError(t *testing.T) {
 					require.NoError(t, failure, "yielded after the error")
 					if failure = err; err != nil {
 						require.Zero(t, record, "the record beside an error")
-						return true // and still nothing comes
+						return true // nothing more comes
 					}
 					got = append(got, record.SKU)
 					return true
@@ -339,7 +341,7 @@ func TestListSeqInvalid(t *testing.T) {
 	}
 }
 
-// lookupRecords are two SKUs at two places, and one at one.
+// lookupRecords are two SKUs at two locations, and one SKU at one.
 var lookupRecords = []oakra.StockRecord{
 	{ID: 1, SKU: "a", LocationID: "w1", Quantity: 10},
 	{ID: 2, SKU: "a", LocationID: "w2", Quantity: 20},
@@ -353,7 +355,7 @@ func TestLookup(t *testing.T) {
 		name     string
 		keys     []oakra.StockKey
 		want     []int64 // ids
-		location string  // that the server is asked for
+		location string  // location_id of the request
 	}{
 		{"one", []oakra.StockKey{{"a", "w1"}}, []int64{1}, "w1"},
 		{"one location", []oakra.StockKey{{"a", "w2"}, {"c", "w2"}}, []int64{2, 5}, "w2"},
@@ -389,7 +391,7 @@ func TestLookup(t *testing.T) {
 }
 
 // TestLookupMany has more keys than fit into a request, and a server that
-// answers each request with all it has.
+// responds to each request with all its records.
 func TestLookupMany(t *testing.T) {
 	var all []oakra.StockRecord
 	var keys []oakra.StockKey
@@ -436,7 +438,7 @@ func TestLookupErrors(t *testing.T) {
 	for _, row := range []struct {
 		name     string
 		keys     []oakra.StockKey
-		response *http.Response // nil: nothing is to be sent
+		response *http.Response // nil if nothing must be sent
 		is       error
 		contains []string
 	}{
@@ -474,7 +476,7 @@ func TestLookupErrors(t *testing.T) {
 		require.Len(t, found, 1)
 	})
 
-	// The second twin comes with another request, and the rest is given up.
+	// The second of the twins comes with another request, and the run ends there.
 	t.Run("two records in two requests", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			keys := make([]oakra.StockKey, 0, 1000)

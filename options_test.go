@@ -265,7 +265,7 @@ func TestOptionHTTPClientIsCopied(t *testing.T) {
 	require.Nil(t, empty.CheckRedirect)
 }
 
-// hanging never answers, and counts its attempts.
+// hanging never responds, and counts its attempts.
 func hanging(attempts *atomic.Int32) stubTransport {
 	return func(r *http.Request) (*http.Response, error) {
 		attempts.Add(1)
@@ -274,8 +274,8 @@ func hanging(attempts *atomic.Int32) stubTransport {
 	}
 }
 
-// TestOptionTimeouts: the timeout of the given http.Client and that of the option
-// both bound one attempt, the shorter one in force.
+// TestOptionTimeouts checks that the timeout of the given http.Client and that
+// of the option both bound one attempt. The shorter one is in force.
 func TestOptionTimeouts(t *testing.T) {
 	for _, tt := range []struct {
 		name                 string
@@ -310,14 +310,15 @@ func TestOptionTimeouts(t *testing.T) {
 	}
 }
 
-// slowBody answers at once, and then its body never comes.
+// slowBody is a body that never comes.
 type slowBody struct{ ctx context.Context }
 
 func (b slowBody) Read([]byte) (int, error) { <-b.ctx.Done(); return 0, b.ctx.Err() }
 
 func (b slowBody) Close() error { return nil }
 
-// TestOptionTimeoutCoversBody: an attempt ends with its answer's last byte.
+// TestOptionTimeoutCoversBody checks that an attempt ends with the last byte of
+// its response.
 func TestOptionTimeoutCoversBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := stubClient(t, stubTransport(func(r *http.Request) (*http.Response, error) {
@@ -332,8 +333,8 @@ func TestOptionTimeoutCoversBody(t *testing.T) {
 	})
 }
 
-// TestOptionRetryPolicyBends: the zero fields fit the ones that are set. What
-// the waits come to is measured in the backoff tests.
+// TestOptionRetryPolicyBends checks that the zero fields fit those that are
+// set. The backoff tests measure the waits themselves.
 func TestOptionRetryPolicyBends(t *testing.T) {
 	for _, tt := range []struct {
 		name     string

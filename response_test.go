@@ -90,8 +90,9 @@ func TestResponseTexts(t *testing.T) {
 	}
 }
 
-// TestResponseNumbers: Django writes decimals as texts, and other encoders add a
-// point or an exponent. Whole is whole, to the last digit of an int64.
+// TestResponseNumbers checks the ways to write a number. Django writes decimals
+// as strings, and other encoders add a point or an exponent. A whole number is
+// read exactly, to the last digit of an int64.
 func TestResponseNumbers(t *testing.T) {
 	good := []struct {
 		written string
@@ -130,7 +131,7 @@ func TestResponseNumbers(t *testing.T) {
 			if row.want <= 0 {
 				return
 			}
-			// An id is a number like any other.
+			// An id is read like a quantity.
 			records, err := stockCalls[0].call(t.Context(), responding(t, 200,
 				fmt.Sprintf(`[{"id":%s,"location_id":"l","sku":"a","quantity":1}]`, row.written)))
 			require.NoError(t, err)
@@ -159,17 +160,18 @@ func TestResponseNumbers(t *testing.T) {
 	}
 }
 
-// TestResponseBad: what is not what the reference says is an error and never a
-// record with a zero in it; nor are the records before it handed out.
+// TestResponseBad checks that a response that breaks the API reference is an
+// error. It must not become a record with a zero in it, and the records before
+// the fault are not returned. TestDeliveryUnreadableResponse has further rows.
 func TestResponseBad(t *testing.T) {
 	const (
-		began  = oakra.OutcomeApplied // its records began
-		absent = oakra.OutcomeUnknown // it may be a refusal
+		began  = oakra.OutcomeApplied // the records began
+		absent = oakra.OutcomeUnknown // the response may be a refusal
 	)
 	tests := []struct {
 		name string
 		body string
-		want oakra.Outcome // of a write
+		want oakra.Outcome // outcome of a write
 	}{
 		{"true", "true", absent},
 		{"records of another name", `{"records":[` + recordA + `,` + recordB + `]}`, absent},
@@ -218,7 +220,7 @@ func TestResponseBad(t *testing.T) {
 					want = tt.want
 				}
 				require.Equal(t, want, e.Outcome, err)
-				// A read that was cut short may come whole the next time.
+				// A List that was cut short may arrive whole the next time.
 				cut := strings.HasPrefix(tt.name, "cut")
 				require.Equal(t, !isWrite(call) && cut, oakra.Retryable(err))
 			})
@@ -226,7 +228,8 @@ func TestResponseBad(t *testing.T) {
 	}
 }
 
-// zipped serves what write writes, compressed and without a length.
+// zipped serves what write writes, compressed, without a Content-Length, and
+// without the last cut bytes.
 func zipped(t *testing.T, cut int, write func(io.Writer)) *oakra.Client {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -258,7 +261,7 @@ func TestResponseGzip(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, recordsAB, records)
 	}
-	// The checksum at the end tells whether all came as it was sent.
+	// The checksum at the end shows whether all bytes arrived unchanged.
 	client = zipped(t, 6, func(w io.Writer) { io.WriteString(w, `[`+recordA+`,`+recordB+`]`) })
 	for _, call := range stockCalls {
 		records, err := call.call(t.Context(), client)
@@ -270,7 +273,7 @@ func TestResponseGzip(t *testing.T) {
 	}
 }
 
-// TestResponseLarge: what is under the limit is read.
+// TestResponseLarge checks that a large response below the limit is read.
 func TestResponseLarge(t *testing.T) {
 	const n = 20_000
 	var body strings.Builder
@@ -292,7 +295,7 @@ func TestResponseLarge(t *testing.T) {
 	}
 }
 
-// TestResponseErrorBody: of a refusal's body, at most 64 KiB are kept.
+// TestResponseErrorBody checks that an error keeps at most 64 KiB of the body.
 func TestResponseErrorBody(t *testing.T) {
 	for _, size := range []int{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 1 << 20} {
 		body := strings.Repeat("x", size)

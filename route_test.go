@@ -18,8 +18,8 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// These tests are how the routes of the writes are found out: which requests a
-// server sees, what the caller is told, and what the next call then does.
+// These tests check how the route of a write is found: which requests a server
+// sees, what the caller is told, and what the next call does.
 
 var routesOf = map[string][]string{
 	"update": {
@@ -83,7 +83,7 @@ func TestRouteSearch(t *testing.T) {
 		for _, op := range routedOps {
 			for right, route := range routesOf[op.name] {
 				t.Run(missing.name+"/"+route, func(t *testing.T) {
-					// The probe of a route that is missing is answered like the write.
+					// The probe of a route that is missing gets the same response as the write.
 					s := newRawServer(t, rawRoutes(map[string]rawTurn{route: deliverOK}, missing.turn))
 					client := rawClient(t, s)
 					records, err := op.call(t.Context(), client)
@@ -115,7 +115,8 @@ func TestRouteSearch(t *testing.T) {
 	}
 }
 
-// TestRouteOtherOperation: a route of one operation says nothing of another's.
+// TestRouteOtherOperation checks that a route of one operation says nothing
+// about another operation.
 func TestRouteOtherOperation(t *testing.T) {
 	second := map[string]rawTurn{}
 	for _, routes := range routesOf {
@@ -135,8 +136,8 @@ func TestRouteOtherOperation(t *testing.T) {
 	}, s.ledger().paths())
 }
 
-// TestRouteProbe: what the GET after a 404 proves, and that it is all that is
-// sent after the 404.
+// TestRouteProbe checks what the GET after a 404 proves, and that nothing else
+// is sent after the 404.
 func TestRouteProbe(t *testing.T) {
 	for _, row := range []struct {
 		name  string
@@ -172,7 +173,7 @@ func TestRouteProbe(t *testing.T) {
 					s := newRawServer(t, rawRoutes(turns, routeNoVerb))
 					client := rawClient(t, s)
 					records, err := op.call(t.Context(), client)
-					// Not the probe's answer, and not the 405 of an earlier candidate.
+					// The error has neither the probe's response nor the 405 of an earlier candidate.
 					e := verdict{outcome: notApplied, status: 404, is: oakra.ErrNotFound}.check(t, op, records, err, at+1)
 					assert.Equal(t, "No stock record.", e.Message)
 					assert.Equal(t, route, e.Method+" "+strings.TrimPrefix(e.Path, "/api/v1/"))
@@ -193,7 +194,7 @@ func TestRouteProbe(t *testing.T) {
 		})
 	}
 
-	t.Run("refused", func(t *testing.T) { // no connection is to be had any more
+	t.Run("refused", func(t *testing.T) { // no further connection can be obtained
 		for _, op := range routedOps {
 			s := newRawServer(t, rawRoutes(nil, func(c *rawConn) bool {
 				c.server.listener.Close()
@@ -234,8 +235,8 @@ func TestRouteProbeOfKept(t *testing.T) {
 	}
 }
 
-// TestRouteKept: which answers prove a route, and which could come from anything
-// on the way.
+// TestRouteKept checks which responses prove a route, and which could come from
+// a proxy on the way.
 func TestRouteKept(t *testing.T) {
 	const detail = `{"detail":"no"}`
 	for _, row := range []struct {
@@ -393,8 +394,8 @@ func TestRouteAttempts(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// TestRouteUnknownEndsSearch: after an unknown on a candidate nothing is sent to
-// another one.
+// TestRouteUnknownEndsSearch checks that no other candidate is tried after an
+// unknown outcome.
 func TestRouteUnknownEndsSearch(t *testing.T) {
 	for _, row := range []struct {
 		name string
@@ -425,7 +426,7 @@ func TestRouteUnknownEndsSearch(t *testing.T) {
 		})
 	}
 
-	t.Run("update, then 405", func(t *testing.T) { // an Update may go on, but what was unknown stays so
+	t.Run("update, then 405", func(t *testing.T) { // an Update may go on, but an unknown outcome remains
 		lost := rawApply(rawRespond(503, "", ""))
 		s := newRawServer(t, lost, routeNoVerb, rawRespond(409, "", ""))
 		records, err := deliverUpdate.call(t.Context(), rawClient(t, s))
@@ -460,7 +461,7 @@ func TestRouteConcurrency(t *testing.T) {
 	}{{"404", routeNoPage}, {"405", routeNoVerb}} {
 		t.Run(row.name, func(t *testing.T) {
 			item := regexp.MustCompile(`"id":(\d+),"(?:quantity_change|quantity)":(-?\d+)`)
-			// answer gives the record that was asked for.
+			// respond returns the record of the request.
 			respond := func(c *rawConn) bool {
 				id := item.FindStringSubmatch(c.read().body)[1]
 				return rawRespond(200, "", fmt.Sprintf(`[{"id":%s,"location_id":"w","sku":"a","quantity":1}]`, id))(c)

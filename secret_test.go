@@ -241,7 +241,7 @@ func TestSecretEchoed(t *testing.T) {
 			{"page", "<html><body><pre>Authorization: Bearer " + key + "</pre></body></html>"},
 			{"text", "Bearer " + key},
 			{"text, many", strings.Repeat(key+" ", 50)},
-			{"nothing but key", key},
+			{"only the key", key},
 		}
 		for _, form := range jsonForms(key) {
 			inText := strings.TrimPrefix(form.text, `"`)
@@ -407,9 +407,9 @@ func TestSecretExcerpt(t *testing.T) {
 
 // partOf returns a part of 16 bytes of the key that is in the text, "" if none is.
 func partOf(key, text string) string {
-	const telling = 16
-	for i := range len(key) - telling + 1 {
-		if part := key[i : i+telling]; strings.Contains(text, part) {
+	const conclusive = 16
+	for i := range len(key) - conclusive + 1 {
+		if part := key[i : i+conclusive]; strings.Contains(text, part) {
 			return part
 		}
 	}

@@ -29,20 +29,20 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// rawServer is an HTTP/1.1 server whose every answer is written by hand, down to
-// how its connection ends. It is also the ledger that the client's claims are
-// compared with: how often a request was begun, how often it came in whole, and
-// how often it was applied.
+// rawServer is an HTTP/1.1 server whose responses are written byte by byte,
+// including how the connection ends. It keeps a ledger to compare the client's
+// claims with: how many requests began, how many arrived whole, and how many
+// were applied.
 type rawServer struct {
 	baseURL  string
-	listener net.Listener // nil if it is reached through dial alone
+	listener net.Listener // nil if only dial reaches the server
 
 	mu       sync.Mutex
 	script   []rawTurn
-	turns    int          // requests, or at least the first byte of one
-	requests []rawRequest // that came in whole
-	applied  []rawRequest // that a turn applied
-	accepted int          // connections
+	turns    int          // requests whose first byte arrived
+	requests []rawRequest // requests that arrived whole
+	applied  []rawRequest // writes that a turn applied
+	accepted int          // connections since the start
 	open     map[net.Conn]struct{}
 	closed   bool
 	running  sync.WaitGroup
@@ -53,12 +53,12 @@ type rawRequest struct{ method, path, query, body, key, userAgent string }
 
 func (r rawRequest) String() string { return r.method + " " + r.path }
 
-// rawTurn answers one request, of which the first byte has come in, and reports
+// rawTurn responds to one request, whose first byte has arrived, and reports
 // whether the connection stays open.
 type rawTurn func(c *rawConn) (open bool)
 
-// newRawServer listens on a loopback port. The n-th request is answered by the
-// n-th turn, and all further ones by the last.
+// newRawServer listens on a loopback port. The n-th turn responds to the n-th
+// request, and the last turn to all later ones.
 func newRawServer(t testing.TB, script ...rawTurn) *rawServer {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -80,8 +80,8 @@ func newRawServer(t testing.TB, script ...rawTurn) *rawServer {
 	return s
 }
 
-// newPipeServer has no port: its connections are pipes in memory that dial
-// makes, so that it can be used where time is not real (testing/synctest).
+// newPipeServer returns a server without a port. Its connections are pipes in
+// memory, which dial makes, and it works in a synctest bubble.
 func newPipeServer(t testing.TB, script ...rawTurn) *rawServer {
 	s := &rawServer{
 		baseURL: "http://127.0.0.1:1/api/v1/",
@@ -142,7 +142,7 @@ func (s *rawServer) nextTurn() rawTurn {
 	return s.script[min(s.turns, len(s.script))-1]
 }
 
-// play starts a new script and a new ledger. Connections stay.
+// play starts a new script and a new ledger. Connections stay open.
 func (s *rawServer) play(script ...rawTurn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,8 +168,8 @@ type rawLedger struct {
 	turns    int
 	requests []rawRequest
 	applied  []rawRequest
-	accepted int // since the server's start
-	open     int // connections
+	accepted int // connections since the start of the server
+	open     int // open connections
 }
 
 func (s *rawServer) ledger() rawLedger {
@@ -207,11 +207,11 @@ type rawConn struct {
 	net.Conn
 	server  *rawServer
 	reader  *bufio.Reader
-	request *rawRequest // of this turn, once it was read
+	request *rawRequest // request of this turn, once it was read
 }
 
-// read reads the request to its end and enters it in the ledger. It returns nil
-// if the request does not come in whole.
+// read reads the whole request and enters it in the ledger. It returns nil if
+// the request does not arrive whole.
 func (c *rawConn) read() *rawRequest {
 	if c.request != nil {
 		return c.request
@@ -238,14 +238,14 @@ func (c *rawConn) read() *rawRequest {
 	return c.request
 }
 
-// rawEnd is how a connection goes on after a turn.
+// rawEnd decides how a connection goes on after a turn.
 type rawEnd func(c *rawConn) (open bool)
 
 func rawKeep(*rawConn) bool { return true }
 
 func rawClose(*rawConn) bool { return false }
 
-// rawReset makes the peer's system report a reset instead of an end.
+// rawReset makes the peer see a reset instead of the end of the stream.
 func rawReset(c *rawConn) bool {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		tcp.SetLinger(0)
@@ -253,7 +253,7 @@ func rawReset(c *rawConn) bool {
 	return false
 }
 
-// rawHalfClose says that nothing more will be sent, and goes on reading.
+// rawHalfClose closes the sending side and goes on reading.
 func rawHalfClose(c *rawConn) bool {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		tcp.CloseWrite()
@@ -267,12 +267,12 @@ func rawStall(c *rawConn) bool {
 	return false
 }
 
-// rawUnread ends the connection before the request was read.
+// rawUnread ends the connection before it reads the request.
 func rawUnread(end rawEnd) rawTurn {
 	return func(c *rawConn) bool { return end(c) }
 }
 
-// rawWrite reads the request, writes the text as it is, and ends.
+// rawWrite reads the request, writes the text unchanged, and ends.
 func rawWrite(text string, end rawEnd) rawTurn {
 	return func(c *rawConn) bool {
 		if c.read() == nil {
@@ -283,9 +283,9 @@ func rawWrite(text string, end rawEnd) rawTurn {
 	}
 }
 
-// rawRespond is a complete answer, after which the connection stays open. header
-// has lines that end in CRLF. A 2xx to a write applies it first, any other
-// status does not: see rawApply.
+// rawRespond writes a complete response and keeps the connection open. The
+// lines of header end in CRLF. A 2xx response to a write applies the write
+// first; any other status does not. See rawApply.
 func rawRespond(status int, header, body string) rawTurn {
 	turn := rawWrite(rawText(status, header, body), rawKeep)
 	if status/100 == 2 {
@@ -302,7 +302,7 @@ func rawText(status int, header, body string) string {
 	return fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", text, len(body), body)
 }
 
-// rawApply enters a write in the ledger as applied, and then does as turn says.
+// rawApply enters a write in the ledger as applied, and then plays turn.
 func rawApply(turn rawTurn) rawTurn {
 	return func(c *rawConn) bool {
 		r := c.read()
@@ -318,7 +318,7 @@ func rawApply(turn rawTurn) rawTurn {
 	}
 }
 
-// rawAfter calls f as soon as the request was read, and then does as turn says.
+// rawAfter calls f once the request has been read, and then plays turn.
 func rawAfter(f func(), turn rawTurn) rawTurn {
 	return func(c *rawConn) bool {
 		if c.read() == nil {
@@ -329,7 +329,8 @@ func rawAfter(f func(), turn rawTurn) rawTurn {
 	}
 }
 
-// rawRoutes answers by method and path, and with otherwise where none is named.
+// rawRoutes chooses a turn by method and path, and plays otherwise for all
+// other requests.
 func rawRoutes(routes map[string]rawTurn, otherwise rawTurn) rawTurn {
 	return func(c *rawConn) bool {
 		r := c.read()
@@ -343,12 +344,12 @@ func rawRoutes(routes map[string]rawTurn, otherwise rawTurn) rawTurn {
 	}
 }
 
-// rawTransport is the library's own transport, set to connect to s.
+// rawTransport is the default transport of the package, connecting to s.
 func rawTransport(t testing.TB, s *rawServer) *http.Transport {
 	transport := oakra.DefaultTransport()
 	transport.Proxy = nil
 	transport.DialContext = s.dial
-	// Slow machines must not turn a connection that a test counts on into a new one.
+	// On a slow machine a connection must not expire between two calls.
 	transport.IdleConnTimeout = time.Minute
 	t.Cleanup(transport.CloseIdleConnections)
 	return transport
@@ -356,10 +357,11 @@ func rawTransport(t testing.TB, s *rawServer) *http.Transport {
 
 const rawKey = "raw-test-key-0123456789"
 
-// rawTries is how often rawClient sends what may be resent.
+// rawTries is how often rawClient sends a request that may be sent again.
 const rawTries = 3
 
-// rawClient is a client of s that waits next to nothing before it resends.
+// rawClient is a client of s that waits for at most a millisecond before it
+// sends again.
 func rawClient(t testing.TB, s *rawServer, opts ...oakra.Option) *oakra.Client {
 	t.Helper()
 	return rawClientOn(t, s.baseURL, rawTransport(t, s), opts...)
@@ -388,8 +390,9 @@ func rawPolicy(attempts int) oakra.RetryPolicy {
 	}
 }
 
-// rawClosedPort is a loopback address that refuses connections. It is one end of
-// a connection: a port that was merely closed could be another test's by now.
+// rawClosedPort returns a loopback address that refuses connections. The
+// address is one end of a connection, since another test could be given a port
+// that was only closed.
 func rawClosedPort(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -401,7 +404,7 @@ func rawClosedPort(t testing.TB) string {
 	return conn.LocalAddr().String()
 }
 
-// TestRawServer makes sure that the ledger can be trusted.
+// TestRawServer checks that the ledger is right.
 func TestRawServer(t *testing.T) {
 	s := newRawServer(t, rawRespond(200, "", "one"), rawRespond(500, "", "two"), rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\ncut", rawClose))
 	client := &http.Client{Transport: rawTransport(t, s)}
@@ -444,17 +447,19 @@ func startTLS(t *testing.T, server *httptest.Server) (*httptest.Server, *x509.Ce
 
 const stubKey = "stub-key-0123456789abcdef"
 
-// stubTransport answers without a network. It fires no httptrace hook unless its
-// function does.
+// stubTransport is a transport without a network. It calls no httptrace hook
+// unless its function does.
 type stubTransport func(*http.Request) (*http.Response, error)
 
 func (f stubTransport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+// stubLimiter is an oakra.Limiter.
 type stubLimiter func(context.Context) error
 
 func (f stubLimiter) Wait(ctx context.Context) error { return f(ctx) }
 
-// stubResponse is an answer with header fields given as name, value, name, value.
+// stubResponse returns a response with the header fields name, value, name,
+// value.
 func stubResponse(status int, body string, header ...string) *http.Response {
 	h := make(http.Header)
 	for i := 0; i < len(header); i += 2 {
@@ -474,8 +479,8 @@ func stubClient(t testing.TB, transport http.RoundTripper, opts ...oakra.Option)
 	return client
 }
 
-// responding is a client that gets one answer to every request and never repeats
-// one.
+// responding returns a client that gets the same response to every request and
+// never sends a request again.
 func responding(t testing.TB, status int, body string) *oakra.Client {
 	t.Helper()
 	mock := httpmock.NewMockTransport()
@@ -483,8 +488,8 @@ func responding(t testing.TB, status int, body string) *oakra.Client {
 	return stubClient(t, mock, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}))
 }
 
-// stubSequence answers with its functions in turn, the last one for ever, and
-// notes when each request came.
+// stubSequence is a transport that takes one step for each request and repeats
+// the last one for ever. It records when each request arrived.
 type stubSequence struct {
 	steps []func(*http.Request) (*http.Response, error)
 	times []time.Time
@@ -495,7 +500,7 @@ func (s *stubSequence) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.steps[min(len(s.times), len(s.steps))-1](r)
 }
 
-// gaps are the waits between the requests.
+// gaps returns the waits between the requests.
 func (s *stubSequence) gaps() []time.Duration {
 	var gaps []time.Duration
 	for i := 1; i < len(s.times); i++ {
@@ -518,7 +523,7 @@ func success(*http.Request) (*http.Response, error) {
 
 var errRefused = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 
-// refuse fails as net/http does when no connection is had.
+// refuse fails the way net/http does when it obtains no connection.
 func refuse(r *http.Request) (*http.Response, error) {
 	httptrace.ContextClientTrace(r.Context()).GetConn("app.oakra.com:443")
 	return nil, errRefused
@@ -526,7 +531,7 @@ func refuse(r *http.Request) (*http.Response, error) {
 
 var errReset = &net.OpError{Op: "read", Net: "tcp", Err: errors.New("connection reset by peer")}
 
-// reset fails as net/http does when a connection breaks after the request.
+// reset fails the way net/http does when a connection breaks after the request.
 func reset(r *http.Request) (*http.Response, error) {
 	trace := httptrace.ContextClientTrace(r.Context())
 	trace.GetConn("app.oakra.com:443")
@@ -534,7 +539,8 @@ func reset(r *http.Request) (*http.Response, error) {
 	return nil, errReset
 }
 
-// handshakeReset fails as net/http does when a connection breaks in the handshake.
+// handshakeReset fails the way net/http does when a connection breaks in the
+// TLS handshake.
 func handshakeReset(r *http.Request) (*http.Response, error) {
 	trace := httptrace.ContextClientTrace(r.Context())
 	trace.GetConn("app.oakra.com:443")
@@ -542,9 +548,10 @@ func handshakeReset(r *http.Request) (*http.Response, error) {
 	return nil, errReset
 }
 
-// noWait makes the waits nearly zero, so that only Retry-After counts.
+// noWait makes the waits nearly zero, and only Retry-After counts.
 var noWait = oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1}
 
+// stubRecords returns a 200 response with the records.
 func stubRecords(records []oakra.StockRecord) *http.Response {
 	body, err := json.Marshal(records)
 	if err != nil {
@@ -553,17 +560,18 @@ func stubRecords(records []oakra.StockRecord) *http.Response {
 	return stubResponse(200, string(body))
 }
 
-// jitter is a latency of up to 100 ms, of the n-th request always the same.
+// jitter returns latencies of up to 100 ms, always the same one for the n-th
+// request.
 func jitter(seed uint64) func(n int) time.Duration {
 	return func(n int) time.Duration {
 		return time.Duration(1+rand.New(rand.NewPCG(seed, uint64(n))).IntN(100)) * time.Millisecond
 	}
 }
 
-// requireNoMoreGoroutines waits until there are no more than before.
+// requireNoMoreGoroutines waits until there are no more goroutines than before.
 func requireNoMoreGoroutines(t testing.TB, before int) {
 	t.Helper()
-	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, 5*time.Second, 5*time.Millisecond, // Eventually has one
+	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before+1 }, 5*time.Second, 5*time.Millisecond, // Eventually itself runs one
 		"goroutines are left behind")
 }
 
@@ -581,7 +589,7 @@ type stockCall struct {
 	call func(context.Context, *oakra.Client) ([]oakra.StockRecord, error)
 }
 
-// stockCalls are the three calls about the records 1 and 2.
+// stockCalls are the three calls, each about the records 1 and 2.
 var stockCalls = []stockCall{
 	{"stock.list", func(ctx context.Context, c *oakra.Client) ([]oakra.StockRecord, error) {
 		return c.Stock.List(ctx, oakra.StockListParams{SKUs: []string{"a", "b"}})
@@ -606,10 +614,10 @@ var recordsAB = []oakra.StockRecord{
 	{ID: 2, LocationID: "m", SKU: "b", Quantity: -6},
 }
 
-// deliveryOp is one of the three calls, each with a request of the same size.
+// deliveryOp is one of the three calls. All of them have two records.
 type deliveryOp struct {
 	name string
-	path string // of the first route
+	path string // path of the first route
 	call func(context.Context, *oakra.Client) ([]oakra.StockRecord, error)
 }
 
@@ -639,7 +647,7 @@ var deliveredRecords = []oakra.StockRecord{
 
 var deliverOK = rawRespond(200, "", deliveryRecords)
 
-// who names the calls that a column of the table says yes for.
+// who names the calls for which a column of the table says yes.
 type who int
 
 const (
@@ -668,11 +676,11 @@ const (
 
 // verdict is a row of the delivery table, without the failure itself.
 type verdict struct {
-	outcome   oakra.Outcome // of a write; of a List it is not applied
+	outcome   oakra.Outcome // outcome of a write; a List is always not applied
 	resent    who
 	retryable who
 	status    int
-	is        error // the one sentinel that matches; nil if none does
+	is        error // the only sentinel that matches; nil for none
 }
 
 var sentinels = []error{
@@ -703,7 +711,7 @@ func (v verdict) check(t *testing.T, op deliveryOp, records []oakra.StockRecord,
 	return e
 }
 
-// attempts is how often a failure that does not end is tried.
+// attempts returns how often a call is sent if the failure lasts.
 func (v verdict) attempts(op deliveryOp) int {
 	if v.resent.includes(op) {
 		return rawTries
@@ -711,12 +719,12 @@ func (v verdict) attempts(op deliveryOp) int {
 	return 1
 }
 
-// checkLedger compares what a call claims with what its server has seen of it:
-// it was sent as often as it says, and its outcome is true.
+// checkLedger compares what a call claims with what its server saw: the number
+// of attempts, and the outcome.
 func checkLedger(t *testing.T, op deliveryOp, err error, attempts int, ledger rawLedger) {
 	t.Helper()
 	if op.name == "list" {
-		// net/http itself reads again where a kept connection had ended.
+		// net/http itself sends a List again if a kept connection had ended.
 		assert.GreaterOrEqual(t, ledger.turns, attempts, "how often it was sent")
 		assert.LessOrEqual(t, ledger.turns, attempts+1, "how often it was sent")
 		return
@@ -740,8 +748,8 @@ func eachOp(t *testing.T, test func(t *testing.T, op deliveryOp)) {
 	}
 }
 
-// warmUp makes a call that succeeds, so that the route is known and a connection
-// is kept. It leaves an empty ledger and the script.
+// warmUp makes a call that succeeds, after which the route is known and a
+// connection is kept. It leaves an empty ledger and the script.
 func warmUp(t *testing.T, op deliveryOp, client *oakra.Client, s *rawServer, script ...rawTurn) {
 	t.Helper()
 	s.play(deliverOK)

@@ -132,9 +132,9 @@ func TestStorm(t *testing.T) {
 		"goroutines are left behind")
 }
 
-// wantOutcome is what the client can know at most, given how its last request
-// that arrived was answered. Attempts after that one were refused a connection,
-// and change nothing.
+// wantOutcome returns the most that the client can know, given the response to
+// its last request that arrived. The attempts after that request were refused a
+// connection, and change nothing.
 func wantOutcome(last oakratest.Request, arrived int) oakra.Outcome {
 	if arrived == 0 {
 		return oakra.OutcomeNotApplied
@@ -148,7 +148,7 @@ func wantOutcome(last oakratest.Request, arrived int) oakra.Outcome {
 		}
 		return oakra.OutcomeNotApplied
 	}
-	return oakra.OutcomeUnknown // no response, or one that proves nothing
+	return oakra.OutcomeUnknown // no response, or a response that proves nothing
 }
 
 // idOf reads the id of a request with one change.

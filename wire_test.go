@@ -65,7 +65,7 @@ func (r wireRequest) header(t *testing.T) http.Header {
 	return request.Header
 }
 
-// wireResponse is the status and body that a wireServer answers with.
+// wireResponse is the status and body of a response of a wireServer.
 type wireResponse struct {
 	status int
 	body   string
@@ -318,7 +318,7 @@ func TestWireHeader(t *testing.T) {
 	}
 }
 
-// TestWireGoldenResponses reads the answers of the API reference.
+// TestWireGoldenResponses reads the responses of the API reference.
 func TestWireGoldenResponses(t *testing.T) {
 	blue := oakra.StockRecord{ID: 122, LocationID: "warehouse-1", SKU: "shirt-blue-m", Quantity: 135}
 	green := oakra.StockRecord{ID: 123, LocationID: "warehouse-1", SKU: "shirt-green-m", Quantity: 142}
@@ -430,7 +430,7 @@ func TestWireSKUs(t *testing.T) {
 	}
 }
 
-// splitServer answers each SKU that is asked for with a record of its own.
+// splitServer responds with one record for each SKU of the request.
 func splitServer(t *testing.T) *wireServer {
 	return newWireServer(t, func(_ int, r wireRequest) wireResponse {
 		_, raw, _ := strings.Cut(r.target(), "?")
