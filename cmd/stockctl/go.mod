@@ -1,4 +1,4 @@
-module github.com/oakra/oakra-go/examples/stockctl
+module github.com/oakra/oakra-go/cmd/stockctl
 
 go 1.25.0
 

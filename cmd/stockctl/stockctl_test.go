@@ -735,7 +735,7 @@ func TestReadme(t *testing.T) {
 	}
 	for _, block := range blocks {
 		prompt, want, _ := strings.Cut(string(block[1]), "\n")
-		args, ok := strings.CutPrefix(prompt, "$ go run ./examples/stockctl ")
+		args, ok := strings.CutPrefix(prompt, "$ go run ./cmd/stockctl ")
 		if !ok {
 			t.Errorf("%q is no command to run", prompt)
 			continue
