@@ -5,7 +5,7 @@ go 1.25.0
 require (
 	github.com/go-resty/resty/v2 v2.17.2
 	github.com/hashicorp/go-retryablehttp v0.7.8
-	github.com/oakra/oakra-go v0.0.0
+	github.com/oakra/oakra-go v0.1.0
 	github.com/oapi-codegen/runtime v1.8.0
 )
 
@@ -17,5 +17,3 @@ require (
 	go.yaml.in/yaml/v3 v3.0.6 // indirect
 	golang.org/x/net v0.48.0 // indirect
 )
-
-replace github.com/oakra/oakra-go => ../

@@ -3,7 +3,7 @@ module github.com/oakra/oakra-go/examples/replay
 go 1.25.0
 
 require (
-	github.com/oakra/oakra-go v0.0.0
+	github.com/oakra/oakra-go v0.1.0
 	github.com/schollz/progressbar/v3 v3.19.1
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/term v0.45.0
@@ -18,5 +18,3 @@ require (
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 	golang.org/x/sys v0.47.0 // indirect
 )
-
-replace github.com/oakra/oakra-go => ../..
