@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The program that README shows compiles as it stands there.
+// TestReadmeProgramCompiles compiles the program that README shows as it stands there.
 func TestReadmeProgramCompiles(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
@@ -23,7 +23,11 @@ func TestReadmeProgramCompiles(t *testing.T) {
 		programs++
 		file := filepath.Join(t.TempDir(), "main.go")
 		require.NoError(t, os.WriteFile(file, []byte(block[1]), 0o600))
-		out, err := exec.CommandContext(t.Context(), "go", "build", "-o", os.DevNull, file).CombinedOutput()
+		// The test may run in a module cache, where no workspace is and nothing can be
+		// written: the flags make both the same in the repository.
+		build := exec.CommandContext(t.Context(), "go", "build", "-mod=readonly", "-o", os.DevNull, file)
+		build.Env = append(os.Environ(), "GOWORK=off")
+		out, err := build.CombinedOutput()
 		require.NoError(t, err, "%s", out)
 	}
 	require.Equal(t, 1, programs)
