@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/zip"
+)
+
+// A stage is a temporary directory in which the modules of a tree are as if they
+// were published.
+type stage struct {
+	tree  *tree
+	dir   string
+	proxy string   // file proxy of the modules published so far
+	env   []string // environment of the go command
+}
+
+// newStage makes a stage. Modules of others come from the caller's proxies, after
+// those in sources.
+func newStage(ctx context.Context, t *tree, sources ...string) (*stage, error) {
+	dir, err := os.MkdirTemp("", "oakra-modules-")
+	if err != nil {
+		return nil, err
+	}
+	s := &stage{tree: t, dir: dir, proxy: filepath.Join(dir, "proxy")}
+	caller, err := s.run(ctx, dir, "env", "GOPROXY", "GONOSUMDB")
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	values := strings.Split(caller, "\n")
+	sources = append([]string{fileURL(s.proxy)}, sources...)
+	s.env = append(os.Environ(),
+		"GOWORK=off",
+		"GOBIN="+filepath.Join(dir, "bin"),
+		"GOMODCACHE="+filepath.Join(dir, "cache"),
+		"GOPROXY="+strings.Join(append(sources, values[0]), ","),
+		"GOPRIVATE=", "GONOPROXY=", // what these match bypasses the proxy
+		"GONOSUMDB="+t.path+","+values[1]) // what is not published has no public sum
+	return s, nil
+}
+
+// close deletes the stage. A module cache is read-only: only the go command deletes
+// it easily.
+func (s *stage) close() error {
+	var err error
+	if s.env != nil {
+		_, err = s.run(context.Background(), s.dir, "clean", "-modcache")
+	}
+	return errors.Join(err, os.RemoveAll(s.dir))
+}
+
+func fileURL(dir string) string {
+	dir = filepath.ToSlash(dir)
+	if !strings.HasPrefix(dir, "/") {
+		dir = "/" + dir // a drive letter
+	}
+	return "file://" + dir
+}
+
+// run runs the go command in a directory, and returns what it prints.
+func (s *stage) run(ctx context.Context, dir string, args ...string) (string, error) {
+	command := exec.CommandContext(ctx, "go", args...)
+	command.Dir = dir
+	command.Env = s.env
+	var stdout, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &stdout, &stderr
+	if err := command.Run(); err != nil {
+		return "", fmt.Errorf("go %s: %w\n%s%s", strings.Join(args, " "), err, &stdout, &stderr)
+	}
+	return stdout.String(), nil
+}
+
+// copyDir returns the directory of the copy of a module.
+func (s *stage) copyDir(m *mod) string {
+	return filepath.Join(s.dir, "copies", filepath.FromSlash(m.path+"@"+s.tree.version))
+}
+
+// copy copies the files that the published version of a module has.
+func (s *stage) copy(m *mod) error {
+	version := module.Version{Path: m.path, Version: s.tree.version}
+	var content bytes.Buffer
+	if err := zip.CreateFromDir(&content, version, s.tree.file(m, "")); err != nil {
+		return err
+	}
+	archive := filepath.Join(s.dir, "copy.zip")
+	if err := os.WriteFile(archive, content.Bytes(), 0o600); err != nil {
+		return err
+	}
+	if err := zip.Unzip(s.copyDir(m), version, archive); err != nil {
+		return err
+	}
+	// In a worktree .git is a file, which the zip does not leave out.
+	return os.RemoveAll(filepath.Join(s.copyDir(m), ".git"))
+}
+
+// publish adds the copy of a module to the proxy, in the layout of the GOPROXY
+// protocol.
+func (s *stage) publish(m *mod) error {
+	dir := s.copyDir(m)
+	version := module.Version{Path: m.path, Version: s.tree.version}
+	escaped, err := module.EscapePath(m.path)
+	if err != nil {
+		return err
+	}
+	goMod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	if err != nil {
+		return err
+	}
+	var content bytes.Buffer
+	if err := zip.CreateFromDir(&content, version, dir); err != nil {
+		return err
+	}
+	to := filepath.Join(s.proxy, filepath.FromSlash(escaped), "@v")
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{
+		"list":                   []byte(s.tree.version + "\n"),
+		s.tree.version + ".info": fmt.Appendf(nil, "{%q: %q}", "Version", s.tree.version),
+		s.tree.version + ".mod":  goMod,
+		s.tree.version + ".zip":  content.Bytes(),
+	} {
+		if err := os.WriteFile(filepath.Join(to, name), content, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
