@@ -189,7 +189,7 @@ func TestSVG(t *testing.T) {
 func wellFormed(svg []byte) error {
 	d := xml.NewDecoder(bytes.NewReader(svg))
 	for {
-		if _, err := d.Token(); err == io.EOF {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
@@ -232,7 +232,7 @@ func TestPrint(t *testing.T) {
 
 // Every bound is of something that a full run measures.
 func TestBounds(t *testing.T) {
-	sizes := append(full().sizes, 100_000)
+	sizes := slices.Concat(full().sizes, []int{100_000})
 	seen := map[string]bool{}
 	for _, b := range bounds() {
 		if !slices.Contains(sizes, b.Records) {

@@ -54,6 +54,13 @@ type api[R, U, C any] interface {
 	change(ctx context.Context, changes []C) ([]R, error)
 }
 
+// The linter does not see that the methods are used where newClients infers the types
+// of an api.
+var (
+	_ api[oakra.StockRecord, oakra.StockUpdate, oakra.StockChange] = oakraClient{}
+	_ api[oapi.StockRecord, oapi.StockUpdate, oapi.StockChange]    = oapiClient{}
+)
+
 func newClient[
 	R oakra.StockRecord | oapi.StockRecord,
 	U oakra.StockUpdate | oapi.StockUpdate,

@@ -107,7 +107,7 @@ func (p picture) text(x, y int, class, anchor, text string) {
 		fmt.Fprintf(p, ` text-anchor="%s"`, anchor)
 	}
 	p.WriteByte('>')
-	xml.EscapeText(p, []byte(text))
+	_ = xml.EscapeText(p, []byte(text))
 	p.WriteString("</text>\n")
 }
 

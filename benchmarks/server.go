@@ -107,17 +107,17 @@ func newHandler(sizes []int) http.Handler {
 	for _, n := range sizes {
 		a := newAnswers(n)
 		mux.HandleFunc(fmt.Sprintf("/records/%d/", n), func(w http.ResponseWriter, r *http.Request) {
-			io.Copy(io.Discard, r.Body)
+			_, _ = io.Copy(io.Discard, r.Body)
 			body := a.to(r.Method)
 			w.Header().Set("Content-Type", "application/json")
 			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-			w.Write(body)
+			_, _ = w.Write(body)
 		})
 		mux.HandleFunc(fmt.Sprintf("/chunked/%d/", n), func(w http.ResponseWriter, r *http.Request) {
-			io.Copy(io.Discard, r.Body)
+			_, _ = io.Copy(io.Discard, r.Body)
 			w.Header().Set("Content-Type", "application/json")
 			w.(http.Flusher).Flush()
-			w.Write(a.to(r.Method))
+			_, _ = w.Write(a.to(r.Method))
 		})
 	}
 	mux.HandleFunc("/bulk/", serveBulk)
@@ -156,7 +156,7 @@ func serveBulk(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
 	time.Sleep(bulkLatency + time.Duration(len(update.StockRecords))*bulkPerRecord - time.Since(start))
-	w.Write(answer)
+	_, _ = w.Write(answer)
 }
 
 // startServer starts the server on a free port of the loopback interface.
@@ -166,6 +166,6 @@ func startServer(sizes []int) (address string, stop func(), err error) {
 		return "", nil, err
 	}
 	server := &http.Server{Handler: newHandler(sizes)}
-	go server.Serve(l)
+	go func() { _ = server.Serve(l) }()
 	return "http://" + l.Addr().String(), func() { server.Close() }, nil
 }

@@ -46,6 +46,7 @@ const routeList Route = "GET stock/stock-records/"
 // Quantity is a way to write 135 in an answer.
 type Quantity int
 
+// The values of Quantity, each with what it writes.
 const (
 	QuantityNumber  Quantity = iota // 135
 	QuantityDecimal                 // 135.0

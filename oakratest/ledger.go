@@ -82,7 +82,7 @@ func (s *Server) arrive(r *http.Request, body []byte) (*exchange, Fault) {
 	s.requests = append(s.requests, x.Request)
 	x.dialect = s.dialect
 	fault := s.strike(x.Op, func(k FaultKind) bool { return k != Refuse || !asked })
-	x.Request.Fault = fault.Kind
+	x.Fault = fault.Kind
 	return x, fault
 }
 

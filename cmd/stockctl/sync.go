@@ -163,11 +163,11 @@ type patient struct {
 }
 
 func (p *patient) UpdateAll(_ context.Context, updates []oakra.StockUpdate, o oakra.BulkOptions) error {
-	return p.StockService.UpdateAll(p.writing, updates, o)
+	return p.StockService.UpdateAll(p.writing, updates, o) //nolint:contextcheck // as the type says
 }
 
 func (p *patient) ChangeAll(_ context.Context, changes []oakra.StockChange, o oakra.BulkOptions) error {
-	return p.StockService.ChangeAll(p.writing, changes, o)
+	return p.StockService.ChangeAll(p.writing, changes, o) //nolint:contextcheck // as the type says
 }
 
 func (a *app) printPlan(plan *stocksync.Plan) error {

@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -51,8 +52,8 @@ func main() {
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	result, err := replay(ctx, c, os.Stderr)
+	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "replay:", err)
 		os.Exit(1)
@@ -195,7 +196,7 @@ func (s *sender) sendAll(ctx context.Context, done func(int)) error {
 	var again []line
 	for round := 0; len(lines) > 0 || len(again) > 0; {
 		n := min(s.config.window, len(lines))
-		window := append(again, lines[:n]...)
+		window := slices.Concat(again, lines[:n])
 		if lines = lines[n:]; n == 0 {
 			if round++; round > rounds {
 				return fmt.Errorf("%d changes were not applied in %d rounds", len(again), rounds)

@@ -33,7 +33,7 @@ func newStage(ctx context.Context, t *tree, sources ...string) (*stage, error) {
 	s := &stage{tree: t, dir: dir, proxy: filepath.Join(dir, "proxy")}
 	caller, err := s.run(ctx, dir, "env", "GOPROXY", "GONOSUMDB")
 	if err != nil {
-		return nil, errors.Join(err, s.close())
+		return nil, errors.Join(err, s.close(ctx))
 	}
 	values := strings.Split(caller, "\n")
 	sources = append([]string{fileURL(s.proxy)}, sources...)
@@ -49,10 +49,10 @@ func newStage(ctx context.Context, t *tree, sources ...string) (*stage, error) {
 
 // close deletes the stage. A module cache is read-only: only the go command deletes
 // it easily.
-func (s *stage) close() error {
+func (s *stage) close(ctx context.Context) error {
 	var err error
 	if s.env != nil {
-		_, err = s.run(context.Background(), s.dir, "clean", "-modcache")
+		_, err = s.run(context.WithoutCancel(ctx), s.dir, "clean", "-modcache")
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
 }

@@ -20,7 +20,7 @@ func test(ctx context.Context, t *tree) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = errors.Join(err, s.close(ctx)) }()
 
 	changes, err := s.tidy(ctx)
 	if err != nil {

@@ -22,7 +22,7 @@ func tidy(ctx context.Context, t *tree) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = errors.Join(err, s.close(ctx)) }()
 	changes, err := s.tidy(ctx)
 	if err != nil {
 		return err

@@ -309,7 +309,7 @@ func (d *Decoder) value() []byte {
 		part := d.buf[d.pos:d.end]
 		array := io.MultiReader(strings.NewReader("["), bytes.NewReader(part))
 		var syntax *json.SyntaxError
-		if d.readErr != ErrTooLarge && errors.As(json.NewDecoder(array).Decode(new(json.RawMessage)), &syntax) {
+		if !errors.Is(d.readErr, ErrTooLarge) && errors.As(json.NewDecoder(array).Decode(new(json.RawMessage)), &syntax) {
 			d.invalid(part)
 		} else {
 			d.ended()
@@ -423,7 +423,7 @@ func (d *Decoder) sku(b []byte) string {
 
 // ended fails because the body ended, unless it may end here.
 func (d *Decoder) ended() {
-	if d.readErr == io.EOF {
+	if d.readErr == io.EOF { //nolint:errorlint // an error that wraps io.EOF is not the end of a body
 		if d.state != whole {
 			d.cut = d.state != blank
 			d.fail("body ended after %d bytes, %s: %w", d.base+int64(d.end), d.where(), io.ErrUnexpectedEOF)

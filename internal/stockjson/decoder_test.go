@@ -168,7 +168,7 @@ func TestCut(t *testing.T) {
 				for d.Next(&rec) {
 					n++
 				}
-				eof := cause == io.EOF
+				eof := errors.Is(cause, io.EOF)
 				began := i > len(c.before) || strings.Contains(body[:i], `"stock_records"`)
 				if c.before == " \n" {
 					began = i > 2

@@ -44,7 +44,7 @@ func reference(data []byte) (o outcome) {
 	dec.UseNumber()
 	fail := func(err error) outcome {
 		o.err = err
-		o.cut = !blank && (err == io.EOF || err == io.ErrUnexpectedEOF)
+		o.cut = !blank && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))
 		return o
 	}
 	// following is the next byte that is not white space, after skip; -1 if
