@@ -11,53 +11,53 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// Fate is what became of a target.
-type Fate int
+// Status says how a target ended.
+type Status int
 
 const (
 	// NotTried: nothing was applied, and nothing speaks against trying again:
-	// the run was stopped or refused before its turn, or the cause was passing,
+	// the run was stopped before its turn, or the cause was passing,
 	// such as 429 or no connection, and lasted for all rounds.
-	NotTried Fate = iota
-	// Right: Oakra had the target's quantity when it was read, or the step was
-	// applied: a change exactly once (but for the chance that the package comment
-	// names), so that the record is at the target less what was sold meanwhile.
-	Right
-	// NotKnown: Oakra has no such SKU at that location. Nothing was written.
-	NotKnown
-	// Refused: nothing was applied, and trying again will not help: Oakra refused
+	NotTried Status = iota
+	// Synced: Oakra had the target's quantity when it was read, or the step was
+	// applied. A change was applied exactly once (except in the case that the
+	// package comment describes), which leaves the record at the target minus what
+	// was sold meanwhile.
+	Synced
+	// NotFound: Oakra has no such SKU at that location. Nothing was written.
+	NotFound
+	// Rejected: nothing was applied, and trying again will not help: Oakra rejected
 	// the record (400, 404, 409, 413, 422), the target contradicts another, or
-	// the difference is more than 64 bits hold.
-	Refused
-	// Unknown: the step may have been applied, a change once at most (but for the
-	// same chance), or may still be.
+	// the difference does not fit into 64 bits.
+	Rejected
+	// Unknown: the step may have been applied, or may still be. A change was
+	// applied at most once, with the same exception.
 	Unknown
 )
 
-// String returns "right", "not known to Oakra", "refused", "unknown" or "not
-// tried".
-func (f Fate) String() string {
-	switch f {
+// String returns "not tried", "synced", "not found", "rejected" or "unknown".
+func (s Status) String() string {
+	switch s {
 	case NotTried:
 		return "not tried"
-	case Right:
-		return "right"
-	case NotKnown:
-		return "not known to Oakra"
-	case Refused:
-		return "refused"
+	case Synced:
+		return "synced"
+	case NotFound:
+		return "not found"
+	case Rejected:
+		return "rejected"
 	case Unknown:
 		return "unknown"
 	}
-	return "Fate(" + strconv.Itoa(int(f)) + ")"
+	return "Status(" + strconv.Itoa(int(s)) + ")"
 }
 
-// Result is what became of one target.
+// Result says how one target ended.
 type Result struct {
 	Target
-	ID   int64 // of the record; 0 if the target was no step of the plan
-	Fate Fate
-	Err  error // why; nil if it is Right or NotKnown
+	ID     int64 // of the record; 0 if the target was no step of the plan
+	Status Status
+	Err    error // why; nil if the status is Synced or NotFound
 
 	// Reread: after the last time that it was sent, with unknown outcome, Oakra
 	// was read again and had Seen.
@@ -66,17 +66,17 @@ type Result struct {
 }
 
 // Report has one result for each target of a plan: those of its Steps in their
-// order, then Equal, NotKnown and Conflicts. A conflict has one for each of its
+// order, then Equal, NotFound and Conflicts. A conflict has one for each of its
 // quantities.
 type Report struct {
 	Results []Result
 }
 
-// Count returns how many targets met a fate.
-func (r *Report) Count(f Fate) int {
+// Count returns how many results have the status.
+func (r *Report) Count(s Status) int {
 	n := 0
 	for i := range r.Results {
-		if r.Results[i].Fate == f {
+		if r.Results[i].Status == s {
 			n++
 		}
 	}
@@ -84,13 +84,14 @@ func (r *Report) Count(f Fate) int {
 }
 
 // Apply does the plan's steps and no others, as the package comment says. A batch
-// that is refused is cut in halves to find the records at fault; that rests on
-// the assumption of package oakra that a refused request has applied nothing.
+// that is rejected is cut in halves to find the records at fault; that rests on
+// the assumption of package oakra that a rejected request has applied nothing.
 //
 // The report is never nil. The error is ErrNoneKnown if there are targets and all
-// are NotKnown; nil if all are Right or NotKnown. Else it says how many met which fate and what to do; it wraps
-// ErrIncomplete and the cause of the gravest, unknown before not tried before
-// refused, an [*oakra.Error] unless this package refused the target.
+// are NotFound, and nil if all are Synced or NotFound. Otherwise it says how many
+// have which status and what to do; it wraps ErrIncomplete and the Err of the
+// first result with the gravest status (Unknown before NotTried before Rejected),
+// an [*oakra.Error] unless this package rejected the target.
 //
 // With other errors nothing was sent, and all steps are not tried:
 // ErrTooManySteps; ErrApplied, when the plan was applied before, whatever came of
@@ -109,7 +110,7 @@ func (p *Plan) Apply(ctx context.Context) (*Report, error) {
 	return report, report.err(p.options)
 }
 
-// begin refuses a plan that must not be applied.
+// begin rejects a plan that must not be applied.
 func (p *Plan) begin() error {
 	if p.stock == nil {
 		return errors.New("stocksync: the plan is not one that Compare returned")
@@ -138,7 +139,7 @@ func (p *Plan) notTried(err error) []Result {
 	results := make([]Result, len(p.Steps))
 	for i, step := range p.Steps {
 		t := Target{SKU: step.Key.SKU, LocationID: step.Key.LocationID, Quantity: step.To}
-		results[i] = Result{Target: t, ID: step.ID, Fate: NotTried, Err: err}
+		results[i] = Result{Target: t, ID: step.ID, Status: NotTried, Err: err}
 	}
 	return results
 }
@@ -146,52 +147,52 @@ func (p *Plan) notTried(err error) []Result {
 // report adds to the results of the steps those of all other targets.
 func (p *Plan) report(results []Result, err error) *Report {
 	for _, t := range p.Equal {
-		results = append(results, Result{Target: t, Fate: Right})
+		results = append(results, Result{Target: t, Status: Synced})
 	}
-	for _, t := range p.NotKnown {
-		results = append(results, Result{Target: t, Fate: NotKnown})
+	for _, t := range p.NotFound {
+		results = append(results, Result{Target: t, Status: NotFound})
 	}
 	for _, c := range p.Conflicts {
 		for _, quantity := range c.Quantities {
 			t := Target{SKU: c.Key.SKU, LocationID: c.Key.LocationID, Quantity: quantity}
-			results = append(results, Result{Target: t, Fate: Refused, Err: fmt.Errorf("given with %d different quantities", len(c.Quantities))})
+			results = append(results, Result{Target: t, Status: Rejected, Err: fmt.Errorf("given with %d different quantities", len(c.Quantities))})
 		}
 	}
 	for _, t := range p.unread {
-		results = append(results, Result{Target: t, Fate: NotTried, Err: err})
+		results = append(results, Result{Target: t, Status: NotTried, Err: err})
 	}
 	return &Report{Results: results}
 }
 
 // err is the error of a run that ended so.
 func (r *Report) err(o Options) error {
-	if n := r.Count(NotKnown); n > 0 && n == len(r.Results) {
+	if n := r.Count(NotFound); n > 0 && n == len(r.Results) {
 		return ErrNoneKnown
 	}
-	advice := func(f Fate, cause error) string {
+	advice := func(s Status, cause error) string {
 		switch {
-		case f == Unknown:
-			return fmt.Sprintf("the unknown may or may not have been changed: wait %v and run again, which reads them anew", o.settleAfter())
-		case f == NotTried && oakra.Retryable(cause):
-			return "of those not tried nothing was applied: run again"
-		case f == NotTried:
-			return "of those not tried nothing was applied: put right what stopped the run, and run again"
+		case s == Unknown:
+			return fmt.Sprintf("the unknown ones may or may not have been changed: wait %v and run again, which reads them anew", o.settleAfter())
+		case s == NotTried && oakra.Retryable(cause):
+			return "nothing of those not tried was applied: run again"
+		case s == NotTried:
+			return "nothing of those not tried was applied: mend what stopped the run, and run again"
 		default:
-			return "of those refused nothing was applied, and running again will not help"
+			return "nothing of the rejected ones was applied, and running again will not help"
 		}
 	}
-	for _, gravest := range []Fate{Unknown, NotTried, Refused} {
+	for _, gravest := range []Status{Unknown, NotTried, Rejected} {
 		for _, result := range r.Results {
-			if result.Fate != gravest {
+			if result.Status != gravest {
 				continue
 			}
 			var counts []string
-			for _, f := range []Fate{Right, NotKnown, Refused, Unknown, NotTried} {
-				if n := r.Count(f); n > 0 {
-					counts = append(counts, fmt.Sprintf("%d %v", n, f))
+			for _, s := range []Status{Synced, NotFound, Rejected, Unknown, NotTried} {
+				if n := r.Count(s); n > 0 {
+					counts = append(counts, fmt.Sprintf("%d %v", n, s))
 				}
 			}
-			return fmt.Errorf("%w: of %d %s; %s; first %v, %s: %w", ErrIncomplete,
+			return fmt.Errorf("%w: of %d targets, %s; %s; first %v, %s: %w", ErrIncomplete,
 				len(r.Results), strings.Join(counts, ", "), advice(gravest, result.Err), gravest, result.name(), result.Err)
 		}
 	}
@@ -211,7 +212,7 @@ type run struct {
 	steps   []Step
 	results []Result
 	lost    []request // of unknown outcome, not yet settled
-	right   int
+	synced  int
 }
 
 // request is what is left of a request that failed: the steps whose outcome is
@@ -225,7 +226,7 @@ func (r *run) do(ctx context.Context) {
 	var send []int
 	for i, step := range r.steps {
 		if _, ok := difference(step); !ok && r.options.Mode == ByChange {
-			r.results[i].Fate = Refused
+			r.results[i].Status = Rejected
 			r.results[i].Err = fmt.Errorf("the difference between %d and %d is more than 64 bits hold", step.From, step.To)
 			continue
 		}
@@ -261,7 +262,7 @@ func (r *run) write(ctx context.Context, send []int) (again []int) {
 		Concurrency:  r.options.Concurrency,
 		SplitRefused: true,
 		OnProgress: func(p oakra.BulkProgress) {
-			r.options.progress(Writing, r.right+p.Applied, len(r.steps))
+			r.options.progress(Writing, r.synced+p.Applied, len(r.steps))
 		},
 	}
 	var err error
@@ -282,7 +283,7 @@ func (r *run) write(ctx context.Context, send []int) (again []int) {
 	}
 
 	for _, i := range send {
-		r.decide(i, Right, nil)
+		r.decide(i, Synced, nil)
 		r.results[i].Reread = false
 	}
 	requests := make(map[*oakra.Error]int) // in r.lost
@@ -296,8 +297,8 @@ func (r *run) write(ctx context.Context, send []int) (again []int) {
 			r.decide(i, NotTried, f.Err)
 			again = append(again, i)
 			continue
-		case errors.As(f.Err, &e) && f.Outcome == oakra.OutcomeNotApplied && refuses(e):
-			r.decide(i, Refused, f.Err)
+		case errors.As(f.Err, &e) && f.Outcome == oakra.OutcomeNotApplied && rejects(e):
+			r.decide(i, Rejected, f.Err)
 			continue
 		case f.Outcome == oakra.OutcomeNotApplied: // the run was stopped
 			r.decide(i, NotTried, f.Err)
@@ -333,10 +334,10 @@ func failuresOf(err error, n int) []oakra.BulkFailure {
 	return failures
 }
 
-// refuses reports whether Oakra refused the record, and not everything alike. A
-// 404 with a cause is that of a missing route, one that says nothing that of a
-// proxy.
-func refuses(e *oakra.Error) bool {
+// rejects reports whether Oakra rejected the record, rather than everything alike.
+// A 404 with a cause is that of a missing route; one that says nothing is that of
+// a proxy.
+func rejects(e *oakra.Error) bool {
 	switch e.StatusCode {
 	case 400, 409, 413, 422:
 		return true
@@ -346,16 +347,16 @@ func refuses(e *oakra.Error) bool {
 	return false
 }
 
-// decide notes the fate of a step, which may change until the run ends.
-func (r *run) decide(i int, f Fate, err error) {
-	if result := &r.results[i]; result.Fate != f {
-		switch Right {
-		case f:
-			r.right++
-		case result.Fate:
-			r.right--
+// decide notes the status of a step, which may change until the run ends.
+func (r *run) decide(i int, s Status, err error) {
+	if result := &r.results[i]; result.Status != s {
+		switch Synced {
+		case s:
+			r.synced++
+		case result.Status:
+			r.synced--
 		}
-		result.Fate = f
+		result.Status = s
 	}
 	r.results[i].Err = err
 }
@@ -424,7 +425,7 @@ func (r *run) settleRequest(request request, records map[oakra.StockKey]oakra.St
 				record.Quantity, step.From, step.To, result.Err))
 		}
 	}
-	// By an update, To is right whoever made it so, and may be set again.
+	// By an update, To is as wanted whoever made it so, and may be set again.
 	applied, unapplied := len(atTo)+request.confirmed, len(atFrom)
 	contradicted := r.options.Mode == ByChange && applied > 0 && unapplied > 0
 	for _, i := range atTo {
@@ -432,7 +433,7 @@ func (r *run) settleRequest(request request, records map[oakra.StockKey]oakra.St
 			r.contradict(i)
 			continue
 		}
-		r.decide(i, Right, nil)
+		r.decide(i, Synced, nil)
 	}
 	for _, i := range atFrom {
 		if contradicted && applied >= unapplied {

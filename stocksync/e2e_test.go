@@ -84,10 +84,10 @@ func checkServer(t *testing.T, server *oakratest.Server, targets []stocksync.Tar
 	}
 }
 
-func checkAllRight(t *testing.T, report *stocksync.Report, err error, n int64) {
+func checkAllSynced(t *testing.T, report *stocksync.Report, err error, n int64) {
 	t.Helper()
-	if err != nil || int64(report.Count(stocksync.Right)) != n || int64(len(report.Results)) != n {
-		t.Errorf("%d of %d are right: %v", report.Count(stocksync.Right), n, err)
+	if err != nil || int64(report.Count(stocksync.Synced)) != n || int64(len(report.Results)) != n {
+		t.Errorf("%d of %d are synced: %v", report.Count(stocksync.Synced), n, err)
 	}
 }
 
@@ -116,7 +116,7 @@ func TestFaults(t *testing.T) {
 				inject(server, 7)
 				targets := feed(n)
 				report, err := stocksync.Sync(t.Context(), clientOf(server).Stock, targets, stocksync.Options{Mode: mode, BatchSize: 50, SettleAfter: settle})
-				checkAllRight(t, report, err, n)
+				checkAllSynced(t, report, err, n)
 				time.Sleep(settle)
 				checkServer(t, server, targets, nil)
 				if mode == stocksync.ByChange {
@@ -190,9 +190,9 @@ func TestSecondSeller(t *testing.T) {
 			for _, r := range report.Results {
 				switch {
 				case r.ID == 0:
-				case r.Fate == stocksync.Unknown:
+				case r.Status == stocksync.Unknown:
 					left++
-				case r.Fate != stocksync.Right || !changed[r.ID] || records[r.ID-1].Quantity != r.Quantity-sold[r.ID]:
+				case r.Status != stocksync.Synced || !changed[r.ID] || records[r.ID-1].Quantity != r.Quantity-sold[r.ID]:
 					t.Errorf("%+v, sold %d, and has %d", r, sold[r.ID], records[r.ID-1].Quantity)
 				}
 			}
@@ -202,9 +202,9 @@ func TestSecondSeller(t *testing.T) {
 			}
 			allLeft += left
 
-			// With the seller gone, running it again makes all right.
+			// With the seller gone, running it again syncs everything.
 			report, err = stocksync.Sync(t.Context(), clientOf(server).Stock, targets, o)
-			checkAllRight(t, report, err, n)
+			checkAllSynced(t, report, err, n)
 			checkServer(t, server, targets, nil)
 		})
 	}
@@ -277,7 +277,7 @@ func TestKilled(t *testing.T) {
 			}
 
 			report, err := stocksync.Sync(t.Context(), clientOf(server).Stock, targets, o)
-			checkAllRight(t, report, err, n)
+			checkAllSynced(t, report, err, n)
 			checkServer(t, server, targets, nil)
 			if mode == stocksync.ByChange {
 				checkChangedOnce(t, server)

@@ -35,14 +35,14 @@ shirt-red-m;warehouse-1;7
 		SettleAfter: 10 * time.Millisecond, // a minute, if left out
 	})
 	for _, r := range report.Results {
-		fmt.Printf("%s: %v\n", r.SKU, r.Fate)
+		fmt.Printf("%s: %v\n", r.SKU, r.Status)
 	}
 	fmt.Println("error:", err)
 	fmt.Println("Oakra has", server.Records()[0].Quantity)
 	// Output:
-	// shirt-blue-m: right
-	// shirt-green-m: right
-	// shirt-red-m: not known to Oakra
+	// shirt-blue-m: synced
+	// shirt-green-m: synced
+	// shirt-red-m: not found
 	// error: <nil>
 	// Oakra has 1200
 }

@@ -21,7 +21,7 @@ func TestModel(t *testing.T) {
 	if testing.Short() {
 		runs = 150
 	}
-	var met [5]int // fates, over all runs
+	var met [5]int // statuses, over all runs
 	for name, mode := range modes {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(runs) {
@@ -38,10 +38,10 @@ func TestModel(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("not tried, right, not known, refused, unknown: %v", met)
+	t.Logf("not tried, synced, not found, rejected, unknown: %v", met)
 	for f, n := range met {
 		if n < runs/10 {
-			t.Errorf("only %d ended %v: the test does not test that", n, stocksync.Fate(f))
+			t.Errorf("only %d ended %v: the test does not test that", n, stocksync.Status(f))
 		}
 	}
 }
@@ -143,8 +143,8 @@ func (m *model) run(t *testing.T) {
 			t.Errorf("%v is in the report twice, or was no target", r)
 		}
 		delete(distinct, r.Target)
-		m.met[r.Fate]++
-		all = all && (r.Fate == stocksync.Right || r.Fate == stocksync.NotKnown)
+		m.met[r.Status]++
+		all = all && (r.Status == stocksync.Synced || r.Status == stocksync.NotFound)
 		step, isStep := steps[r.ID]
 		if !isStep {
 			continue
@@ -154,12 +154,12 @@ func (m *model) run(t *testing.T) {
 	if len(distinct) > 0 {
 		t.Errorf("not in the report: %v", distinct)
 	}
-	if none := report.Count(stocksync.NotKnown) == len(report.Results); none && len(report.Results) > 0 {
+	if none := report.Count(stocksync.NotFound) == len(report.Results); none && len(report.Results) > 0 {
 		if !errors.Is(err, stocksync.ErrNoneKnown) {
-			t.Errorf("no target is known, and the error is %v", err)
+			t.Errorf("no target was found, and the error is %v", err)
 		}
 	} else if (err == nil) != all || err != nil && !errors.Is(err, stocksync.ErrIncomplete) && !errors.Is(err, stocksync.ErrTooManySteps) {
-		t.Errorf("all right: %v, and the error is %v", all, err)
+		t.Errorf("all synced or not found: %v, and the error is %v", all, err)
 	}
 	for id, writes := range m.shop.writes {
 		if _, ok := steps[id]; !ok {
@@ -178,14 +178,14 @@ func (m *model) run(t *testing.T) {
 		}
 	}
 
-	// Running it again, when all is quiet, makes right what can be.
+	// Running it again, when all is quiet, syncs what can be synced.
 	m.shop.next, m.shop.reading, o.MaxSteps = nil, nil, 0
 	m.shop.bad = make(map[int64]bool)
 	report, _ = stocksync.Sync(t.Context(), m.shop, targets, o)
 	for _, r := range report.Results {
 		id := m.id(r.Target)
-		switch r.Fate {
-		case stocksync.Right:
+		switch r.Status {
+		case stocksync.Synced:
 			if m.shop.quantity(id) != r.Quantity {
 				t.Errorf("run again, %v has %d", r, m.shop.quantity(id))
 			}
@@ -210,22 +210,22 @@ func (m *model) check(t *testing.T, r stocksync.Result, step stocksync.Step) {
 			t.Errorf("%v was written as %d, want %d", r, w, n)
 		}
 	}
-	switch r.Fate {
-	case stocksync.Right:
+	switch r.Status {
+	case stocksync.Synced:
 		if len(writes) == 0 {
 			t.Errorf("%v was not written", r)
 		}
-	case stocksync.NotTried, stocksync.Refused:
+	case stocksync.NotTried, stocksync.Rejected:
 		if len(writes) > 0 {
 			t.Errorf("%v was written %v", r, writes)
 		}
-	case stocksync.NotKnown:
-		t.Errorf("%v was known", r)
+	case stocksync.NotFound:
+		t.Errorf("%v was there", r)
 	}
 }
 
 // targets are of most of the records, some twice, some with two quantities, and
-// of some that are not known.
+// of some that are not there.
 func (m *model) targets(records []oakra.StockRecord) []stocksync.Target {
 	var targets []stocksync.Target
 	for _, r := range records {

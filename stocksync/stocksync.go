@@ -7,21 +7,21 @@
 //	}
 //	report, err := stocksync.Sync(ctx, client.Stock, targets, stocksync.Options{MaxSteps: 500})
 //	for _, r := range report.Results {
-//		if r.Fate != stocksync.Right { // r.Err says why, but for NotKnown
-//			log.Println(r.SKU, r.LocationID, r.Fate, r.Err)
+//		if r.Status != stocksync.Synced { // r.Err says why, except for NotFound
+//			log.Println(r.SKU, r.LocationID, r.Status, r.Err)
 //		}
 //	}
 //	return err
 //
 // [Compare] reads what Oakra has and says what would change, for a person or a
 // program to look at; [Plan.Apply] does it; [Sync] does both. Every target ends
-// in exactly one [Fate]. Records that are no target are left alone.
+// with exactly one [Status]. Records that are no target are left alone.
 //
 // # Writes whose outcome is unknown
 //
 // The answer to a write can be lost while the write is not. Such a write is
 // settled by looking. After [Options].SettleAfter, Oakra is read again. A record
-// at the step's To is right. One at its From is sent again; if it is still there
+// at the step's To is Synced. One at its From is sent again; if it is still there
 // after the eighth round, it is [Unknown]. One at anything else was changed by
 // somebody else: it is Unknown, with the quantity that was seen, and left alone.
 //
@@ -32,7 +32,7 @@
 // the larger group is believed, and the smaller is reported as Unknown; if they
 // are equally many, all are Unknown. One mistake remains possible: if sales as
 // large as the differences hit most records of a request (easily, if it has one),
-// a record may be called right though its difference was not applied, or the
+// a record may be reported as Synced though its difference was not applied, or the
 // difference may be applied twice. Run at a quiet time, or with large batches, if
 // many sales are as large as the differences.
 //
@@ -62,7 +62,7 @@ import (
 // Stock is what Compare, Apply and Sync need of Oakra; [oakra.StockService] is
 // one. Another must keep to what that documents: the error of UpdateAll and
 // ChangeAll is an [oakra.BulkError] that lists every item that is not known to be
-// applied. Any other error is taken as the fate of all items.
+// applied. Any other error is taken to concern all items.
 type Stock interface {
 	Lookup(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error)
 	UpdateAll(ctx context.Context, updates []oakra.StockUpdate, o oakra.BulkOptions) error
@@ -80,7 +80,7 @@ func (t Target) Key() oakra.StockKey {
 	return oakra.StockKey{SKU: t.SKU, LocationID: t.LocationID}
 }
 
-// name is not String, which Result would inherit and so hide its fate.
+// name is not called String: Result would inherit that, and print as a Target.
 func (t Target) name() string { return fmt.Sprintf("SKU %.60q at %.60q", t.SKU, t.LocationID) }
 
 // Mode is how a step is written.
@@ -103,7 +103,7 @@ type Options struct {
 	Concurrency int  // writes in flight at most; 0 is that default
 
 	// MaxSteps is how many records a run may change; 0 is any number. A plan with
-	// more is refused with ErrTooManySteps. Set it to a little more than a usual
+	// more is not applied, with ErrTooManySteps. Set it to a little more than a usual
 	// run changes, so that a feed gone wrong stops before it does harm.
 	MaxSteps int
 
@@ -148,7 +148,7 @@ type Phase string
 
 const (
 	Reading  Phase = "reading"  // Compare reads; counted in records asked for
-	Writing  Phase = "writing"  // Apply writes; counted in steps, those done being right
+	Writing  Phase = "writing"  // Apply writes; counted in steps, of which the synced ones are done
 	Settling Phase = "settling" // Apply waits to read again; counted in steps of unknown outcome
 )
 
@@ -163,11 +163,11 @@ var (
 	ErrTooManySteps = errors.New("stocksync: more steps than MaxSteps")
 	// ErrApplied: the plan was applied before, so its numbers are no longer true.
 	ErrApplied = errors.New("stocksync: the plan was applied before: compare anew")
-	// ErrIncomplete: a plan was applied, and some targets are refused, unknown or
-	// not tried.
-	ErrIncomplete = errors.New("stocksync: not every target is right")
-	// ErrNoneKnown: Oakra knows none of the targets, so the locations or the SKUs
-	// are likely written in another way there.
+	// ErrIncomplete: a plan was applied, and some targets are Rejected, Unknown or
+	// NotTried.
+	ErrIncomplete = errors.New("stocksync: not every target is synced")
+	// ErrNoneKnown: all targets are NotFound, so the locations or the SKUs are
+	// likely written in another way in Oakra.
 	ErrNoneKnown = errors.New("stocksync: Oakra knows none of the targets: are the SKUs and locations written as there?")
 )
 
@@ -190,8 +190,8 @@ type Conflict struct {
 type Plan struct {
 	Steps     []Step     // would change
 	Equal     []Target   // have the quantity already
-	NotKnown  []Target   // Oakra has no such SKU at that location
-	Conflicts []Conflict // not to be decided here; Apply reports them as refused
+	NotFound  []Target   // Oakra has no such SKU at that location
+	Conflicts []Conflict // not decided here; Apply reports them as Rejected
 
 	unread  []Target // of Sync, when reading failed
 	stock   Stock
@@ -255,12 +255,12 @@ func compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Pl
 	plan.unread = nil
 	for _, key := range keys {
 		t := Target{SKU: key.SKU, LocationID: key.LocationID, Quantity: quantities[key][0]}
-		record, known := records[key]
+		record, found := records[key]
 		switch {
 		case len(quantities[key]) > 1:
 			plan.Conflicts = append(plan.Conflicts, Conflict{Key: key, Quantities: quantities[key]})
-		case !known:
-			plan.NotKnown = append(plan.NotKnown, t)
+		case !found:
+			plan.NotFound = append(plan.NotFound, t)
 		case record.Quantity == t.Quantity:
 			plan.Equal = append(plan.Equal, t)
 		default:

@@ -57,8 +57,8 @@ func TestCompare(t *testing.T) {
 	if want := []stocksync.Target{{"sku-1", "w1", 1}}; !slices.Equal(plan.Equal, want) {
 		t.Errorf("equal %v", plan.Equal)
 	}
-	if want := []stocksync.Target{{"sku-9", "w1", 7}, {"sku-3", "w2", 3}}; !slices.Equal(plan.NotKnown, want) {
-		t.Errorf("not known %v", plan.NotKnown)
+	if want := []stocksync.Target{{"sku-9", "w1", 7}, {"sku-3", "w2", 3}}; !slices.Equal(plan.NotFound, want) {
+		t.Errorf("not found %v", plan.NotFound)
 	}
 	if len(plan.Conflicts) != 1 || plan.Conflicts[0].Key.SKU != "sku-4" || !slices.Equal(plan.Conflicts[0].Quantities, []int64{40, 4}) {
 		t.Errorf("conflicts %v", plan.Conflicts)
@@ -74,10 +74,10 @@ func TestCompare(t *testing.T) {
 	if !errors.Is(err, stocksync.ErrIncomplete) || oakra.OutcomeOf(err) != oakra.OutcomeUnknown || oakra.Retryable(err) {
 		t.Errorf("got %v", err)
 	}
-	checkFates(t, report, map[string]stocksync.Fate{
-		"sku-3@w1=0": stocksync.Right, "sku-2@w2=2": stocksync.Right, "sku-1@w1=1": stocksync.Right,
-		"sku-9@w1=7": stocksync.NotKnown, "sku-3@w2=3": stocksync.NotKnown,
-		"sku-4@w1=40": stocksync.Refused, "sku-4@w1=4": stocksync.Refused,
+	checkStatuses(t, report, map[string]stocksync.Status{
+		"sku-3@w1=0": stocksync.Synced, "sku-2@w2=2": stocksync.Synced, "sku-1@w1=1": stocksync.Synced,
+		"sku-9@w1=7": stocksync.NotFound, "sku-3@w2=3": stocksync.NotFound,
+		"sku-4@w1=40": stocksync.Rejected, "sku-4@w1=4": stocksync.Rejected,
 	})
 	if report.Results[0].ID != 3 || report.Results[1].ID != 12 {
 		t.Errorf("results %v", report.Results)
@@ -87,39 +87,39 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// checkFates compares the fate of each target, which must be in the report once.
-func checkFates(t *testing.T, report *stocksync.Report, want map[string]stocksync.Fate) {
+// checkStatuses compares the status of each target, which must be in the report once.
+func checkStatuses(t *testing.T, report *stocksync.Report, want map[string]stocksync.Status) {
 	t.Helper()
-	got := make(map[string]stocksync.Fate)
+	got := make(map[string]stocksync.Status)
 	for _, r := range report.Results {
 		name := fmt.Sprintf("%s@%s=%d", r.SKU, r.LocationID, r.Quantity)
 		if _, twice := got[name]; twice {
 			t.Errorf("%s is in the report twice", name)
 		}
-		got[name] = r.Fate
-		if (r.Err == nil) != (r.Fate == stocksync.Right || r.Fate == stocksync.NotKnown) {
-			t.Errorf("%s: %v with the error %v", name, r.Fate, r.Err)
+		got[name] = r.Status
+		if (r.Err == nil) != (r.Status == stocksync.Synced || r.Status == stocksync.NotFound) {
+			t.Errorf("%s: %v with the error %v", name, r.Status, r.Err)
 		}
 	}
 	if !maps.Equal(got, want) {
-		t.Errorf("fates %v, want %v", got, want)
+		t.Errorf("statuses %v, want %v", got, want)
 	}
-	for f := stocksync.NotTried; f <= stocksync.Unknown; f++ {
+	for s := stocksync.NotTried; s <= stocksync.Unknown; s++ {
 		n := 0
-		for _, g := range want {
-			if g == f {
+		for _, w := range want {
+			if w == s {
 				n++
 			}
 		}
-		if report.Count(f) != n {
-			t.Errorf("%d are counted as %v, want %d", report.Count(f), f, n)
+		if report.Count(s) != n {
+			t.Errorf("%d are counted as %v, want %d", report.Count(s), s, n)
 		}
 	}
 }
 
-// fates of targets plus(1, recordsTo(n)...), by number.
-func fates(all ...stocksync.Fate) map[string]stocksync.Fate {
-	want := make(map[string]stocksync.Fate)
+// statuses of targets plus(1, recordsTo(n)...), by number.
+func statuses(all ...stocksync.Status) map[string]stocksync.Status {
+	want := make(map[string]stocksync.Status)
 	for i, f := range all {
 		want[fmt.Sprintf("sku-%d@w1=%d", i+1, i+2)] = f
 	}
@@ -131,7 +131,7 @@ func TestNothingToDo(t *testing.T) {
 	for name, targets := range map[string][]stocksync.Target{
 		"no targets": nil,
 		"equal":      plus(0, recordsTo(3)...),
-		"not known":  {{"x", "w1", 1}, plus(0, recordsTo(1)...)[0]},
+		"not found":  {{"x", "w1", 1}, plus(0, recordsTo(1)...)[0]},
 	} {
 		report, err := stocksync.Sync(t.Context(), shop, targets, stocksync.Options{})
 		if err != nil || len(report.Results) != len(targets) || shop.sent != 0 {
@@ -140,11 +140,11 @@ func TestNothingToDo(t *testing.T) {
 	}
 }
 
-// TestNoneKnown: a feed that writes all places in its own way is no success.
+// TestNoneKnown: a feed that spells every location in another way is no success.
 func TestNoneKnown(t *testing.T) {
 	shop := newShop(recordsTo(3)...)
 	report, err := stocksync.Sync(t.Context(), shop, []stocksync.Target{{"sku-1", "W1", 1}, {"sku-2", "W1", 1}}, stocksync.Options{})
-	if !errors.Is(err, stocksync.ErrNoneKnown) || report.Count(stocksync.NotKnown) != 2 || shop.sent != 0 {
+	if !errors.Is(err, stocksync.ErrNoneKnown) || report.Count(stocksync.NotFound) != 2 || shop.sent != 0 {
 		t.Errorf("%v, %v, %d requests", report, err, shop.sent)
 	}
 }
@@ -196,7 +196,7 @@ func TestReading(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkFates(t, report, fates(stocksync.Right, stocksync.Right))
+		checkStatuses(t, report, statuses(stocksync.Synced, stocksync.Synced))
 	})
 	for name, tt := range map[string]struct {
 		err     error
@@ -212,7 +212,7 @@ func TestReading(t *testing.T) {
 			if !errors.Is(err, tt.err) || shop.sent != 0 {
 				t.Errorf("Sync: %v", err)
 			}
-			checkFates(t, report, fates(stocksync.NotTried, stocksync.NotTried))
+			checkStatuses(t, report, statuses(stocksync.NotTried, stocksync.NotTried))
 		})
 	}
 	t.Run("in chunks", func(t *testing.T) {
@@ -232,20 +232,20 @@ func TestReading(t *testing.T) {
 		if !errors.Is(err, context.Canceled) || shop.lookups != 1 {
 			t.Errorf("%v after %d lookups", err, shop.lookups)
 		}
-		checkFates(t, report, fates(stocksync.NotTried))
+		checkStatuses(t, report, statuses(stocksync.NotTried))
 	})
 }
 
 func TestMaxSteps(t *testing.T) {
 	shop, targets := newShop(recordsTo(5)...), append(plus(1, recordsTo(3)...), plus(0, record(5))...)
-	want := fates(stocksync.NotTried, stocksync.NotTried, stocksync.NotTried)
-	want["sku-5@w1=5"] = stocksync.Right
+	want := statuses(stocksync.NotTried, stocksync.NotTried, stocksync.NotTried)
+	want["sku-5@w1=5"] = stocksync.Synced
 
 	report, err := stocksync.Sync(t.Context(), shop, targets, stocksync.Options{MaxSteps: 2})
 	if !errors.Is(err, stocksync.ErrTooManySteps) || !strings.Contains(err.Error(), "change 3 records, over 2") {
 		t.Errorf("Sync: %v", err)
 	}
-	checkFates(t, report, want)
+	checkStatuses(t, report, want)
 
 	plan, err := stocksync.Compare(t.Context(), shop, targets, stocksync.Options{MaxSteps: 2})
 	if plan == nil || !errors.Is(err, stocksync.ErrTooManySteps) || len(plan.Steps) != 3 {
@@ -255,7 +255,7 @@ func TestMaxSteps(t *testing.T) {
 	if !errors.Is(err, stocksync.ErrTooManySteps) {
 		t.Errorf("Apply: %v", err)
 	}
-	checkFates(t, report, want)
+	checkStatuses(t, report, want)
 	if shop.sent != 0 {
 		t.Fatal("sent something")
 	}
@@ -292,7 +292,7 @@ func TestApplyRefusesPlan(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) || shop.sent != 0 {
 			t.Errorf("got %v, want %q", err, want)
 		}
-		checkFates(t, report, fates(stocksync.NotTried, stocksync.NotTried, stocksync.NotTried))
+		checkStatuses(t, report, statuses(stocksync.NotTried, stocksync.NotTried, stocksync.NotTried))
 	}
 
 	plan := compare()
@@ -304,7 +304,7 @@ func TestApplyRefusesPlan(t *testing.T) {
 	if !errors.Is(err, stocksync.ErrApplied) || shop.sent != sent {
 		t.Errorf("the second time: %v", err)
 	}
-	checkFates(t, report, fates(stocksync.NotTried, stocksync.NotTried, stocksync.NotTried))
+	checkStatuses(t, report, statuses(stocksync.NotTried, stocksync.NotTried, stocksync.NotTried))
 }
 
 func TestDifferenceTooLarge(t *testing.T) {
@@ -313,11 +313,11 @@ func TestDifferenceTooLarge(t *testing.T) {
 		r.Quantity = -2
 		shop := newShop(r, record(2))
 		report, err := stocksync.Sync(t.Context(), shop, []stocksync.Target{{"sku-1", "w1", math.MaxInt64}, {"sku-2", "w1", 3}}, stocksync.Options{Mode: mode})
-		want := map[string]stocksync.Fate{"sku-1@w1=9223372036854775807": stocksync.Refused, "sku-2@w1=3": stocksync.Right}
+		want := map[string]stocksync.Status{"sku-1@w1=9223372036854775807": stocksync.Rejected, "sku-2@w1=3": stocksync.Synced}
 		if mode == stocksync.ByUpdate {
-			want["sku-1@w1=9223372036854775807"] = stocksync.Right
+			want["sku-1@w1=9223372036854775807"] = stocksync.Synced
 		}
-		checkFates(t, report, want)
+		checkStatuses(t, report, want)
 		if (err == nil) != (mode == stocksync.ByUpdate) || shop.timesWritten(2) != 1 {
 			t.Errorf("got %v", err)
 		}
@@ -330,28 +330,28 @@ func TestUnknown(t *testing.T) {
 	for name, tt := range map[string]struct {
 		events   []event
 		sold     int64
-		change   stocksync.Fate
-		update   stocksync.Fate
+		change   stocksync.Status
+		update   stocksync.Status
 		requests int
 	}{
-		"applied":             {[]event{answerLost}, 0, stocksync.Right, stocksync.Right, 1},
-		"lost":                {[]event{lost}, 0, stocksync.Right, stocksync.Right, 2},
-		"late":                {[]event{late}, 0, stocksync.Right, stocksync.Right, 1},
+		"applied":             {[]event{answerLost}, 0, stocksync.Synced, stocksync.Synced, 1},
+		"lost":                {[]event{lost}, 0, stocksync.Synced, stocksync.Synced, 2},
+		"late":                {[]event{late}, 0, stocksync.Synced, stocksync.Synced, 1},
 		"applied and sold":    {[]event{answerLost}, 3, stocksync.Unknown, stocksync.Unknown, 1},
 		"lost and sold":       {[]event{lost}, 3, stocksync.Unknown, stocksync.Unknown, 1},
-		"lost thrice":         {[]event{lost, lost, lost}, 0, stocksync.Right, stocksync.Right, 4},
-		"lost, then applied":  {[]event{lost, answerLost}, 0, stocksync.Right, stocksync.Right, 2},
-		"lost, then late":     {[]event{lost, late}, 0, stocksync.Right, stocksync.Right, 2},
-		"limited, then lost":  {[]event{limited, lost}, 0, stocksync.Right, stocksync.Right, 3},
-		"lost 7 times":        {[]event{lost, lost, lost, lost, lost, lost, lost}, 0, stocksync.Right, stocksync.Right, 8},
+		"lost thrice":         {[]event{lost, lost, lost}, 0, stocksync.Synced, stocksync.Synced, 4},
+		"lost, then applied":  {[]event{lost, answerLost}, 0, stocksync.Synced, stocksync.Synced, 2},
+		"lost, then late":     {[]event{lost, late}, 0, stocksync.Synced, stocksync.Synced, 2},
+		"limited, then lost":  {[]event{limited, lost}, 0, stocksync.Synced, stocksync.Synced, 3},
+		"lost 7 times":        {[]event{lost, lost, lost, lost, lost, lost, lost}, 0, stocksync.Synced, stocksync.Synced, 8},
 		"lost 8 times":        {[]event{lost, lost, lost, lost, lost, lost, lost, lost}, 0, stocksync.Unknown, stocksync.Unknown, 8},
-		"applied the 8th":     {[]event{lost, lost, lost, lost, lost, lost, lost, answerLost}, 0, stocksync.Right, stocksync.Right, 8},
-		"unreachable 7 times": {[]event{unreachable, limited, unreachable, limited, limited, limited, limited}, 0, stocksync.Right, stocksync.Right, 8},
+		"applied the 8th":     {[]event{lost, lost, lost, lost, lost, lost, lost, answerLost}, 0, stocksync.Synced, stocksync.Synced, 8},
+		"unreachable 7 times": {[]event{unreachable, limited, unreachable, limited, limited, limited, limited}, 0, stocksync.Synced, stocksync.Synced, 8},
 		"limited 8 times":     {[]event{limited, limited, limited, limited, limited, limited, limited, limited}, 0, stocksync.NotTried, stocksync.NotTried, 8},
 		"forbidden":           {[]event{forbidden}, 0, stocksync.NotTried, stocksync.NotTried, 1},
 		"no route":            {[]event{noRoute}, 0, stocksync.NotTried, stocksync.NotTried, 1},
-		"refused":             {[]event{refused}, 0, stocksync.Refused, stocksync.Refused, 1},
-		"lost, then refused":  {[]event{lost, refused}, 0, stocksync.Refused, stocksync.Refused, 2},
+		"refused":             {[]event{refused}, 0, stocksync.Rejected, stocksync.Rejected, 1},
+		"lost, then refused":  {[]event{lost, refused}, 0, stocksync.Rejected, stocksync.Rejected, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inModes(t, func(t *testing.T, mode stocksync.Mode) {
@@ -365,12 +365,12 @@ func TestUnknown(t *testing.T) {
 				if mode == stocksync.ByUpdate {
 					want = tt.update
 				}
-				checkFates(t, report, fates(want))
+				checkStatuses(t, report, statuses(want))
 				if shop.sent != tt.requests {
 					t.Errorf("%d requests, want %d", shop.sent, tt.requests)
 				}
 				took := time.Since(start)
-				if want == stocksync.Right {
+				if want == stocksync.Synced {
 					if err != nil || shop.quantity(1) != 2 || shop.timesWritten(1) != 1 {
 						t.Errorf("%v, and Oakra has %d after %d writes", err, shop.quantity(1), shop.timesWritten(1))
 					}
@@ -414,21 +414,21 @@ func TestSettleAfter(t *testing.T) {
 // TestByTheRest: records of one request settle each other. Their differences are
 // 1 and 1 is sold of some, or brought back.
 func TestByTheRest(t *testing.T) {
-	const right, unknown = stocksync.Right, stocksync.Unknown
+	const synced, unknown = stocksync.Synced, stocksync.Unknown
 	for name, tt := range map[string]struct {
 		event event
 		sold  map[int64]int64
-		want  []stocksync.Fate
+		want  []stocksync.Status
 	}{
-		"all at to":                  {answerLost, nil, []stocksync.Fate{right, right, right, right}},
-		"applied, one sold":          {answerLost, map[int64]int64{2: 1}, []stocksync.Fate{right, unknown, right, right}},
-		"applied, half sold":         {answerLost, map[int64]int64{2: 1, 3: 1}, []stocksync.Fate{unknown, unknown, unknown, unknown}},
-		"lost, one brought":          {lost, map[int64]int64{4: -1}, []stocksync.Fate{right, right, right, unknown}},
-		"lost, half brought":         {lost, map[int64]int64{3: -1, 4: -1}, []stocksync.Fate{unknown, unknown, unknown, unknown}},
-		"applied, others elsewhere":  {answerLost, map[int64]int64{1: 5, 2: 1, 3: 5}, []stocksync.Fate{unknown, unknown, unknown, unknown}},
-		"applied, the rest confirms": {omitted, map[int64]int64{4: 1}, []stocksync.Fate{right, right, right, unknown}},
-		"omitted":                    {omitted, nil, []stocksync.Fate{right, right, right, right}},
-		"skipped":                    {skipped, nil, []stocksync.Fate{right, right, right, unknown}},
+		"all at to":                  {answerLost, nil, []stocksync.Status{synced, synced, synced, synced}},
+		"applied, one sold":          {answerLost, map[int64]int64{2: 1}, []stocksync.Status{synced, unknown, synced, synced}},
+		"applied, half sold":         {answerLost, map[int64]int64{2: 1, 3: 1}, []stocksync.Status{unknown, unknown, unknown, unknown}},
+		"lost, one brought":          {lost, map[int64]int64{4: -1}, []stocksync.Status{synced, synced, synced, unknown}},
+		"lost, half brought":         {lost, map[int64]int64{3: -1, 4: -1}, []stocksync.Status{unknown, unknown, unknown, unknown}},
+		"applied, others elsewhere":  {answerLost, map[int64]int64{1: 5, 2: 1, 3: 5}, []stocksync.Status{unknown, unknown, unknown, unknown}},
+		"applied, the rest confirms": {omitted, map[int64]int64{4: 1}, []stocksync.Status{synced, synced, synced, unknown}},
+		"omitted":                    {omitted, nil, []stocksync.Status{synced, synced, synced, synced}},
+		"skipped":                    {skipped, nil, []stocksync.Status{synced, synced, synced, unknown}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -440,13 +440,13 @@ func TestByTheRest(t *testing.T) {
 					}
 				})
 				report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(4)...), stocksync.Options{})
-				checkFates(t, report, fates(tt.want...))
+				checkStatuses(t, report, statuses(tt.want...))
 				if (err == nil) != !slices.Contains(tt.want, unknown) {
 					t.Error(err)
 				}
 				for id := int64(1); id <= 4; id++ {
 					n := shop.timesWritten(id)
-					if n > 1 || n == 0 && tt.want[id-1] == right {
+					if n > 1 || n == 0 && tt.want[id-1] == synced {
 						t.Errorf("record %d was written %d times", id, n)
 					}
 				}
@@ -462,7 +462,7 @@ func TestByTheRest(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			checkFates(t, report, fates(right, right, right, right))
+			checkStatuses(t, report, statuses(synced, synced, synced, synced))
 		})
 	})
 	t.Run("updates", func(t *testing.T) { // the number is there, or is sent again
@@ -474,7 +474,7 @@ func TestByTheRest(t *testing.T) {
 			if err != nil || shop.timesWritten(1) != 2 || shop.timesWritten(3) != 1 {
 				t.Error(err)
 			}
-			checkFates(t, report, fates(right, right, right, right))
+			checkStatuses(t, report, statuses(synced, synced, synced, synced))
 		})
 	})
 }
@@ -502,8 +502,8 @@ func TestRefusedItem(t *testing.T) {
 		shop := newShop(recordsTo(5)...)
 		shop.bad[3] = true
 		report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(5)...), stocksync.Options{Mode: mode})
-		checkFates(t, report, fates(stocksync.Right, stocksync.Right, stocksync.Refused, stocksync.Right, stocksync.Right))
-		const want = `of 5 4 right, 1 refused; of those refused nothing was applied, and running again will not help; first refused, SKU "sku-3" at "w1": `
+		checkStatuses(t, report, statuses(stocksync.Synced, stocksync.Synced, stocksync.Rejected, stocksync.Synced, stocksync.Synced))
+		const want = `of 5 targets, 4 synced, 1 rejected; nothing of the rejected ones was applied, and running again will not help; first rejected, SKU "sku-3" at "w1": `
 		if !errors.Is(err, oakra.ErrInvalidRequest) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v", err)
 		}
@@ -527,7 +527,7 @@ func TestRecordGone(t *testing.T) {
 				shop.next = inTurn(lost)
 				time.AfterFunc(time.Second, func() { shop.mu.Lock(); defer shop.mu.Unlock(); change(shop) })
 				report, err := stocksync.Sync(t.Context(), shop, plus(1, record(1)), stocksync.Options{Mode: mode})
-				checkFates(t, report, fates(stocksync.Unknown))
+				checkStatuses(t, report, statuses(stocksync.Unknown))
 				if err == nil || !strings.Contains(err.Error(), "gone") || report.Results[0].Reread || shop.sent != 1 {
 					t.Errorf("%v, %+v", err, report.Results[0])
 				}
@@ -558,10 +558,10 @@ func TestReadingAgainFails(t *testing.T) {
 				if err != nil || time.Since(start) != 3*time.Minute {
 					t.Errorf("%v after %v", err, time.Since(start))
 				}
-				checkFates(t, report, fates(stocksync.Right, stocksync.Right))
+				checkStatuses(t, report, statuses(stocksync.Synced, stocksync.Synced))
 				continue
 			}
-			checkFates(t, report, fates(stocksync.Unknown, stocksync.Right))
+			checkStatuses(t, report, statuses(stocksync.Unknown, stocksync.Synced))
 			if !errors.Is(err, down) || report.Results[0].Reread || time.Since(start) != 8*time.Minute {
 				t.Errorf("%v after %v", err, time.Since(start))
 			}
@@ -584,7 +584,7 @@ func TestReadingAgainIsRefused(t *testing.T) {
 		}
 		start := time.Now()
 		report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(2)...), stocksync.Options{Mode: mode, BatchSize: 1})
-		checkFates(t, report, fates(stocksync.Unknown, stocksync.Right))
+		checkStatuses(t, report, statuses(stocksync.Unknown, stocksync.Synced))
 		if !errors.Is(err, oakra.ErrUnauthorized) || time.Since(start) != time.Minute || lookups != 2 {
 			t.Errorf("%v after %v, %d lookups", err, time.Since(start), lookups)
 		}
@@ -613,11 +613,11 @@ func TestContextEnds(t *testing.T) {
 		defer cancel()
 		start := time.Now()
 		report, err := stocksync.Sync(ctx, shop, plus(1, recordsTo(3)...), stocksync.Options{Mode: mode, BatchSize: 1})
-		checkFates(t, report, fates(stocksync.Right, stocksync.Unknown, stocksync.NotTried))
+		checkStatuses(t, report, statuses(stocksync.Synced, stocksync.Unknown, stocksync.NotTried))
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 20*time.Second || shop.lookups != 1 {
 			t.Errorf("%v after %v", err, time.Since(start))
 		}
-		const want = `of 3 1 right, 1 unknown, 1 not tried; the unknown may or may not have been changed: wait 1m0s and run again`
+		const want = `of 3 targets, 1 synced, 1 unknown, 1 not tried; the unknown ones may or may not have been changed: wait 1m0s and run again`
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v", err)
 		}
@@ -629,7 +629,7 @@ func TestContextEnds(t *testing.T) {
 		defer cancel()
 		start := time.Now()
 		report, err := stocksync.Sync(ctx, shop, plus(1, recordsTo(2)...), stocksync.Options{Mode: mode, BatchSize: 1})
-		checkFates(t, report, fates(stocksync.Unknown, stocksync.NotTried))
+		checkStatuses(t, report, statuses(stocksync.Unknown, stocksync.NotTried))
 		if err == nil || time.Since(start) != 15*time.Second || shop.sent != 2 {
 			t.Errorf("while settling: %v after %v", err, time.Since(start))
 		}
@@ -648,13 +648,13 @@ func TestErrorOfAnotherStock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		strange := errors.New("strange")
 		report, err := stocksync.Sync(t.Context(), other{newShop(recordsTo(2)...), strange}, plus(1, recordsTo(2)...), stocksync.Options{})
-		checkFates(t, report, fates(stocksync.Unknown, stocksync.Unknown))
+		checkStatuses(t, report, statuses(stocksync.Unknown, stocksync.Unknown))
 		if !errors.Is(err, strange) {
 			t.Error(err)
 		}
 		done := fmt.Errorf("wrapped: %w", &oakra.Error{Outcome: oakra.OutcomeApplied})
 		report, err = stocksync.Sync(t.Context(), other{newShop(recordsTo(2)...), done}, plus(1, recordsTo(2)...), stocksync.Options{})
-		checkFates(t, report, fates(stocksync.Right, stocksync.Right))
+		checkStatuses(t, report, statuses(stocksync.Synced, stocksync.Synced))
 		if err != nil {
 			t.Error(err)
 		}
@@ -681,10 +681,10 @@ func TestProgress(t *testing.T) {
 	})
 }
 
-func TestFateString(t *testing.T) {
-	for f, want := range map[stocksync.Fate]string{
-		stocksync.NotTried: "not tried", stocksync.Right: "right", stocksync.NotKnown: "not known to Oakra",
-		stocksync.Refused: "refused", stocksync.Unknown: "unknown", 9: "Fate(9)",
+func TestStatusString(t *testing.T) {
+	for f, want := range map[stocksync.Status]string{
+		stocksync.NotTried: "not tried", stocksync.Synced: "synced", stocksync.NotFound: "not found",
+		stocksync.Rejected: "rejected", stocksync.Unknown: "unknown", 9: "Status(9)",
 	} {
 		if f.String() != want {
 			t.Errorf("%v, want %s", f, want)

@@ -469,7 +469,7 @@ func TestSync(t *testing.T) {
     }
   ],
   "equal": 1,
-  "not_known": [],
+  "not_found": [],
   "conflicts": []
 }
 `)
@@ -494,31 +494,31 @@ next: look at the plan (--dry-run shows it), and raise --max-steps if it is righ
 {
   "changed": 0,
   "equal": 3,
-  "not_known": 0,
-  "refused": 0,
+  "not_found": 0,
+  "rejected": 0,
   "not_tried": 0,
   "unknown": 0,
-  "not_right": []
+  "not_synced": []
 }
 `)
 }
 
-func TestSyncNotRight(t *testing.T) {
+func TestSyncNotSynced(t *testing.T) {
 	s := newSession(t)
 	s.stdin = feed + "hat,warehouse-1,5\ncap-navy,warehouse-1,1\ncap-navy,warehouse-1,2\n"
 	stdout, _ := s.run(exitRefused, "sync", "-", "-n")
-	contains(t, stdout, "not known to Oakra: hat@warehouse-1\n", "given with different quantities: cap-navy@warehouse-1: 1 2\n")
+	contains(t, stdout, "not found in Oakra: hat@warehouse-1\n", "given with different quantities: cap-navy@warehouse-1: 1 2\n")
 	stdout, stderr := s.run(exitPartly, "sync", "-")
 	equal(t, "stdout", stdout, `
-ID  LOCATION     SKU       TARGET  FATE                REASON
-    warehouse-1  hat            5  not known to Oakra
-    warehouse-1  cap-navy       1  refused             given with 2 different quantities
-    warehouse-1  cap-navy       2  refused             given with 2 different quantities
+ID  LOCATION     SKU       TARGET  STATUS     REASON
+    warehouse-1  hat            5  not found
+    warehouse-1  cap-navy       1  rejected   given with 2 different quantities
+    warehouse-1  cap-navy       2  rejected   given with 2 different quantities
 
-2 records changed, 1 right already, 1 not known to Oakra, 2 refused
+2 records changed, 1 right already, 1 not found, 2 rejected
 `)
 	equal(t, "stderr", stderr, `
-stockctl: not every target is right
+stockctl: not every target is synced
 stock: partly changed
 next: correct the feed, or leave out what is named above
 `)

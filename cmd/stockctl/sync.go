@@ -185,8 +185,8 @@ func (a *app) printPlan(plan *stocksync.Plan) error {
 		fmt.Fprintln(a.stdout)
 	}
 	fmt.Fprintf(a.stdout, "%s would change, %d right already\n", records(len(plan.Steps)), len(plan.Equal))
-	for _, t := range plan.NotKnown {
-		fmt.Fprintf(a.stdout, "not known to Oakra: %s@%s\n", printable(t.SKU), printable(t.LocationID))
+	for _, t := range plan.NotFound {
+		fmt.Fprintf(a.stdout, "not found in Oakra: %s@%s\n", printable(t.SKU), printable(t.LocationID))
 	}
 	for _, conflict := range plan.Conflicts {
 		fmt.Fprintf(a.stdout, "given with different quantities: %s@%s: %s\n",
@@ -205,7 +205,7 @@ func records(n int) string {
 type planJSON struct {
 	Steps     []stepJSON     `json:"steps"`
 	Equal     int            `json:"equal"`
-	NotKnown  []targetJSON   `json:"not_known"`
+	NotFound  []targetJSON   `json:"not_found"`
 	Conflicts []conflictJSON `json:"conflicts"`
 }
 
@@ -223,7 +223,7 @@ type targetJSON struct {
 	LocationID string `json:"location_id"`
 	SKU        string `json:"sku"`
 	Quantity   int64  `json:"quantity"`
-	Fate       string `json:"fate,omitempty"`
+	Status     string `json:"status,omitempty"`
 	Reason     string `json:"reason,omitempty"`
 }
 
@@ -234,12 +234,12 @@ type conflictJSON struct {
 }
 
 func newPlanJSON(plan *stocksync.Plan) planJSON {
-	p := planJSON{Steps: []stepJSON{}, Equal: len(plan.Equal), NotKnown: []targetJSON{}, Conflicts: []conflictJSON{}}
+	p := planJSON{Steps: []stepJSON{}, Equal: len(plan.Equal), NotFound: []targetJSON{}, Conflicts: []conflictJSON{}}
 	for _, s := range plan.Steps {
 		p.Steps = append(p.Steps, stepJSON{s.ID, s.Key.LocationID, s.Key.SKU, s.From, s.To, s.To - s.From})
 	}
-	for _, t := range plan.NotKnown {
-		p.NotKnown = append(p.NotKnown, targetJSON{LocationID: t.LocationID, SKU: t.SKU, Quantity: t.Quantity})
+	for _, t := range plan.NotFound {
+		p.NotFound = append(p.NotFound, targetJSON{LocationID: t.LocationID, SKU: t.SKU, Quantity: t.Quantity})
 	}
 	for _, c := range plan.Conflicts {
 		p.Conflicts = append(p.Conflicts, conflictJSON{c.Key.LocationID, c.Key.SKU, c.Quantities})
@@ -249,44 +249,44 @@ func newPlanJSON(plan *stocksync.Plan) planJSON {
 
 // planFailure is that of a plan that leaves something out.
 func planFailure(plan *stocksync.Plan) error {
-	if len(plan.NotKnown)+len(plan.Conflicts) == 0 {
+	if len(plan.NotFound)+len(plan.Conflicts) == 0 {
 		return nil
 	}
 	return &failure{
 		code:    exitRefused,
-		message: fmt.Sprintf("the feed has %s that Oakra does not know, and %d with different quantities", records(len(plan.NotKnown)), len(plan.Conflicts)),
+		message: fmt.Sprintf("the feed has %s not found in Oakra, and %d with different quantities", records(len(plan.NotFound)), len(plan.Conflicts)),
 		next:    "correct the feed, or leave them out",
 	}
 }
 
-// summary counts the fates of a report.
+// summary counts the statuses of a report.
 type summary struct {
-	Changed  int          `json:"changed"`
-	Equal    int          `json:"equal"`
-	NotKnown int          `json:"not_known"`
-	Refused  int          `json:"refused"`
-	NotTried int          `json:"not_tried"`
-	Unknown  int          `json:"unknown"`
-	NotRight []targetJSON `json:"not_right"`
+	Changed   int          `json:"changed"`
+	Equal     int          `json:"equal"`
+	NotFound  int          `json:"not_found"`
+	Rejected  int          `json:"rejected"`
+	NotTried  int          `json:"not_tried"`
+	Unknown   int          `json:"unknown"`
+	NotSynced []targetJSON `json:"not_synced"`
 
 	gravest error // of those not tried: one that does not pass by itself, if there is one
 }
 
 func summarize(report *stocksync.Report) summary {
-	s := summary{NotRight: []targetJSON{}}
+	s := summary{NotSynced: []targetJSON{}}
 	for _, r := range report.Results {
-		switch r.Fate {
-		case stocksync.Right:
+		switch r.Status {
+		case stocksync.Synced:
 			if r.ID != 0 {
 				s.Changed++
 			} else {
 				s.Equal++
 			}
 			continue
-		case stocksync.NotKnown:
-			s.NotKnown++
-		case stocksync.Refused:
-			s.Refused++
+		case stocksync.NotFound:
+			s.NotFound++
+		case stocksync.Rejected:
+			s.Rejected++
 		case stocksync.NotTried:
 			s.NotTried++
 			if s.gravest == nil || oakra.Retryable(s.gravest) {
@@ -295,11 +295,11 @@ func summarize(report *stocksync.Report) summary {
 		default:
 			s.Unknown++
 		}
-		t := targetJSON{ID: r.ID, LocationID: r.LocationID, SKU: r.SKU, Quantity: r.Quantity, Fate: r.Fate.String()}
+		t := targetJSON{ID: r.ID, LocationID: r.LocationID, SKU: r.SKU, Quantity: r.Quantity, Status: r.Status.String()}
 		if r.Err != nil {
 			t.Reason = reason(r.Err)
 		}
-		s.NotRight = append(s.NotRight, t)
+		s.NotSynced = append(s.NotSynced, t)
 	}
 	return s
 }
@@ -307,11 +307,11 @@ func summarize(report *stocksync.Report) summary {
 func (s summary) String() string {
 	text := fmt.Sprintf("%s changed, %d right already", records(s.Changed), s.Equal)
 	for _, count := range []struct {
-		n    int
-		fate stocksync.Fate
-	}{{s.NotKnown, stocksync.NotKnown}, {s.Refused, stocksync.Refused}, {s.NotTried, stocksync.NotTried}, {s.Unknown, stocksync.Unknown}} {
+		n      int
+		status stocksync.Status
+	}{{s.NotFound, stocksync.NotFound}, {s.Rejected, stocksync.Rejected}, {s.NotTried, stocksync.NotTried}, {s.Unknown, stocksync.Unknown}} {
 		if count.n > 0 {
-			text += fmt.Sprintf(", %d %v", count.n, count.fate)
+			text += fmt.Sprintf(", %d %v", count.n, count.status)
 		}
 	}
 	return text
@@ -322,14 +322,14 @@ func (a *app) printReport(report *stocksync.Report) error {
 	if a.flags.JSON {
 		return a.printJSON(s)
 	}
-	if len(s.NotRight) > 0 {
-		t := table{header: []string{"ID", "LOCATION", "SKU", "TARGET", "FATE", "REASON"}}
-		for _, r := range s.NotRight {
+	if len(s.NotSynced) > 0 {
+		t := table{header: []string{"ID", "LOCATION", "SKU", "TARGET", "STATUS", "REASON"}}
+		for _, r := range s.NotSynced {
 			id := ""
 			if r.ID != 0 {
 				id = number(r.ID)
 			}
-			t.add(id, r.LocationID, r.SKU, number(r.Quantity), r.Fate, r.Reason)
+			t.add(id, r.LocationID, r.SKU, number(r.Quantity), r.Status, r.Reason)
 		}
 		if err := t.write(a.stdout); err != nil {
 			return err
@@ -340,15 +340,15 @@ func (a *app) printReport(report *stocksync.Report) error {
 	return err
 }
 
-// reportFailure is that of a run that left some targets not right.
+// reportFailure is that of a run that left some targets not synced.
 func (c *syncCommand) reportFailure(report *stocksync.Report, err error) error {
 	s := summarize(report)
-	f := &failure{message: "not every target is right"}
+	f := &failure{message: "not every target is synced"}
 	if errors.Is(err, stocksync.ErrNoneKnown) {
 		f.message = strings.TrimPrefix(err.Error(), "stocksync: ")
 	}
 	switch {
-	case len(s.NotRight) == 0:
+	case len(s.NotSynced) == 0:
 		return err
 	case s.Unknown > 0:
 		f.code = exitUnknown
