@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 )
 
 // CSVError names the lines of a file that [ReadCSV] could not read.
@@ -65,8 +63,13 @@ var columnNames = [...]string{"sku", "location_id", "quantity"}
 // separate the columns gives the line a column too many, and so it is bad, as is
 // every line that has more columns than the header, or fewer than it names, or
 // something in a column without a name (blank ones at the end of a line do no
-// harm, if the header ends with one of the three). Bad, too, is a value that
-// begins with "=", which is a formula, or has a character that cannot be seen.
+// harm, if the header ends with one of the three).
+//
+// A value is bad if it cannot be the text that somebody typed: it is blank or not
+// UTF-8; it begins with "=", which is a formula, or with an apostrophe, which
+// spreadsheets and exports put before a text; it is a number that a spreadsheet
+// rewrote, such as 4.00638E+12; or it holds a character that cannot be seen, or
+// looks like a space without being one, which the error names by its code point.
 //
 // Errors, without any targets: a [*CSVError] that names all bad lines; a file
 // that is empty, has no line but the header, is UTF-16, lacks a column or has it
@@ -220,23 +223,15 @@ func readTarget(fields, header []string, at [3]int) (Target, error) {
 		return Target{}, fmt.Errorf("it has %d columns, the header %d", len(fields), named)
 	}
 	var values [3]string
-	for column := range values {
-		value := strings.TrimSpace(fields[at[column]])
-		switch {
-		case value == "":
-			return Target{}, fmt.Errorf("no %s", columnNames[column])
-		case value[0] == '=':
-			return Target{}, fmt.Errorf("the %s %.40q is a formula: save its value", columnNames[column], value)
-		case !utf8.ValidString(value) || strings.ContainsFunc(value, invisible):
-			return Target{}, fmt.Errorf("the %s %.40q is not UTF-8, or has a line break or another character that cannot be seen: is a quote not closed?", columnNames[column], value)
+	for column, check := range []func(column, text string) error{checkName, checkName, checkText} {
+		values[column] = strings.Trim(fields[at[column]], " \t\r\n") // no space of another kind
+		if err := check(columnNames[column], values[column]); err != nil {
+			return Target{}, err
 		}
-		values[column] = value
 	}
 	quantity, err := readQuantity(values[2])
 	return Target{SKU: values[0], LocationID: values[1], Quantity: quantity}, err
 }
-
-func invisible(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Cf) }
 
 // A number that starts with 0 and has a comma is likelier a decimal.
 var wholeNumber = regexp.MustCompile(`^[+-]?([0-9]+|[1-9][0-9]{0,2}(,[0-9]{3})+)(\.00?)?$`)

@@ -1,0 +1,89 @@
+package stocksync
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// checkText checks what the cells of all three columns have in common.
+func checkText(column, text string) error {
+	switch {
+	case text == "":
+		return fmt.Errorf("no %s", column)
+	case text[0] == '=':
+		return fmt.Errorf("the %s %.40q is a formula: save its value", column, text)
+	case !utf8.ValidString(text):
+		return fmt.Errorf("the %s %.40q is not UTF-8", column, text)
+	case strings.Contains(text, "\n"):
+		return fmt.Errorf("the %s %.40q runs over the end of a line: is a quote not closed?", column, text)
+	case strings.ContainsRune(text, utf8.RuneError):
+		return fmt.Errorf("the %s %.40q has U+FFFD, which stands for a character that was lost", column, text)
+	}
+	if r, found := findUnseen(text); found {
+		return fmt.Errorf("the %s %.40q has %U, which cannot be seen or looks like a space", column, text, r)
+	}
+	return nil
+}
+
+// rewritten is a long number, such as a barcode, as a spreadsheet shows it. A SKU
+// such as 1E5 or 5E-10 may be somebody's own.
+var rewritten = regexp.MustCompile(`(?i)^[0-9]([.,][0-9]+e[+-][0-9]+|e\+[0-9]+)$`)
+
+// checkName checks a SKU or a location.
+func checkName(column, text string) error {
+	if err := checkText(column, text); err != nil {
+		return err
+	}
+	switch {
+	case text[0] == '\'':
+		return fmt.Errorf("the %s %.40q begins with an apostrophe, which may be no part of it", column, text)
+	case rewritten.MatchString(text):
+		return fmt.Errorf("the %s %.40q is a number that a spreadsheet rewrote, which loses digits: format the column as text", column, text)
+	}
+	return nil
+}
+
+// findUnseen returns the first character that cannot be seen, or that looks like a
+// space and is none.
+func findUnseen(text string) (r rune, found bool) {
+	before, after := rune(0), text
+	for after != "" {
+		r, size := utf8.DecodeRuneInString(after)
+		after = after[size:]
+		switch {
+		case unicode.Is(unicode.Variation_Selector, r):
+			found = !shapesEmoji(before, r, after)
+		case r == ' ':
+		default:
+			found = r == '\u2800' || // a blank pattern of Braille
+				unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zs, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point)
+		}
+		if found {
+			return r, true
+		}
+		before = r
+	}
+	return 0, false
+}
+
+// shapesEmoji reports whether a variation selector says how to draw the emoji
+// before it.
+func shapesEmoji(before, selector rune, after string) bool {
+	switch {
+	case selector != '\uFE0E' && selector != '\uFE0F':
+		return false
+	case strings.ContainsRune("0123456789#*", before):
+		return strings.HasPrefix(after, "\u20E3") // which makes it a key
+	}
+	return emoji.MatchString(string(before))
+}
+
+// emoji matches those of Unicode's emoji-data.txt, and all of the blocks of
+// pictographs.
+var emoji = regexp.MustCompile("[" +
+	"©®‼⁉™ℹ↔-↙↩↪⌚⌛⌨⏏⏩-⏳⏸-⏺Ⓜ▪▫▶◀◻-◾☀-☄☎☑☔☕☘☝☠☢☣☦☪☮☯☸-☺♀♂♈-♓♟♠♣♥♦♨♻" +
+	"♾♿⚒-⚗⚙⚛⚜⚠⚡⚧⚪⚫⚰⚱⚽⚾⛄⛅⛈⛎⛏⛑⛓⛔⛩⛪⛰-⛵⛷-⛺⛽✂✅✈-✍✏✒✔✖✝✡✨✳✴❄❇❌❎❓-❕❗❣❤➕-➗" +
+	"➡➰➿⤴⤵⬅-⬇⬛⬜⭐⭕〰〽㊗㊙🀄-🫿" + "]")
