@@ -8,7 +8,6 @@ import (
 	"io"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -57,9 +56,17 @@ var columnNames = [...]string{"sku", "location_id", "quantity"}
 // ignored. Between the columns is whichever of comma, semicolon and tab makes the
 // header hold these three. Blank lines, and spaces around a value, are ignored.
 //
-// A quantity is a whole number: 1234, -5, +5, 1,234 or "1,234" (the comma always
-// separates thousands), 12.0 or 12.00. Not read, since it could mean two things
-// or none: 1.234, 12.000, 0,123, 12,5, 1 234, 1e3. An unquoted 1,234 where commas
+// A quantity is a whole number: 1234, -5, 12.0, 12.0000. The comma or the point
+// may separate thousands, and the other one decimals: 1,234,567, 1,234.00 and
+// 1.234,00 have one reading. One group of three digits behind a comma or a point
+// has two: 12,000 is twelve or twelve thousand. Such a number is bad, unless the
+// quantities of other lines show what the file's comma or point is for. Between
+// commas, "1,000" in quotes is a thousand.
+//
+// Everything else is bad: a blank cell, 12.5, 1 234, 5 pcs, 5%, (5), 1E+05, a
+// formula, and +10, which means "add 10" in some feeds.
+//
+// An unquoted 1,234 where commas
 // separate the columns gives the line a column too many, and so it is bad, as is
 // every line that has more columns than the header, or fewer than it names, or
 // something in a column without a name (blank ones at the end of a line do no
@@ -95,29 +102,54 @@ func ReadCSV(r io.Reader) ([]Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	var targets []Target
+	var rows []row
 	bad := new(CSVError)
 	for {
 		line, fields, err := t.read()
-		switch {
-		case err == io.EOF && len(bad.Lines) > 0:
-			return nil, bad
-		case err == io.EOF && len(targets) == 0:
-			return nil, errors.New("stocksync: the file has a header and no lines: is it cut short?")
-		case err == io.EOF:
-			return targets, nil
+		if err == io.EOF {
+			break
 		}
-		var target Target
+		var next row
 		if err == nil {
-			target, err = readTarget(fields, header, at)
+			next, err = readRow(fields, header, at)
 		}
 		if err != nil {
 			bad.Lines = append(bad.Lines, BadLine{line, err})
 			t = t.after(line)
 			continue
 		}
-		targets = append(targets, target)
+		next.line = line
+		rows = append(rows, next)
 	}
+
+	quantities := make([]string, len(rows))
+	for i, row := range rows {
+		quantities[i] = row.quantity
+	}
+	shown := conventions(quantities)
+	targets := make([]Target, len(rows))
+	for i, row := range rows {
+		targets[i] = row.target
+		targets[i].Quantity, err = readQuantity(row.quantity, shown, string(t.file.Comma))
+		if err != nil {
+			bad.Lines = append(bad.Lines, BadLine{row.line, err})
+		}
+	}
+	switch {
+	case len(bad.Lines) > 0:
+		slices.SortFunc(bad.Lines, func(a, b BadLine) int { return a.Line - b.Line })
+		return nil, bad
+	case len(targets) == 0:
+		return nil, errors.New("stocksync: the file has a header and no lines: is it cut short?")
+	}
+	return targets, nil
+}
+
+// row is a line whose quantity is not yet read, since other lines may show how.
+type row struct {
+	line     int
+	target   Target
+	quantity string
 }
 
 // table reads what follows the first lines of a file.
@@ -208,42 +240,26 @@ func blank(fields []string) bool {
 	return !slices.ContainsFunc(fields, func(f string) bool { return strings.TrimSpace(f) != "" })
 }
 
-func readTarget(fields, header []string, at [3]int) (Target, error) {
+func readRow(fields, header []string, at [3]int) (row, error) {
 	named := 0 // columns, up to the last with a name
 	for i, name := range header {
 		switch {
 		case strings.TrimSpace(name) != "":
 			named = i + 1
 		case i < len(fields) && strings.TrimSpace(fields[i]) != "":
-			return Target{}, fmt.Errorf("it has %.40q in column %d, which has no name", fields[i], i+1)
+			return row{}, fmt.Errorf("it has %.40q in column %d, which has no name", fields[i], i+1)
 		}
 	}
 	shifted := len(fields) > len(header) && slices.Max(at[:]) < named-1 // by a comma in the quantity
 	if len(fields) < named || shifted || len(fields) > len(header) && !blank(fields[len(header):]) {
-		return Target{}, fmt.Errorf("it has %d columns, the header %d", len(fields), named)
+		return row{}, fmt.Errorf("it has %d columns, the header %d", len(fields), named)
 	}
 	var values [3]string
 	for column, check := range []func(column, text string) error{checkName, checkName, checkText} {
 		values[column] = strings.Trim(fields[at[column]], " \t\r\n") // no space of another kind
 		if err := check(columnNames[column], values[column]); err != nil {
-			return Target{}, err
+			return row{}, err
 		}
 	}
-	quantity, err := readQuantity(values[2])
-	return Target{SKU: values[0], LocationID: values[1], Quantity: quantity}, err
-}
-
-// A number that starts with 0 and has a comma is likelier a decimal.
-var wholeNumber = regexp.MustCompile(`^[+-]?([0-9]+|[1-9][0-9]{0,2}(,[0-9]{3})+)(\.00?)?$`)
-
-func readQuantity(text string) (int64, error) {
-	if !wholeNumber.MatchString(text) {
-		return 0, fmt.Errorf("the quantity %.40q is not plainly a whole number", text)
-	}
-	digits, _, _ := strings.Cut(text, ".")
-	n, err := strconv.ParseInt(strings.ReplaceAll(digits, ",", ""), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("the quantity %.40q is more than 64 bits hold", text)
-	}
-	return n, nil
+	return row{target: Target{SKU: values[0], LocationID: values[1]}, quantity: values[2]}, nil
 }

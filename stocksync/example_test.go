@@ -22,7 +22,7 @@ func Example() {
 	client := server.Client()
 
 	targets, err := stocksync.ReadCSV(strings.NewReader(`sku;location_id;quantity
-shirt-blue-m;warehouse-1;1,200
+shirt-blue-m;warehouse-1;1200
 shirt-green-m;warehouse-1;142
 shirt-red-m;warehouse-1;7
 `))
