@@ -2,6 +2,7 @@ package stocksync_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -11,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"unicode/utf16"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/oakra/oakra-go/stocksync"
 )
@@ -47,6 +51,15 @@ func TestReadCSV(t *testing.T) {
 		"twice":                {"sku,location_id,quantity\na,w1,5\na,w1,5\n", append(of(5), of(5)...)},
 		"minus":                {"sku,location_id,quantity\na,w1,-5\n", of(-5)},
 		"zero":                 {"sku,location_id,quantity\na,w1,0\n", of(0)},
+		"CR":                   {"sku,location_id,quantity\ra,w1,5\r", a},
+		"CR CR LF":             {"sku,location_id,quantity\r\r\na,w1,5\r\r\n", a},
+		"CR, a cell of two":    {"sku,location_id,quantity,note\ra,w1,5,\"one\ntwo\"\rb,w1,6,\r", []stocksync.Target{{SKU: "a", LocationID: "w1", Quantity: 5}, {SKU: "b", LocationID: "w1", Quantity: 6}}},
+		"UTF-16":               {utf16File(binary.LittleEndian, "sku\tlocation_id\tquantity\r\ngr\u00fcn\U0001F455\tw1\t5\r\n"), []stocksync.Target{{SKU: "gr\u00fcn\U0001F455", LocationID: "w1", Quantity: 5}}},
+		"UTF-16, big-endian":   {utf16File(binary.BigEndian, "sku,location_id,quantity\na,w1,5\n"), a},
+		"space after a quote":  {"sku,location_id,quantity\n\"a\" ,\"w1\"  ,5\n", a},
+		"quotes between tabs":  {"sku\tlocation_id\tquantity\n\"a \"\"1\"\", b\"\tw1\t5\n", []stocksync.Target{{SKU: `a "1", b`, LocationID: "w1", Quantity: 5}}},
+		"a tab between quotes": {"sku\tname\tlocation_id\tquantity\na\t\"one\ttwo\"\tw1\t5\n", a},
+		"two lines, tabs":      {"sku\tname\tlocation_id\tquantity\na\t\"one\ntwo\"\tw1\t5\n", a},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := stocksync.ReadCSV(iotest.OneByteReader(strings.NewReader(tt.file)))
@@ -57,21 +70,28 @@ func TestReadCSV(t *testing.T) {
 	}
 }
 
-func TestReadCSVRefusesFile(t *testing.T) {
+func TestReadCSVRejectsFile(t *testing.T) {
 	for name, tt := range map[string]struct{ file, want string }{
-		"empty":            {"", "is empty"},
-		"blank":            {"\uFEFF \r\n\n", "is empty"},
-		"blank cells":      {",,\n,,\n", "no column"},
-		"UTF-16":           {"\xff\xfes\x00k\x00u\x00", "UTF-16"},
-		"UTF-16 big":       {"\xfe\xff\x00s\x00k\x00u", "UTF-16"},
-		"UTF-16 unmarked":  {"s\x00k\x00u\x00", "UTF-16"},
-		"no header":        {"a,w1,5\n", "no column sku"},
-		"no quantity":      {"sku;location_id;stock\na;w1;5\n", `no column quantity: ["sku" "location_id" "stock"]`},
-		"no location":      {"sku,quantity\na,5\n", "no column location_id"},
-		"quantity twice":   {"sku,location_id,quantity,qty\na,w1,5,5\n", "column quantity twice"},
-		"broken header":    {"sku,loc\"ation,quantity\na,w1,5\n", "the header: "},
-		"nothing but that": {"sku,location_id,quantity\n", "cut short"},
-		"and blank lines":  {"sku,location_id,quantity\n\n,,\n", "cut short"},
+		"empty":              {"", "is empty"},
+		"blank":              {"\uFEFF \r\n\n", "is empty"},
+		"blank cells":        {",,\n,,\n", "no column"},
+		"UTF-16":             {"\xff\xfes\x00k\x00u\x00", "read as UTF-16"},
+		"UTF-16 big":         {"\xfe\xff\x00s\x00k\x00u", "read as UTF-16"},
+		"UTF-16 cut":         {"\xff\xfes\x00k\x00u", "ends within a character"},
+		"UTF-32":             {"\xff\xfe\x00\x00s\x00\x00\x00", "UTF-32"},
+		"UTF-32 big":         {"\x00\x00\xfe\xff\x00\x00\x00s", "UTF-32"},
+		"a workbook":         {"PK\x03\x04\x14\x00", "workbook"},
+		"an old workbook":    {"\xd0\xcf\x11\xe0\xa1\xb1", "workbook"},
+		"a mark and no more": {"\uFEFF", "is empty"},
+		"only sep":           {"sep=;", "no header"},
+		"UTF-16 unmarked":    {"s\x00k\x00u\x00", "UTF-16"},
+		"no header":          {"a,w1,5\n", "no column sku"},
+		"no quantity":        {"sku;location_id;stock\na;w1;5\n", `no column quantity: ["sku" "location_id" "stock"]`},
+		"no location":        {"sku,quantity\na,5\n", "no column location_id"},
+		"quantity twice":     {"sku,location_id,quantity,qty\na,w1,5,5\n", "column quantity twice"},
+		"broken header":      {"sku,loc\"ation,quantity\na,w1,5\n", "the header: "},
+		"nothing but that":   {"sku,location_id,quantity\n", "cut short"},
+		"and blank lines":    {"sku,location_id,quantity\n\n,,\n", "cut short"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			targets, err := stocksync.ReadCSV(strings.NewReader(tt.file))
@@ -139,6 +159,78 @@ func TestReadCSVNamesBadLines(t *testing.T) {
 	}
 }
 
+// TestReadCSVQuoteHidesRows: a quote that is part of a text seems to open a cell,
+// and the next one closes it some lines later.
+func TestReadCSVQuoteHidesRows(t *testing.T) {
+	for name, file := range map[string]string{
+		"an inch sign":           "sku,name,location_id,quantity\nhose,\"Hose,w1,3\nbelt,Belt,w1,4\ntube,Tube 1\",w1,80\n",
+		"adjacent lines":         "sku;name;location_id;quantity\nhose;\"Hose;w1;3\ntube;Tube 1\";w1;80\n\nmat;Mat;w1;7\n",
+		"tabs":                   "sku\tname\tlocation_id\tquantity\nhose\t\"Hose\tw1\t3\nbelt\tBelt\tw1\t4\ntube\tTube 1\"\tw1\t80\n",
+		"CRLF":                   "sku,name,location_id,quantity\r\nhose,\"Hose,w1,3\r\nbelt,Belt,w1,4\r\ntube,Tube 1\",w1,80\r\n",
+		"in the last column":     "sku,location_id,quantity,name\nhose,w1,3,\"Hose\nbelt,w1,4,Belt\ntube,w1,80,Tube 1\"\n",
+		"in the SKU":             "sku,location_id,quantity\n\"hose,w1,3\nbelt,w1,4\ntube\",w1,80\n",
+		"after a quoted cell":    "sku,maker,name,location_id,quantity\nhose,\"Ho, Se\",\"Hose,w1,3\nbelt,Be,Belt,w1,4\ntube,Tu,Tube 1\",w1,80\n",
+		"separators in the text": "sku,name,location_id,quantity\nhose,\"Hose, red, long,w1,3\nbelt,Belt,w1,4\ntube,Tube 1\",w1,80\n",
+		"without a quantity":     "sku,name,location_id,quantity\nhose,\"Hose,w1,\ntube,Tube 1\",w1,80\n",
+		"hiding a bad one":       "sku,name,location_id,quantity\nhose,\"Hose,w1,3\nbelt,Belt,w1,1.5\ntube,Tube 1\",w1,80\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := stocksync.ReadCSV(strings.NewReader(file))
+			var bad *stocksync.CSVError
+			require.ErrorAs(t, err, &bad)
+			last := 1 + strings.Count(file[:strings.LastIndexByte(file, '"')], "\n")
+			require.Len(t, bad.Lines, last-1, "%v", err)
+			for i, l := range bad.Lines {
+				require.Equal(t, i+2, l.Line)
+				require.ErrorContains(t, l.Err, fmt.Sprintf("a quote in line 2 closes in line %d", last))
+			}
+		})
+	}
+}
+
+// TestReadCSVCellsOverLines: cells that run over lines are legal, also if one of
+// the lines would be a row.
+func TestReadCSVCellsOverLines(t *testing.T) {
+	want := []stocksync.Target{{SKU: "a", LocationID: "w1", Quantity: 5}, {SKU: "b", LocationID: "w1", Quantity: 6}}
+	for name, file := range map[string]string{
+		"the last line is a row":     "note,sku,location_id,quantity\n\"one\ntwo\",a,w1,5\nx,b,w1,6\n",
+		"the first line is a row":    "sku,location_id,quantity,note\na,w1,5,\"one\ntwo\"\nb,w1,6,x\n",
+		"a line between is a row":    "sku,note,location_id,quantity\na,\"one\ntwo,three,w2,9\nfour\",w1,5\nb,x,w1,6\n",
+		"as many columns, no number": "sku,note,location_id,quantity\na,\"one, two, three\nfour, five\",w1,5\nb,x,w1,6\n",
+		"two such cells":             "sku,note,location_id,quantity,note 2\na,\"one\ntwo\",w1,5,\"three\nfour\"\nb,x,w1,6,\n",
+		"blank lines within":         "sku,note,location_id,quantity\na,\"one\n\n\ntwo\",w1,5\nb,x,w1,6\n",
+		"quotes within":              "sku,note,location_id,quantity\na,\"\"\"one\"\"\ntwo\"\"\",w1,5\nb,x,w1,6\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := stocksync.ReadCSV(strings.NewReader(file))
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+		})
+	}
+}
+
+// TestReadCSVQuotesBetweenTabs: text between tabs is not quoted, as marketplaces
+// write it, unless its quotes can be nothing else.
+func TestReadCSVQuotesBetweenTabs(t *testing.T) {
+	for _, name := range []string{`Mug "Anna", blue`, `"Wide" shelf`, `Shelf 40"`, `"Shelf`, `""`, `"a""`, `"""`, `"a" "b"`, `a""b`} {
+		got, err := stocksync.ReadCSV(strings.NewReader("sku\tname\tlocation_id\tquantity\na\t" + name + "\tw1\t5\nb\tx\tw1\t6\n"))
+		require.NoError(t, err, name)
+		require.Equal(t, []stocksync.Target{{SKU: "a", LocationID: "w1", Quantity: 5}, {SKU: "b", LocationID: "w1", Quantity: 6}}, got, name)
+	}
+	got, err := stocksync.ReadCSV(strings.NewReader("sku\tlocation_id\tquantity\npipe 14\"\tw1\t5\n\"big\" pipe\tw1\t6\n"))
+	require.NoError(t, err)
+	require.Equal(t, []stocksync.Target{{SKU: `pipe 14"`, LocationID: "w1", Quantity: 5}, {SKU: `"big" pipe`, LocationID: "w1", Quantity: 6}}, got)
+}
+
+// utf16File is text with a byte order mark.
+func utf16File(order binary.AppendByteOrder, text string) string {
+	var file []byte
+	for _, unit := range utf16.Encode([]rune("\uFEFF" + text)) {
+		file = order.AppendUint16(file, unit)
+	}
+	return string(file)
+}
+
 func TestReadCSVThousandsUnquoted(t *testing.T) {
 	_, err := stocksync.ReadCSV(strings.NewReader("sku,location_id,quantity\na,w1,1,234\n"))
 	if err == nil || !strings.Contains(err.Error(), "line 2: it has 4 columns, the header 3") {
@@ -193,6 +285,10 @@ func FuzzReadCSV(f *testing.F) {
 	f.Add([]byte("\uFEFFSKU;Location;Qty\r\n\"a\";w1;1,234\r\n;;\r\n"))
 	f.Add([]byte("x\tsku\tlocation_id\tquantity\n\ta\tw1\t12.0\n"))
 	f.Add([]byte("sku,location_id,quantity\n\"a,w1,5\nb,w1,x\n\"c\nd\",w1,6\n"))
+	f.Add([]byte("sku\tname\tlocation_id\tquantity\na\t\"A\tw1\t5\nb\t\"B\" 1\tw1\t6\nc\tC\"\tw1\t7\n"))
+	f.Add([]byte("sku,location_id,quantity\na,w1,5,,,\"x\ny\"\n"))
+	f.Add([]byte("sku,location_id,quantity\ra,w1,\"1,234\"\rb,w1,12.0000\r"))
+	f.Add([]byte(utf16File(binary.LittleEndian, "sku\tlocation_id\tquantity\r\na\tw1\t5\r\n")))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		targets, err := stocksync.ReadCSV(bytes.NewReader(file))
 		if (err == nil) == (len(targets) == 0) {
@@ -202,7 +298,7 @@ func FuzzReadCSV(f *testing.F) {
 		if errors.As(err, &bad) {
 			last := 1
 			for _, l := range bad.Lines {
-				if l.Line <= last || l.Line > bytes.Count(file, []byte("\n"))+1 {
+				if l.Line <= last || l.Line > bytes.Count(file, []byte("\n"))+bytes.Count(file, []byte("\r"))+1 {
 					t.Fatalf("line %d after %d: %v", l.Line, last, err)
 				}
 				last = l.Line

@@ -1,6 +1,7 @@
 package stocksync_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"testing"
@@ -108,4 +109,13 @@ func TestNamesThatAreNotTheText(t *testing.T) {
 		require.ErrorContains(t, err, want, "%+q", text)
 		require.ErrorContains(t, err, "location_id")
 	}
+}
+
+// TestLoneSurrogates: a UTF-16 file that is not valid does not lose characters
+// without a word.
+func TestLoneSurrogates(t *testing.T) {
+	file := utf16File(binary.LittleEndian, "sku,location_id,quantity\na?b,w1,5\n")
+	_, err := stocksync.ReadCSV(strings.NewReader(strings.Replace(file, "?\x00", "\x00\xd8", 1)))
+	require.ErrorContains(t, err, "line 2: the sku")
+	require.ErrorContains(t, err, "U+FFFD")
 }
