@@ -9,7 +9,8 @@ import (
 // ReadCSV reads targets from a table as spreadsheets write it. The first line that
 // is not blank is the header, except for a "sep=;" as Excel writes it. The header
 // names the columns sku, location_id (or location) and quantity (or qty), in any
-// order and case; other columns are ignored.
+// order and case; other columns are ignored. For other names, and for the exports
+// of shop systems, see [ReadFeed].
 //
 // # Lines and cells
 //
@@ -56,10 +57,11 @@ import (
 // has it twice; the error of r. A file that was cut off in the middle of its last
 // number cannot be told from a whole one: see [Options].MaxSteps.
 func ReadCSV(r io.Reader) ([]Target, error) {
-	return readFeed(r)
+	feed, err := ReadFeed(r, FeedOptions{})
+	return feed.Targets, err
 }
 
-// CSVError names the lines of a file that [ReadCSV] could not read.
+// CSVError names the lines of a file that [ReadCSV] or [ReadFeed] could not read.
 type CSVError struct {
 	Lines []BadLine // all of them, in the order of the file
 }

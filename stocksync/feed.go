@@ -9,71 +9,147 @@ import (
 	"strings"
 )
 
-// readFeed does what [ReadCSV] documents.
-func readFeed(r io.Reader) ([]Target, error) {
+// FeedOptions says how [ReadFeed] reads a file. The zero value reads what
+// [ReadCSV] does. These read the exports of shop systems, with the column names
+// that their documentation or source gives:
+//
+//	// Shopify, inventory (help.shopify.com, "Inventory CSV file format")
+//	FeedOptions{Quantity: "On hand (current)", Skip: []string{"not stocked"}, SkipUnnamed: true}
+//
+//	// WooCommerce, products (woocommerce.com, "Product CSV Importer and Exporter");
+//	// Stock is blank where stock is not managed, and "parent" where the parent's counts
+//	FeedOptions{Quantity: "Stock", LocationID: "warehouse-1", Skip: []string{"", "parent"}, SkipUnnamed: true}
+//
+//	// Magento 2, stock sources, and products (the export modules of magento/inventory
+//	// and magento/magento2)
+//	FeedOptions{Location: "source_code"}
+//	FeedOptions{LocationID: "warehouse-1"}
+//
+//	// ERPNext, the report Stock Balance, which ends with a line of totals, and the
+//	// list of Bin (frappe/erpnext, stock_balance.py and bin.json)
+//	FeedOptions{SKU: "Item", Location: "Warehouse", Quantity: "Balance Qty", SkipUnnamed: true}
+//	FeedOptions{SKU: "Item Code", Location: "Warehouse", Quantity: "Actual Quantity"}
+//
+// The locations are those of the file; a program whose locations have other names
+// in Oakra replaces the LocationID of the targets. A Shopify file that has one
+// column for each location is read once per location, with Quantity and LocationID.
+//
+// Choose the column of the units in stock. Oakra has counted units reserved for
+// orders apart from its quantity, so a column of units available for sale may
+// count reservations twice.
+type FeedOptions struct {
+	// SKU, Location and Quantity name the columns, in any case; if empty, as for
+	// ReadCSV.
+	SKU, Location, Quantity string
+
+	// LocationID is the location of all targets, for a file without a column for
+	// it.
+	LocationID string
+
+	// Skip holds the texts, in any case, that stand in the place of a quantity where
+	// the shop keeps no stock. Such a line is skipped.
+	Skip []string
+
+	// SkipUnnamed skips the lines without a SKU or without a location, which no
+	// record of Oakra can match.
+	SkipUnnamed bool
+}
+
+// Feed is what a file holds.
+type Feed struct {
+	Targets []Target
+	Skipped []SkippedLine // in the order of the file
+}
+
+// SkippedLine is a line that FeedOptions leave out.
+type SkippedLine struct {
+	Line   int    // counted as in [BadLine]
+	Reason string // such as: the quantity is "not stocked"
+}
+
+// ReadFeed is [ReadCSV] for files with other columns, and with lines that hold no
+// quantity on purpose. Without an error every line is in the Feed, which has no
+// targets if all lines were skipped.
+//
+// Errors: as for ReadCSV, and for options that name a column twice, or that set
+// both Location and LocationID.
+func ReadFeed(r io.Reader, o FeedOptions) (Feed, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
-		return nil, fmt.Errorf("stocksync: reading the file: %w", err)
+		return Feed{}, fmt.Errorf("stocksync: reading the file: %w", err)
 	}
 	text, encoding, err := decode(data)
 	if err != nil {
-		return nil, err
+		return Feed{}, err
 	}
-	t, c, err := readHeader(splitLines(text))
+	t, c, err := readHeader(splitLines(text), o)
 	if err != nil && encoding != "" {
 		err = fmt.Errorf("%w (read as %s)", err, encoding)
 	}
 	if err != nil {
-		return nil, err
+		return Feed{}, err
 	}
 
-	var rows []row
-	bad := new(CSVError)
+	rows, skipped, bad := readRows(&t, &c)
+	targets, ambiguous := readQuantities(rows, t.comma)
+	bad = append(bad, ambiguous...)
+	switch {
+	case len(bad) > 0:
+		slices.SortFunc(bad, func(a, b BadLine) int { return a.Line - b.Line })
+		return Feed{}, &CSVError{bad}
+	case len(targets)+len(skipped) == 0:
+		return Feed{}, errors.New("stocksync: the file has a header and no lines: is it cut short?")
+	}
+	return Feed{targets, skipped}, nil
+}
+
+// readRows reads the lines below the header.
+func readRows(t *table, c *columns) (rows []row, skipped []SkippedLine, bad []BadLine) {
 	for {
 		rec, err := t.read()
 		if err == io.EOF {
-			break
+			return rows, skipped, bad
 		}
-		if err == nil && c.hidesRows(rec, &t) {
+		if err == nil && c.hidesRows(rec, t) {
 			err := fmt.Errorf("a quote in line %d closes in line %d, and hides rows if it is part of a text", rec.first, rec.last)
 			for line := rec.first; line <= rec.last; line++ {
-				bad.Lines = append(bad.Lines, BadLine{line, err})
+				bad = append(bad, BadLine{line, err})
 			}
 			continue
 		}
 		var next row
+		var skip string
 		if err == nil {
-			next, err = c.read(rec)
+			next, skip, err = c.read(rec)
 		}
-		if err != nil {
-			bad.Lines = append(bad.Lines, BadLine{rec.first, err})
+		switch {
+		case err != nil:
+			bad = append(bad, BadLine{rec.first, err})
 			t.next = rec.first // a quote may have hidden the lines after it
-			continue
+		case skip != "":
+			skipped = append(skipped, SkippedLine{rec.first, skip})
+		default:
+			rows = append(rows, next)
 		}
-		rows = append(rows, next)
 	}
+}
 
+// readQuantities makes targets of rows, by what the quantities of all of them show.
+func readQuantities(rows []row, comma string) (targets []Target, bad []BadLine) {
 	quantities := make([]string, len(rows))
 	for i, row := range rows {
 		quantities[i] = row.quantity
 	}
 	shown := conventions(quantities)
-	targets := make([]Target, len(rows))
-	for i, row := range rows {
-		targets[i] = row.target
-		targets[i].Quantity, err = readQuantity(row.quantity, shown, t.comma)
+	for _, row := range rows {
+		n, err := readQuantity(row.quantity, shown, comma)
 		if err != nil {
-			bad.Lines = append(bad.Lines, BadLine{row.line, err})
+			bad = append(bad, BadLine{row.line, err})
 		}
+		row.target.Quantity = n
+		targets = append(targets, row.target)
 	}
-	switch {
-	case len(bad.Lines) > 0:
-		slices.SortFunc(bad.Lines, func(a, b BadLine) int { return a.Line - b.Line })
-		return nil, bad
-	case len(targets) == 0:
-		return nil, errors.New("stocksync: the file has a header and no lines: is it cut short?")
-	}
-	return targets, nil
+	return targets, bad
 }
 
 // row is a line whose quantity is not yet read, since other lines may show how.
@@ -92,16 +168,18 @@ const (
 
 // columns says where in a record the columns are.
 type columns struct {
+	FeedOptions
 	header []string
-	named  int    // how many, up to the last with a name
-	at     [3]int // their indexes
+	named  int       // how many, up to the last with a name
+	names  [3]string // of the columns, for errors
+	at     [3]int    // their indexes; -1 if there is no column of locations
 }
 
 // separator is a line that tells Excel what is between the columns.
 var separator = regexp.MustCompile(`(?i)^"?sep=.?"?\s*$`)
 
 // readHeader finds what separates the columns, and where they are.
-func readHeader(lines []string) (t table, c columns, err error) {
+func readHeader(lines []string, o FeedOptions) (t table, c columns, err error) {
 	begin := 0
 	if separator.MatchString(lines[0]) {
 		begin = 1
@@ -112,7 +190,7 @@ func readHeader(lines []string) (t table, c columns, err error) {
 		rec, e := candidate.read()
 		switch e {
 		case nil:
-			c, e = findColumns(rec.cells)
+			c, e = findColumns(rec.cells, o)
 		case io.EOF:
 			e = errors.New("stocksync: the file has no header")
 		default:
@@ -128,28 +206,45 @@ func readHeader(lines []string) (t table, c columns, err error) {
 	return t, c, err
 }
 
-// columnNames are the names of the columns; the first is that for errors.
-var columnNames = [3][]string{{"sku"}, {"location_id", "location"}, {"quantity", "qty"}}
-
 // findColumns finds the columns in a header.
-func findColumns(header []string) (columns, error) {
-	c := columns{header: header, at: [3]int{-1, -1, -1}}
+func findColumns(header []string, o FeedOptions) (columns, error) {
+	c := columns{FeedOptions: o, header: header, at: [3]int{-1, -1, -1}}
+	accepted := [3][]string{{"sku"}, {"location_id", "location"}, {"quantity", "qty"}}
+	for i, name := range [3]string{o.SKU, o.Location, o.Quantity} {
+		if name != "" {
+			accepted[i] = []string{name}
+		}
+		c.names[i] = accepted[i][0]
+	}
+	if o.LocationID != "" {
+		if o.Location != "" {
+			return c, fmt.Errorf("stocksync: FeedOptions: both Location %q and LocationID %q are set", o.Location, o.LocationID)
+		}
+		accepted[locationColumn] = nil
+	}
 	for i, cell := range header {
 		if strings.TrimSpace(cell) != "" {
 			c.named = i + 1
 		}
-		for column, names := range columnNames {
-			if !slices.Contains(names, columnKey(cell)) {
+		for column, names := range accepted {
+			if !slices.ContainsFunc(names, func(name string) bool { return columnKey(name) == columnKey(cell) }) {
 				continue
 			}
 			if c.at[column] >= 0 {
-				return c, fmt.Errorf("stocksync: the header has the column %s twice: %.200q", names[0], header)
+				return c, fmt.Errorf("stocksync: the header has the column %s twice: %.200q", c.names[column], header)
 			}
 			c.at[column] = i
 		}
 	}
-	if missing := slices.Index(c.at[:], -1); missing >= 0 {
-		return c, fmt.Errorf("stocksync: the header has no column %s: %.200q", columnNames[missing][0], header)
+	for column, names := range accepted {
+		if c.at[column] < 0 && names != nil {
+			return c, fmt.Errorf("stocksync: the header has no column %s: %.200q", c.names[column], header)
+		}
+	}
+	for column := range c.at {
+		if c.at[column] >= 0 && slices.Index(c.at[:], c.at[column]) < column {
+			return c, fmt.Errorf("stocksync: FeedOptions: the column %s is named twice", c.names[column])
+		}
 	}
 	return c, nil
 }
@@ -179,19 +274,39 @@ func (c *columns) check(cells []string) error {
 	return nil
 }
 
-// read reads a record.
-func (c *columns) read(rec record) (row, error) {
+// read reads a record, or says why it is skipped.
+func (c *columns) read(rec record) (r row, skip string, err error) {
 	if err := c.check(rec.cells); err != nil {
-		return row{}, err
+		return row{}, "", err
 	}
-	var values [3]string
-	for column, check := range []func(column, text string) error{checkName, checkName, checkText} {
-		values[column] = c.cell(rec.cells, column)
-		if err := check(columnNames[column][0], values[column]); err != nil {
-			return row{}, err
+	r = row{line: rec.first, quantity: c.cell(rec.cells, quantityColumn)}
+	r.target = Target{SKU: c.cell(rec.cells, skuColumn), LocationID: c.LocationID}
+	if c.LocationID == "" {
+		r.target.LocationID = c.cell(rec.cells, locationColumn)
+	}
+	switch {
+	case c.skips(r.quantity):
+		return r, fmt.Sprintf("the %s is %q", c.names[quantityColumn], r.quantity), nil
+	case c.SkipUnnamed && r.target.SKU == "":
+		return r, fmt.Sprintf("no %s", c.names[skuColumn]), nil
+	case c.SkipUnnamed && r.target.LocationID == "":
+		return r, fmt.Sprintf("no %s", c.names[locationColumn]), nil
+	}
+	for _, err := range []error{
+		checkName(c.names[skuColumn], r.target.SKU),
+		checkName(c.names[locationColumn], r.target.LocationID),
+		checkText(c.names[quantityColumn], r.quantity),
+	} {
+		if err != nil {
+			return r, "", err
 		}
 	}
-	return row{rec.first, Target{SKU: values[skuColumn], LocationID: values[locationColumn]}, values[quantityColumn]}, nil
+	return r, "", nil
+}
+
+// skips reports whether Skip has the text of a quantity.
+func (c *columns) skips(quantity string) bool {
+	return slices.ContainsFunc(c.Skip, func(text string) bool { return strings.EqualFold(text, quantity) })
 }
 
 // hidesRows reports whether a record of several lines is likelier several records:
@@ -217,5 +332,5 @@ func (c *columns) isRow(cells []string) bool {
 		return false
 	}
 	quantity := strings.Trim(c.cell(cells, quantityColumn), `"`)
-	return strings.Trim(quantity, "+-0123456789., ") == ""
+	return strings.Trim(quantity, "+-0123456789., ") == "" || c.skips(quantity)
 }
