@@ -27,7 +27,7 @@ const (
 	// NotFound: Oakra has no such SKU at that location. Nothing was written.
 	NotFound
 	// Rejected: nothing was applied, and trying again will not help: Oakra rejected
-	// the record (400, 404, 409, 413, 422), the target contradicts another, or
+	// the record (400, 404, 409, 413, 422), there is another target for it, or
 	// the difference does not fit into 64 bits.
 	Rejected
 	// Unknown: the step may have been applied, or may still be. A change was
@@ -153,9 +153,13 @@ func (p *Plan) report(results []Result, err error) *Report {
 		results = append(results, Result{Target: t, Status: NotFound})
 	}
 	for _, c := range p.Conflicts {
+		why := fmt.Errorf("given %d times, and SumDuplicates is not set", len(c.Quantities))
+		if p.options.SumDuplicates {
+			why = fmt.Errorf("given %d times, and the sum does not fit into 64 bits", len(c.Quantities))
+		}
 		for _, quantity := range c.Quantities {
 			t := Target{SKU: c.Key.SKU, LocationID: c.Key.LocationID, Quantity: quantity}
-			results = append(results, Result{Target: t, Status: Rejected, Err: fmt.Errorf("given with %d different quantities", len(c.Quantities))})
+			results = append(results, Result{Target: t, Status: Rejected, Err: why})
 		}
 	}
 	for _, t := range p.unread {

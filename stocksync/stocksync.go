@@ -51,7 +51,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
+	"math/big"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -106,6 +106,11 @@ type Options struct {
 	// more is not applied, with ErrTooManySteps. Set it to a little more than a usual
 	// run changes, so that a feed gone wrong stops before it does harm.
 	MaxSteps int
+
+	// SumDuplicates adds up the quantities of targets with the same SKU and
+	// location, such as lines of bins, lots or serial numbers. Otherwise these
+	// targets are a Conflict, also if their quantities are equal.
+	SumDuplicates bool
 
 	// SettleAfter is how long a write whose outcome is unknown may still land.
 	// That long after the writes of a round, and not sooner, Oakra is read again
@@ -178,15 +183,16 @@ type Step struct {
 	From, To int64 // what was read, and the target
 }
 
-// Conflict is a record that was given several times with different quantities.
+// Conflict is a record for which there are several targets, without
+// [Options].SumDuplicates, or with a sum that does not fit into 64 bits.
 type Conflict struct {
 	Key        oakra.StockKey
-	Quantities []int64 // each once
+	Quantities []int64 // of the targets, in the order given
 }
 
-// Plan is what Compare found. Each target is in exactly one of the lists, in the
-// order given; one given twice with the same quantity counts once. Steps may be
-// taken out before Apply, which does those that are left and no others.
+// Plan is what Compare found. Each target is in exactly one of the lists, which
+// are in the order given. Steps may be taken out before Apply, which does those
+// that are left and no others.
 type Plan struct {
 	Steps     []Step     // would change
 	Equal     []Target   // have the quantity already
@@ -235,17 +241,14 @@ func compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Pl
 			return plan, fmt.Errorf("stocksync: targets[%d], %s: the SKU or the location is blank", i, t.name())
 		}
 	}
-	quantities := make(map[oakra.StockKey][]int64, len(targets)) // each once
-	keys := make([]oakra.StockKey, 0, len(targets))
+	keys, quantities := group(targets)
+	if o.SumDuplicates {
+		addUp(quantities)
+	}
 	plan.unread = make([]Target, 0, len(targets))
-	for _, t := range targets {
-		given := quantities[t.Key()]
-		if !slices.Contains(given, t.Quantity) {
-			quantities[t.Key()] = append(given, t.Quantity)
-			plan.unread = append(plan.unread, t)
-		}
-		if len(given) == 0 {
-			keys = append(keys, t.Key())
+	for _, key := range keys {
+		for _, quantity := range quantities[key] {
+			plan.unread = append(plan.unread, Target{SKU: key.SKU, LocationID: key.LocationID, Quantity: quantity})
 		}
 	}
 	records, err := read(ctx, stock, keys, func(done int) { o.progress(Reading, done, len(keys)) })
@@ -268,6 +271,34 @@ func compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Pl
 		}
 	}
 	return plan, plan.tooMany()
+}
+
+// group returns the quantities of each record, and the order of the records.
+func group(targets []Target) (keys []oakra.StockKey, quantities map[oakra.StockKey][]int64) {
+	quantities = make(map[oakra.StockKey][]int64, len(targets))
+	for _, t := range targets {
+		if quantities[t.Key()] == nil {
+			keys = append(keys, t.Key())
+		}
+		quantities[t.Key()] = append(quantities[t.Key()], t.Quantity)
+	}
+	return keys, quantities
+}
+
+// addUp replaces the quantities of each record with their sum, if it fits.
+func addUp(quantities map[oakra.StockKey][]int64) {
+	for key, all := range quantities {
+		if len(all) == 1 {
+			continue
+		}
+		sum := new(big.Int)
+		for _, quantity := range all {
+			sum.Add(sum, big.NewInt(quantity))
+		}
+		if sum.IsInt64() {
+			quantities[key] = []int64{sum.Int64()}
+		}
+	}
 }
 
 func (p *Plan) tooMany() error {

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/oakra/oakra-go"
 	"github.com/oakra/oakra-go/stocksync"
 )
@@ -38,12 +40,9 @@ func TestCompare(t *testing.T) {
 		{"sku-1", "w1", 1},
 		{"sku-2", "w2", 2},
 		{"sku-9", "w1", 7},
-		{"sku-3", "w1", 0}, // again
 		{"sku-4", "w1", 40},
 		{"sku-4", "w1", 4},
-		{"sku-4", "w1", 40},
 		{"sku-3", "w2", 3},
-		{"sku-9", "w1", 7}, // again
 	}, stocksync.Options{OnProgress: func(p stocksync.Progress) { progress = append(progress, p) }})
 	if err != nil {
 		t.Fatal(err)
@@ -124,6 +123,65 @@ func statuses(all ...stocksync.Status) map[string]stocksync.Status {
 		want[fmt.Sprintf("sku-%d@w1=%d", i+1, i+2)] = f
 	}
 	return want
+}
+
+// TestDuplicates: several lines of one record are bins, lots or serial numbers, or
+// one of them is wrong. Nothing tells, so equal ones are no exception.
+func TestDuplicates(t *testing.T) {
+	targets := []stocksync.Target{
+		{"sku-1", "w1", 1}, {"sku-2", "w1", 5}, {"sku-1", "w1", 1}, {"sku-1", "w1", 1},
+		{"sku-3", "w1", math.MaxInt64}, {"sku-3", "w1", 1}, {"sku-4", "w1", math.MaxInt64}, {"sku-4", "w1", 1}, {"sku-4", "w1", -2},
+	}
+	key := func(sku string) oakra.StockKey { return oakra.StockKey{SKU: sku, LocationID: "w1"} }
+
+	shop := newShop(recordsTo(4)...)
+	plan, err := stocksync.Compare(t.Context(), shop, targets, stocksync.Options{})
+	require.NoError(t, err)
+	require.Equal(t, []stocksync.Step{{ID: 2, Key: key("sku-2"), From: 2, To: 5}}, plan.Steps)
+	require.Equal(t, []stocksync.Conflict{
+		{Key: key("sku-1"), Quantities: []int64{1, 1, 1}},
+		{Key: key("sku-3"), Quantities: []int64{math.MaxInt64, 1}},
+		{Key: key("sku-4"), Quantities: []int64{math.MaxInt64, 1, -2}},
+	}, plan.Conflicts)
+	report, err := plan.Apply(t.Context())
+	require.ErrorContains(t, err, "given 3 times, and SumDuplicates is not set")
+	require.Len(t, report.Results, len(targets))
+	require.Equal(t, 8, report.Count(stocksync.Rejected))
+	require.Equal(t, map[int64][]int64{2: {3}}, shop.writes)
+
+	shop = newShop(recordsTo(4)...)
+	plan, err = stocksync.Compare(t.Context(), shop, targets, stocksync.Options{SumDuplicates: true})
+	require.NoError(t, err)
+	require.Equal(t, []stocksync.Step{
+		{ID: 1, Key: key("sku-1"), From: 1, To: 3},
+		{ID: 2, Key: key("sku-2"), From: 2, To: 5},
+		{ID: 4, Key: key("sku-4"), From: 4, To: math.MaxInt64 - 1},
+	}, plan.Steps)
+	require.Equal(t, []stocksync.Conflict{{Key: key("sku-3"), Quantities: []int64{math.MaxInt64, 1}}}, plan.Conflicts)
+	report, err = plan.Apply(t.Context())
+	require.ErrorContains(t, err, "given 2 times, and the sum does not fit into 64 bits")
+	require.Len(t, report.Results, 5)
+	require.Equal(t, 3, report.Count(stocksync.Synced))
+}
+
+// TestDuplicatesNotRead: what could not be read is in the report as it would have
+// been compared.
+func TestDuplicatesNotRead(t *testing.T) {
+	targets := []stocksync.Target{{"sku-1", "w1", 1}, {"sku-1", "w1", 1}}
+	for sum, want := range map[bool][]int64{false: {1, 1}, true: {2}} {
+		shop := newShop(record(1))
+		shop.reading = func() error {
+			return &oakra.Error{Op: "stock.list", StatusCode: 401, Outcome: oakra.OutcomeNotApplied}
+		}
+		report, err := stocksync.Sync(t.Context(), shop, targets, stocksync.Options{SumDuplicates: sum})
+		require.ErrorIs(t, err, oakra.ErrUnauthorized)
+		var got []int64
+		for _, r := range report.Results {
+			require.Equal(t, stocksync.NotTried, r.Status)
+			got = append(got, r.Quantity)
+		}
+		require.Equal(t, want, got)
+	}
 }
 
 func TestNothingToDo(t *testing.T) {

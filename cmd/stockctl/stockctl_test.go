@@ -507,13 +507,13 @@ func TestSyncNotSynced(t *testing.T) {
 	s := newSession(t)
 	s.stdin = feed + "hat,warehouse-1,5\ncap-navy,warehouse-1,1\ncap-navy,warehouse-1,2\n"
 	stdout, _ := s.run(exitRefused, "sync", "-", "-n")
-	contains(t, stdout, "not found in Oakra: hat@warehouse-1\n", "given with different quantities: cap-navy@warehouse-1: 1 2\n")
+	contains(t, stdout, "not found in Oakra: hat@warehouse-1\n", "given several times: cap-navy@warehouse-1: 1 2\n")
 	stdout, stderr := s.run(exitPartly, "sync", "-")
 	equal(t, "stdout", stdout, `
 ID  LOCATION     SKU       TARGET  STATUS     REASON
     warehouse-1  hat            5  not found
-    warehouse-1  cap-navy       1  rejected   given with 2 different quantities
-    warehouse-1  cap-navy       2  rejected   given with 2 different quantities
+    warehouse-1  cap-navy       1  rejected   given 2 times, and SumDuplicates is not set
+    warehouse-1  cap-navy       2  rejected   given 2 times, and SumDuplicates is not set
 
 2 records changed, 1 right already, 1 not found, 2 rejected
 `)

@@ -189,7 +189,7 @@ func (a *app) printPlan(plan *stocksync.Plan) error {
 		fmt.Fprintf(a.stdout, "not found in Oakra: %s@%s\n", printable(t.SKU), printable(t.LocationID))
 	}
 	for _, conflict := range plan.Conflicts {
-		fmt.Fprintf(a.stdout, "given with different quantities: %s@%s: %s\n",
+		fmt.Fprintf(a.stdout, "given several times: %s@%s: %s\n",
 			printable(conflict.Key.SKU), printable(conflict.Key.LocationID), strings.Trim(fmt.Sprint(conflict.Quantities), "[]"))
 	}
 	return nil
@@ -254,7 +254,7 @@ func planFailure(plan *stocksync.Plan) error {
 	}
 	return &failure{
 		code:    exitRefused,
-		message: fmt.Sprintf("the feed has %s not found in Oakra, and %d with different quantities", records(len(plan.NotFound)), len(plan.Conflicts)),
+		message: fmt.Sprintf("the feed has %s not found in Oakra, and %d given several times", records(len(plan.NotFound)), len(plan.Conflicts)),
 		next:    "correct the feed, or leave them out",
 	}
 }
