@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,8 +28,8 @@ const (
 	// NotFound: Oakra has no such SKU at that location. Nothing was written.
 	NotFound
 	// Rejected: nothing was applied, and trying again will not help: Oakra rejected
-	// the record (400, 404, 409, 413, 422), there is another target for it, or
-	// the difference does not fit into 64 bits.
+	// the record (400, 404, 409, 413, 422) or has several for the key, there is
+	// another target for it, or the difference does not fit into 64 bits.
 	Rejected
 	// Unknown: the step may have been applied, or may still be. A change was
 	// applied at most once, with the same exception.
@@ -57,16 +58,15 @@ type Result struct {
 	Target
 	ID     int64 // of the record; 0 if the target was no step of the plan
 	Status Status
-	Err    error // why; nil if the status is Synced or NotFound
+	Err    error // why; nil for Synced, and for NotFound unless there is a similar key
 
-	// Reread: after the last time that it was sent, with unknown outcome, Oakra
-	// was read again and had Seen.
-	Reread bool
-	Seen   int64
+	// Seen is the quantity that Oakra had when the record was last read; nil if it
+	// was not read since it was last sent.
+	Seen *int64
 }
 
 // Report has one result for each target of a plan: those of its Steps in their
-// order, then Equal, NotFound and Conflicts. A conflict has one for each of its
+// order, then Equal, NotFound, Ambiguous and Conflicts. A conflict has one for each of its
 // quantities.
 type Report struct {
 	Results []Result
@@ -139,7 +139,7 @@ func (p *Plan) notTried(err error) []Result {
 	results := make([]Result, len(p.Steps))
 	for i, step := range p.Steps {
 		t := Target{SKU: step.Key.SKU, LocationID: step.Key.LocationID, Quantity: step.To}
-		results[i] = Result{Target: t, ID: step.ID, Status: NotTried, Err: err}
+		results[i] = Result{Target: t, ID: step.ID, Status: NotTried, Err: err, Seen: &step.From}
 	}
 	return results
 }
@@ -147,10 +147,21 @@ func (p *Plan) notTried(err error) []Result {
 // report adds to the results of the steps those of all other targets.
 func (p *Plan) report(results []Result, err error) *Report {
 	for _, t := range p.Equal {
-		results = append(results, Result{Target: t, Status: Synced})
+		results = append(results, Result{Target: t, Status: Synced, Seen: &t.Quantity})
 	}
 	for _, t := range p.NotFound {
-		results = append(results, Result{Target: t, Status: NotFound})
+		result := Result{Target: t, Status: NotFound}
+		if similar, ok := p.Similar[t.Key()]; ok {
+			result.Err = fmt.Errorf("there is SKU %.60q at %.60q, which differs only in case", similar.SKU, similar.LocationID)
+		}
+		results = append(results, result)
+	}
+	for _, a := range p.Ambiguous {
+		ids := make([]int64, len(a.Records))
+		for i, record := range a.Records {
+			ids[i] = record.ID
+		}
+		results = append(results, Result{Target: a.Target, Status: Rejected, Err: fmt.Errorf("there are %d records for it in Oakra, with the IDs %d", len(ids), ids)})
 	}
 	for _, c := range p.Conflicts {
 		why := fmt.Errorf("given %d times, and SumDuplicates is not set", len(c.Quantities))
@@ -171,6 +182,11 @@ func (p *Plan) report(results []Result, err error) *Report {
 // err is the error of a run that ended so.
 func (r *Report) err(o Options) error {
 	if n := r.Count(NotFound); n > 0 && n == len(r.Results) {
+		for _, result := range r.Results {
+			if result.Err != nil {
+				return fmt.Errorf("%w; first %s: %w", ErrNoneKnown, result.name(), result.Err)
+			}
+		}
 		return ErrNoneKnown
 	}
 	advice := func(s Status, cause error) string {
@@ -288,7 +304,7 @@ func (r *run) write(ctx context.Context, send []int) (again []int) {
 
 	for _, i := range send {
 		r.decide(i, Synced, nil)
-		r.results[i].Reread = false
+		r.results[i].Seen = nil
 	}
 	requests := make(map[*oakra.Error]int) // in r.lost
 	for _, f := range failuresOf(err, len(send)) {
@@ -391,13 +407,13 @@ func (r *run) settle(ctx context.Context, last bool) (again []int) {
 			keys = append(keys, r.steps[i].Key)
 		}
 	}
-	records, err := read(ctx, r.stock, keys, func(done int) { r.options.progress(Settling, done, len(keys)) })
+	stocked, err := read(ctx, r.stock, keys, func(done int) { r.options.progress(Settling, done, len(keys)) })
 	if err != nil && !last && ctx.Err() == nil && oakra.Retryable(err) {
 		return nil
 	}
 	for _, request := range r.lost {
 		if err == nil {
-			again = append(again, r.settleRequest(request, records)...)
+			again = append(again, r.settleRequest(request, stocked.records)...)
 			continue
 		}
 		for _, i := range request.steps {
@@ -409,24 +425,25 @@ func (r *run) settle(ctx context.Context, last bool) (again []int) {
 }
 
 // settleRequest settles the steps of one request by what was read.
-func (r *run) settleRequest(request request, records map[oakra.StockKey]oakra.StockRecord) (again []int) {
+func (r *run) settleRequest(request request, records map[oakra.StockKey][]oakra.StockRecord) (again []int) {
 	var atTo, atFrom []int
 	for _, i := range request.steps {
 		step, result := r.steps[i], &r.results[i]
-		record, here := records[step.Key]
-		if !here || record.ID != step.ID {
+		at := slices.IndexFunc(records[step.Key], func(record oakra.StockRecord) bool { return record.ID == step.ID })
+		if at < 0 {
 			r.decide(i, Unknown, fmt.Errorf("read again, the record is gone: %w", result.Err))
 			continue
 		}
-		result.Reread, result.Seen = true, record.Quantity
-		switch record.Quantity {
+		seen := records[step.Key][at].Quantity
+		result.Seen = &seen
+		switch seen {
 		case step.To:
 			atTo = append(atTo, i)
 		case step.From:
 			atFrom = append(atFrom, i)
 		default:
 			r.decide(i, Unknown, fmt.Errorf("read again, it is at %d, neither %d nor %d, so somebody else changed it: %w",
-				record.Quantity, step.From, step.To, result.Err))
+				seen, step.From, step.To, result.Err))
 		}
 	}
 	// By an update, To is as wanted whoever made it so, and may be set again.
@@ -453,5 +470,5 @@ func (r *run) settleRequest(request request, records map[oakra.StockKey]oakra.St
 // contradict leaves a step unknown that others of its request speak against.
 func (r *run) contradict(i int) {
 	r.decide(i, Unknown, fmt.Errorf("read again, it is at %d, but other records of its request, which was applied whole or not at all, say the opposite: %w",
-		r.results[i].Seen, r.results[i].Err))
+		*r.results[i].Seen, r.results[i].Err))
 }

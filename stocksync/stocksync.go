@@ -50,7 +50,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/big"
 	"strings"
 	"sync/atomic"
@@ -63,6 +62,10 @@ import (
 // one. Another must keep to what that documents: the error of UpdateAll and
 // ChangeAll is an [oakra.BulkError] that lists every item that is not known to be
 // applied. Any other error is taken to concern all items.
+//
+// A Stock that also has the method ListSeq of StockService is read with that
+// instead of Lookup. Lookup fails if one key has several records; ListSeq lets the
+// others be synced, and shows records that differ from a target only in case.
 type Stock interface {
 	Lookup(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error)
 	UpdateAll(ctx context.Context, updates []oakra.StockUpdate, o oakra.BulkOptions) error
@@ -190,14 +193,27 @@ type Conflict struct {
 	Quantities []int64 // of the targets, in the order given
 }
 
+// Ambiguity is a target for which Oakra has several records, though there should
+// be one for a SKU at a location. Which one to write to is for the owner of the
+// account to say.
+type Ambiguity struct {
+	Target  Target
+	Records []oakra.StockRecord
+}
+
 // Plan is what Compare found. Each target is in exactly one of the lists, which
 // are in the order given. Steps may be taken out before Apply, which does those
 // that are left and no others.
 type Plan struct {
-	Steps     []Step     // would change
-	Equal     []Target   // have the quantity already
-	NotFound  []Target   // Oakra has no such SKU at that location
-	Conflicts []Conflict // not decided here; Apply reports them as Rejected
+	Steps     []Step      // would change
+	Equal     []Target    // have the quantity already
+	NotFound  []Target    // Oakra has no such SKU at that location
+	Ambiguous []Ambiguity // Oakra has several records; Apply reports the targets as Rejected
+	Conflicts []Conflict  // there are several targets; Apply reports them as Rejected
+
+	// Similar maps keys of NotFound to that of a record whose SKU or location differs
+	// only in case, if there is one. Oakra tells only if it searches so.
+	Similar map[oakra.StockKey]oakra.StockKey
 
 	unread  []Target // of Sync, when reading failed
 	stock   Stock
@@ -251,23 +267,29 @@ func compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Pl
 			plan.unread = append(plan.unread, Target{SKU: key.SKU, LocationID: key.LocationID, Quantity: quantity})
 		}
 	}
-	records, err := read(ctx, stock, keys, func(done int) { o.progress(Reading, done, len(keys)) })
+	stocked, err := read(ctx, stock, keys, func(done int) { o.progress(Reading, done, len(keys)) })
 	if err != nil {
 		return plan, fmt.Errorf("stocksync: reading the stock; nothing was written: %w", err)
 	}
 	plan.unread = nil
+	plan.Similar = make(map[oakra.StockKey]oakra.StockKey)
 	for _, key := range keys {
 		t := Target{SKU: key.SKU, LocationID: key.LocationID, Quantity: quantities[key][0]}
-		record, found := records[key]
+		records := stocked.records[key]
 		switch {
 		case len(quantities[key]) > 1:
 			plan.Conflicts = append(plan.Conflicts, Conflict{Key: key, Quantities: quantities[key]})
-		case !found:
+		case len(records) > 1:
+			plan.Ambiguous = append(plan.Ambiguous, Ambiguity{Target: t, Records: records})
+		case len(records) == 0:
 			plan.NotFound = append(plan.NotFound, t)
-		case record.Quantity == t.Quantity:
+			if similar, ok := stocked.similar[key]; ok {
+				plan.Similar[key] = similar
+			}
+		case records[0].Quantity == t.Quantity:
 			plan.Equal = append(plan.Equal, t)
 		default:
-			plan.Steps = append(plan.Steps, Step{ID: record.ID, Key: key, From: record.Quantity, To: t.Quantity})
+			plan.Steps = append(plan.Steps, Step{ID: records[0].ID, Key: key, From: records[0].Quantity, To: t.Quantity})
 		}
 	}
 	return plan, plan.tooMany()
@@ -307,34 +329,4 @@ func (p *Plan) tooMany() error {
 			ErrTooManySteps, len(p.Steps), most)
 	}
 	return nil
-}
-
-const (
-	readChunk = 2000 // keys that are looked up at once, so that a failure repeats no more
-	readTries = 4    // of a chunk, each with the attempts that the client makes
-)
-
-// passing reports whether reading again at once may help: not if the server asks
-// to wait, as the client has waited as long as it may.
-func passing(err error) bool {
-	var e *oakra.Error
-	return oakra.Retryable(err) && !(errors.As(err, &e) && e.RetryAfter > 0)
-}
-
-// read looks up keys, through passing failures.
-func read(ctx context.Context, stock Stock, keys []oakra.StockKey, progress func(done int)) (map[oakra.StockKey]oakra.StockRecord, error) {
-	all := make(map[oakra.StockKey]oakra.StockRecord, len(keys))
-	for from := 0; from < len(keys); from += readChunk {
-		to := min(from+readChunk, len(keys))
-		records, err := stock.Lookup(ctx, keys[from:to])
-		for try := 1; err != nil && try < readTries && ctx.Err() == nil && passing(err); try++ {
-			records, err = stock.Lookup(ctx, keys[from:to])
-		}
-		if err != nil {
-			return nil, err
-		}
-		maps.Copy(all, records)
-		progress(to)
-	}
-	return all, nil
 }

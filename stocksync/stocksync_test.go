@@ -445,10 +445,10 @@ func TestUnknown(t *testing.T) {
 				if took > 8*time.Minute {
 					t.Errorf("it took %v", took)
 				}
-				if r := report.Results[0]; want == stocksync.Unknown && (!r.Reread || r.Seen != shop.quantity(1)) {
+				if r := report.Results[0]; want == stocksync.Unknown && (r.Seen == nil || *r.Seen != shop.quantity(1)) {
 					t.Errorf("seen: %+v", r)
 				}
-				if want != stocksync.Unknown && (shop.timesWritten(1) != 0 || report.Results[0].Reread) {
+				if want != stocksync.Unknown && (shop.timesWritten(1) != 0 || report.Results[0].Seen != nil) {
 					t.Errorf("it was written, or read again after that: %+v", report.Results[0])
 				}
 			})
@@ -586,7 +586,7 @@ func TestRecordGone(t *testing.T) {
 				time.AfterFunc(time.Second, func() { shop.mu.Lock(); defer shop.mu.Unlock(); change(shop) })
 				report, err := stocksync.Sync(t.Context(), shop, plus(1, record(1)), stocksync.Options{Mode: mode})
 				checkStatuses(t, report, statuses(stocksync.Unknown))
-				if err == nil || !strings.Contains(err.Error(), "gone") || report.Results[0].Reread || shop.sent != 1 {
+				if err == nil || !strings.Contains(err.Error(), "gone") || report.Results[0].Seen != nil || shop.sent != 1 {
 					t.Errorf("%v, %+v", err, report.Results[0])
 				}
 			})
@@ -620,7 +620,7 @@ func TestReadingAgainFails(t *testing.T) {
 				continue
 			}
 			checkStatuses(t, report, statuses(stocksync.Unknown, stocksync.Synced))
-			if !errors.Is(err, down) || report.Results[0].Reread || time.Since(start) != 8*time.Minute {
+			if !errors.Is(err, down) || report.Results[0].Seen != nil || time.Since(start) != 8*time.Minute {
 				t.Errorf("%v after %v", err, time.Since(start))
 			}
 		}

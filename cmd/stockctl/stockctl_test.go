@@ -470,6 +470,7 @@ func TestSync(t *testing.T) {
   ],
   "equal": 1,
   "not_found": [],
+  "ambiguous": [],
   "conflicts": []
 }
 `)
@@ -523,6 +524,19 @@ stock: partly changed
 next: correct the feed, or leave out what is named above
 `)
 	s.run(exitRefused, "sync", "-") // nothing is left to change
+}
+
+// TestSyncSeveralRecords: two records of one SKU and location are shown, and left
+// alone.
+func TestSyncSeveralRecords(t *testing.T) {
+	twins := append(catalogue(), oakra.StockRecord{ID: 900, SKU: "cap-navy", LocationID: "warehouse-1"})
+	s := newSession(t, twins...)
+	s.stdin = feed + "cap-navy,warehouse-1,1\n"
+	stdout, stderr := s.run(exitRefused, "sync", "-", "-n")
+	contains(t, stdout, "several records in Oakra: cap-navy@warehouse-1\n")
+	contains(t, stderr, "1 with several records there")
+	stdout, _ = s.run(exitPartly, "sync", "-")
+	contains(t, stdout, "rejected", "there are 2 records for it in Oakra", "2 records changed, 1 right already, 1 rejected\n")
 }
 
 func TestSyncExitCodes(t *testing.T) {

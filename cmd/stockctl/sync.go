@@ -186,7 +186,14 @@ func (a *app) printPlan(plan *stocksync.Plan) error {
 	}
 	fmt.Fprintf(a.stdout, "%s would change, %d right already\n", records(len(plan.Steps)), len(plan.Equal))
 	for _, t := range plan.NotFound {
-		fmt.Fprintf(a.stdout, "not found in Oakra: %s@%s\n", printable(t.SKU), printable(t.LocationID))
+		hint := ""
+		if similar, ok := plan.Similar[t.Key()]; ok {
+			hint = fmt.Sprintf(" (there is %s@%s)", printable(similar.SKU), printable(similar.LocationID))
+		}
+		fmt.Fprintf(a.stdout, "not found in Oakra: %s@%s%s\n", printable(t.SKU), printable(t.LocationID), hint)
+	}
+	for _, ambiguous := range plan.Ambiguous {
+		fmt.Fprintf(a.stdout, "several records in Oakra: %s@%s\n", printable(ambiguous.Target.SKU), printable(ambiguous.Target.LocationID))
 	}
 	for _, conflict := range plan.Conflicts {
 		fmt.Fprintf(a.stdout, "given several times: %s@%s: %s\n",
@@ -206,6 +213,7 @@ type planJSON struct {
 	Steps     []stepJSON     `json:"steps"`
 	Equal     int            `json:"equal"`
 	NotFound  []targetJSON   `json:"not_found"`
+	Ambiguous []targetJSON   `json:"ambiguous"`
 	Conflicts []conflictJSON `json:"conflicts"`
 }
 
@@ -234,12 +242,15 @@ type conflictJSON struct {
 }
 
 func newPlanJSON(plan *stocksync.Plan) planJSON {
-	p := planJSON{Steps: []stepJSON{}, Equal: len(plan.Equal), NotFound: []targetJSON{}, Conflicts: []conflictJSON{}}
+	p := planJSON{Steps: []stepJSON{}, Equal: len(plan.Equal), NotFound: []targetJSON{}, Ambiguous: []targetJSON{}, Conflicts: []conflictJSON{}}
 	for _, s := range plan.Steps {
 		p.Steps = append(p.Steps, stepJSON{s.ID, s.Key.LocationID, s.Key.SKU, s.From, s.To, s.To - s.From})
 	}
 	for _, t := range plan.NotFound {
 		p.NotFound = append(p.NotFound, targetJSON{LocationID: t.LocationID, SKU: t.SKU, Quantity: t.Quantity})
+	}
+	for _, a := range plan.Ambiguous {
+		p.Ambiguous = append(p.Ambiguous, targetJSON{LocationID: a.Target.LocationID, SKU: a.Target.SKU, Quantity: a.Target.Quantity})
 	}
 	for _, c := range plan.Conflicts {
 		p.Conflicts = append(p.Conflicts, conflictJSON{c.Key.LocationID, c.Key.SKU, c.Quantities})
@@ -249,13 +260,14 @@ func newPlanJSON(plan *stocksync.Plan) planJSON {
 
 // planFailure is that of a plan that leaves something out.
 func planFailure(plan *stocksync.Plan) error {
-	if len(plan.NotFound)+len(plan.Conflicts) == 0 {
+	if len(plan.NotFound)+len(plan.Ambiguous)+len(plan.Conflicts) == 0 {
 		return nil
 	}
 	return &failure{
-		code:    exitRefused,
-		message: fmt.Sprintf("the feed has %s not found in Oakra, and %d given several times", records(len(plan.NotFound)), len(plan.Conflicts)),
-		next:    "correct the feed, or leave them out",
+		code: exitRefused,
+		message: fmt.Sprintf("the feed has %s not found in Oakra, %d with several records there, and %d given several times",
+			records(len(plan.NotFound)), len(plan.Ambiguous), len(plan.Conflicts)),
+		next: "correct the feed, or leave them out",
 	}
 }
 
