@@ -16,9 +16,9 @@ import (
 type Status int
 
 const (
-	// NotTried: nothing was applied, and nothing speaks against trying again:
-	// the run was stopped before its turn, or the cause was passing,
-	// such as 429 or no connection, and lasted for all rounds.
+	// NotTried: nothing was applied, and the target itself is not at fault: the
+	// run was stopped before its turn, or the cause is a passing one, such as 429
+	// or no connection, that lasted for all rounds.
 	NotTried Status = iota
 	// Synced: Oakra had the target's quantity when it was read, or the step was
 	// applied. A change was applied exactly once (except in the case that the
@@ -93,13 +93,13 @@ func (r *Report) Count(s Status) int {
 // first result with the gravest status (Unknown before NotTried before Rejected),
 // an [*oakra.Error] unless this package rejected the target.
 //
-// With other errors nothing was sent, and all steps are not tried:
-// ErrTooManySteps; ErrApplied, when the plan was applied before, whatever came of
-// it; a step whose ID is not more than 0, or that of another step.
+// With other errors nothing was sent, and all steps are NotTried: ErrTooManySteps;
+// ErrApplied, if the plan was applied before, with any result; an error for a step
+// whose ID is not positive, or is that of another step.
 //
-// A context that ends ends the run: requests in flight are unknown, what
-// was not sent is not tried, and nothing is waited for or read again. A program
-// that shuts down should rather let Apply end.
+// When the context ends, so does the run: requests in flight are Unknown, what was
+// not sent is NotTried, and nothing is waited for or read again. A program that
+// shuts down should rather let Apply end.
 func (p *Plan) Apply(ctx context.Context) (*Report, error) {
 	if err := p.begin(); err != nil {
 		return p.report(p.notTried(err), err), err
@@ -121,7 +121,7 @@ func (p *Plan) begin() error {
 	first := make(map[int64]int, len(p.Steps))
 	for i, step := range p.Steps {
 		if step.ID <= 0 {
-			return fmt.Errorf("stocksync: Steps[%d]: the ID %d is not more than 0; nothing was written", i, step.ID)
+			return fmt.Errorf("stocksync: Steps[%d]: the ID %d must be positive; nothing was written", i, step.ID)
 		}
 		if at, twice := first[step.ID]; twice {
 			return fmt.Errorf("stocksync: Steps[%d]: the ID %d was given before, in Steps[%d]; nothing was written", i, step.ID, at)
@@ -179,7 +179,7 @@ func (p *Plan) report(results []Result, err error) *Report {
 	return &Report{Results: results}
 }
 
-// err is the error of a run that ended so.
+// err is the error of a run with these results.
 func (r *Report) err(o Options) error {
 	if n := r.Count(NotFound); n > 0 && n == len(r.Results) {
 		for _, result := range r.Results {

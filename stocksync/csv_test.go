@@ -90,7 +90,7 @@ func TestReadCSVRejectsFile(t *testing.T) {
 		"no location":        {"sku,quantity\na,5\n", "no column location_id"},
 		"quantity twice":     {"sku,location_id,quantity,qty\na,w1,5,5\n", "column quantity twice"},
 		"broken header":      {"sku,loc\"ation,quantity\na,w1,5\n", "the header: "},
-		"nothing but that":   {"sku,location_id,quantity\n", "cut short"},
+		"only a header":      {"sku,location_id,quantity\n", "cut short"},
 		"and blank lines":    {"sku,location_id,quantity\n\n,,\n", "cut short"},
 	} {
 		t.Run(name, func(t *testing.T) {

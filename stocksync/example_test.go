@@ -12,7 +12,7 @@ import (
 )
 
 func Example() {
-	// A server whose first answer to a change is lost on the way.
+	// A server whose first response to a change is lost on the way.
 	server := oakratest.NewServer(
 		oakra.StockRecord{SKU: "shirt-blue-m", LocationID: "warehouse-1", Quantity: 135},
 		oakra.StockRecord{SKU: "shirt-green-m", LocationID: "warehouse-1", Quantity: 142},

@@ -76,7 +76,7 @@ func (m *model) run(t *testing.T) {
 		case stops && m.chance(5):
 			return []event{forbidden, noRoute}[m.rand.IntN(2)]
 		case m.chance(trouble):
-			return []event{unreachable, limited, lost, answerLost, late, omitted}[m.rand.IntN(6)]
+			return []event{unreachable, limited, lost, responseLost, late, omitted}[m.rand.IntN(6)]
 		}
 		return applied
 	}

@@ -112,7 +112,7 @@ func TestListedTwice(t *testing.T) {
 func TestRereadAmongSeveral(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		stock := listing{shop: newShop(record(1))}
-		stock.next = inTurn(lost, answerLost)
+		stock.next = inTurn(lost, responseLost)
 		time.AfterFunc(time.Second, func() {
 			stock.mu.Lock()
 			defer stock.mu.Unlock()
@@ -147,7 +147,7 @@ func TestReadingBySeq(t *testing.T) {
 func TestSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shop := newShop(recordsTo(4)...)
-		shop.next = inTurn(applied, answerLost, forbidden)
+		shop.next = inTurn(applied, responseLost, forbidden)
 		targets := append(plus(1, recordsTo(3)...), plus(0, record(4))...)
 		targets = append(targets, stocksync.Target{"x", "w1", 1})
 		report, err := stocksync.Sync(t.Context(), shop, targets, stocksync.Options{BatchSize: 1, MaxSteps: 3})

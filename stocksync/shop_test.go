@@ -16,17 +16,17 @@ import (
 type event int
 
 const (
-	applied     event = iota
-	unreachable       // not applied, passing
-	limited           // 429
-	refused           // 400, whatever it holds
-	forbidden         // 403, which stops the run
-	noRoute           // 404 with a cause
-	lost              // unknown, and never applied
-	answerLost        // unknown, and applied
-	late              // unknown, and applied in some time
-	omitted           // applied, and the last record is not in the answer
-	skipped           // all but the last record applied, and in the answer
+	applied      event = iota
+	unreachable        // not applied, passing
+	limited            // 429
+	rejected           // 400, whatever it holds
+	forbidden          // 403, which stops the run
+	noRoute            // 404 with a cause
+	lost               // unknown, and never applied
+	responseLost       // unknown, and applied
+	late               // unknown, and applied in some time
+	omitted            // applied, and the last record is not in the response
+	skipped            // applied and in the response, except for the last record
 )
 
 // shop is a Stock in memory, whose requests meet what next says, and which tells
@@ -39,7 +39,7 @@ type shop struct {
 
 	mu      sync.Mutex
 	records map[int64]oakra.StockRecord
-	bad     map[int64]bool // refused, with the batch that holds it
+	bad     map[int64]bool // rejected, with the batch that holds it
 	writes  map[int64][]int64
 	sent    int // requests
 	lookups int
@@ -99,7 +99,7 @@ func (s *shop) ChangeAll(ctx context.Context, changes []oakra.StockChange, o oak
 	return s.writeAll(ctx, "stock.change", items, o, func(q, n int64) int64 { return q + n })
 }
 
-// writeAll answers as oakra's bulk does.
+// writeAll returns what oakra's bulk does.
 func (s *shop) writeAll(ctx context.Context, op string, items []item, o oakra.BulkOptions, to func(q, n int64) int64) error {
 	result := &oakra.BulkError{Op: op}
 	var stopped *oakra.Error
@@ -185,15 +185,15 @@ func (s *shop) request(ctx context.Context, op string, batch []item, to func(q, 
 	case lost:
 		return unknown, batch
 	}
-	if anyBad || what == refused {
+	if anyBad || what == rejected {
 		e := &oakra.Error{Op: op, StatusCode: 400, Outcome: oakra.OutcomeNotApplied}
-		if what == applied || what == refused {
+		if what == applied || what == rejected {
 			return e, batch
 		}
 		return unknown, batch
 	}
 	switch what {
-	case answerLost:
+	case responseLost:
 		apply(batch)
 		return unknown, batch
 	case late:
@@ -215,7 +215,7 @@ func (s *shop) request(ctx context.Context, op string, batch []item, to func(q, 
 		return e, batch[last:]
 	}
 	apply(batch)
-	if ctx.Err() != nil { // it ended before the answer
+	if ctx.Err() != nil { // it ended before the response
 		return &oakra.Error{Op: op, Outcome: oakra.OutcomeUnknown, Err: ctx.Err()}, batch
 	}
 	return nil, nil

@@ -19,7 +19,7 @@
 //
 // # Writes whose outcome is unknown
 //
-// The answer to a write can be lost while the write is not. Such a write is
+// The response to a write can be lost while the write is not. Such a write is
 // settled by looking. After [Options].SettleAfter, Oakra is read again. A record
 // at the step's To is Synced. One at its From is sent again; if it is still there
 // after the eighth round, it is [Unknown]. One at anything else was changed by

@@ -342,7 +342,7 @@ func TestApplyRefusesPlan(t *testing.T) {
 	twice.Steps[2].ID = 1
 	made := &stocksync.Plan{Steps: compare().Steps}
 	for want, plan := range map[string]*stocksync.Plan{
-		"Steps[2]: the ID 0 is not more than 0":            bad,
+		"Steps[2]: the ID 0 must be positive":              bad,
 		"Steps[2]: the ID 1 was given before, in Steps[0]": twice,
 		"the plan is not one that Compare returned":        made,
 	} {
@@ -382,7 +382,7 @@ func TestDifferenceTooLarge(t *testing.T) {
 	})
 }
 
-// TestUnknown: what one request came to, what somebody else did until it was read
+// TestUnknown: what happens to one request, what somebody else does until it is read
 // again, and what is made of that. From is 1, To is 2.
 func TestUnknown(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -392,24 +392,24 @@ func TestUnknown(t *testing.T) {
 		update   stocksync.Status
 		requests int
 	}{
-		"applied":             {[]event{answerLost}, 0, stocksync.Synced, stocksync.Synced, 1},
+		"applied":             {[]event{responseLost}, 0, stocksync.Synced, stocksync.Synced, 1},
 		"lost":                {[]event{lost}, 0, stocksync.Synced, stocksync.Synced, 2},
 		"late":                {[]event{late}, 0, stocksync.Synced, stocksync.Synced, 1},
-		"applied and sold":    {[]event{answerLost}, 3, stocksync.Unknown, stocksync.Unknown, 1},
+		"applied and sold":    {[]event{responseLost}, 3, stocksync.Unknown, stocksync.Unknown, 1},
 		"lost and sold":       {[]event{lost}, 3, stocksync.Unknown, stocksync.Unknown, 1},
 		"lost thrice":         {[]event{lost, lost, lost}, 0, stocksync.Synced, stocksync.Synced, 4},
-		"lost, then applied":  {[]event{lost, answerLost}, 0, stocksync.Synced, stocksync.Synced, 2},
+		"lost, then applied":  {[]event{lost, responseLost}, 0, stocksync.Synced, stocksync.Synced, 2},
 		"lost, then late":     {[]event{lost, late}, 0, stocksync.Synced, stocksync.Synced, 2},
 		"limited, then lost":  {[]event{limited, lost}, 0, stocksync.Synced, stocksync.Synced, 3},
 		"lost 7 times":        {[]event{lost, lost, lost, lost, lost, lost, lost}, 0, stocksync.Synced, stocksync.Synced, 8},
 		"lost 8 times":        {[]event{lost, lost, lost, lost, lost, lost, lost, lost}, 0, stocksync.Unknown, stocksync.Unknown, 8},
-		"applied the 8th":     {[]event{lost, lost, lost, lost, lost, lost, lost, answerLost}, 0, stocksync.Synced, stocksync.Synced, 8},
+		"applied the 8th":     {[]event{lost, lost, lost, lost, lost, lost, lost, responseLost}, 0, stocksync.Synced, stocksync.Synced, 8},
 		"unreachable 7 times": {[]event{unreachable, limited, unreachable, limited, limited, limited, limited}, 0, stocksync.Synced, stocksync.Synced, 8},
 		"limited 8 times":     {[]event{limited, limited, limited, limited, limited, limited, limited, limited}, 0, stocksync.NotTried, stocksync.NotTried, 8},
 		"forbidden":           {[]event{forbidden}, 0, stocksync.NotTried, stocksync.NotTried, 1},
 		"no route":            {[]event{noRoute}, 0, stocksync.NotTried, stocksync.NotTried, 1},
-		"refused":             {[]event{refused}, 0, stocksync.Rejected, stocksync.Rejected, 1},
-		"lost, then refused":  {[]event{lost, refused}, 0, stocksync.Rejected, stocksync.Rejected, 2},
+		"rejected":            {[]event{rejected}, 0, stocksync.Rejected, stocksync.Rejected, 1},
+		"lost, then rejected": {[]event{lost, rejected}, 0, stocksync.Rejected, stocksync.Rejected, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inModes(t, func(t *testing.T, mode stocksync.Mode) {
@@ -478,12 +478,12 @@ func TestByTheRest(t *testing.T) {
 		sold  map[int64]int64
 		want  []stocksync.Status
 	}{
-		"all at to":                  {answerLost, nil, []stocksync.Status{synced, synced, synced, synced}},
-		"applied, one sold":          {answerLost, map[int64]int64{2: 1}, []stocksync.Status{synced, unknown, synced, synced}},
-		"applied, half sold":         {answerLost, map[int64]int64{2: 1, 3: 1}, []stocksync.Status{unknown, unknown, unknown, unknown}},
+		"all at to":                  {responseLost, nil, []stocksync.Status{synced, synced, synced, synced}},
+		"applied, one sold":          {responseLost, map[int64]int64{2: 1}, []stocksync.Status{synced, unknown, synced, synced}},
+		"applied, half sold":         {responseLost, map[int64]int64{2: 1, 3: 1}, []stocksync.Status{unknown, unknown, unknown, unknown}},
 		"lost, one brought":          {lost, map[int64]int64{4: -1}, []stocksync.Status{synced, synced, synced, unknown}},
 		"lost, half brought":         {lost, map[int64]int64{3: -1, 4: -1}, []stocksync.Status{unknown, unknown, unknown, unknown}},
-		"applied, others elsewhere":  {answerLost, map[int64]int64{1: 5, 2: 1, 3: 5}, []stocksync.Status{unknown, unknown, unknown, unknown}},
+		"applied, others elsewhere":  {responseLost, map[int64]int64{1: 5, 2: 1, 3: 5}, []stocksync.Status{unknown, unknown, unknown, unknown}},
 		"applied, the rest confirms": {omitted, map[int64]int64{4: 1}, []stocksync.Status{synced, synced, synced, unknown}},
 		"omitted":                    {omitted, nil, []stocksync.Status{synced, synced, synced, synced}},
 		"skipped":                    {skipped, nil, []stocksync.Status{synced, synced, synced, unknown}},
@@ -515,7 +515,7 @@ func TestByTheRest(t *testing.T) {
 	t.Run("requests apart", func(t *testing.T) { // one lost, one applied: no contradiction
 		synctest.Test(t, func(t *testing.T) {
 			shop := newShop(recordsTo(4)...)
-			shop.next = inTurn(lost, answerLost)
+			shop.next = inTurn(lost, responseLost)
 			report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(4)...), stocksync.Options{BatchSize: 2})
 			if err != nil {
 				t.Error(err)
@@ -526,7 +526,7 @@ func TestByTheRest(t *testing.T) {
 	t.Run("updates", func(t *testing.T) { // the number is there, or is sent again
 		synctest.Test(t, func(t *testing.T) {
 			shop := newShop(recordsTo(4)...)
-			shop.next = inTurn(answerLost)
+			shop.next = inTurn(responseLost)
 			time.AfterFunc(time.Second, func() { shop.sell(1, 1); shop.sell(2, 1) })
 			report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(4)...), stocksync.Options{Mode: stocksync.ByUpdate})
 			if err != nil || shop.timesWritten(1) != 2 || shop.timesWritten(3) != 1 {
@@ -599,7 +599,7 @@ func TestReadingAgainFails(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		for _, forGood := range []bool{false, true} {
 			shop := newShop(recordsTo(2)...)
-			shop.next = inTurn(answerLost, limited)
+			shop.next = inTurn(responseLost, limited)
 			lookups := 0
 			shop.reading = func() error {
 				if lookups++; lookups > 1 && (forGood || lookups < 10) {
@@ -632,7 +632,7 @@ func TestReadingAgainIsRefused(t *testing.T) {
 	revoked := &oakra.Error{Op: "stock.list", StatusCode: 401, Outcome: oakra.OutcomeNotApplied}
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop := newShop(recordsTo(2)...)
-		shop.next = inTurn(answerLost)
+		shop.next = inTurn(responseLost)
 		lookups := 0
 		shop.reading = func() error {
 			if lookups++; lookups > 1 {
