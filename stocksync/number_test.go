@@ -74,6 +74,8 @@ func TestQuantityWithTwoReadings(t *testing.T) {
 			require.ErrorContains(t, err, "ambiguous")
 		}
 	}
+	_, err := readNumbers(",", "1,234.0", "12,000", "1.234,0")
+	require.ErrorContains(t, err, "bad lines: 1; line 3: ")
 	got, err := readNumbers(",", "1,000", "-12,000")
 	require.NoError(t, err, "between commas, a comma is for thousands")
 	require.Equal(t, []int64{1000, -12000}, got)

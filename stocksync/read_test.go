@@ -3,6 +3,7 @@ package stocksync_test
 import (
 	"context"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -56,7 +57,8 @@ func (l listing) ListSeq(ctx context.Context, params oakra.StockListParams) iter
 		}
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		for _, r := range l.records {
+		for _, id := range slices.Sorted(maps.Keys(l.records)) {
+			r := l.records[id]
 			asked := slices.ContainsFunc(params.SKUs, func(sku string) bool { return strings.EqualFold(sku, r.SKU) })
 			if !asked || params.LocationID != "" && params.LocationID != r.LocationID {
 				continue
@@ -111,20 +113,20 @@ func TestListedTwice(t *testing.T) {
 // TestRereadAmongSeveral: a record that got a twin meanwhile is told by its ID.
 func TestRereadAmongSeveral(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
-		stock := listing{shop: newShop(record(1))}
+		stock := listing{shop: newShop(record(5))}
 		stock.next = inTurn(lost, responseLost)
 		time.AfterFunc(time.Second, func() {
 			stock.mu.Lock()
 			defer stock.mu.Unlock()
-			twin := record(1)
-			twin.ID, twin.Quantity = 2, 7
+			twin := record(5)
+			twin.ID, twin.Quantity = 2, 9
 			stock.records[2] = twin
 		})
-		report, err := stocksync.Sync(t.Context(), stock, plus(1, record(1)), stocksync.Options{Mode: mode})
+		report, err := stocksync.Sync(t.Context(), stock, plus(1, record(5)), stocksync.Options{Mode: mode})
 		require.NoError(t, err)
 		require.Equal(t, stocksync.Synced, report.Results[0].Status)
-		require.Equal(t, int64(2), stock.quantity(1))
-		require.Equal(t, int64(7), stock.quantity(2))
+		require.Equal(t, int64(6), stock.quantity(5))
+		require.Equal(t, int64(9), stock.quantity(2))
 	})
 }
 
