@@ -54,9 +54,10 @@ func findUnseen(text string) (r rune, found bool) {
 		r, size := utf8.DecodeRuneInString(after)
 		after = after[size:]
 		switch {
+		case r < utf8.RuneSelf:
+			found = unicode.IsControl(r)
 		case unicode.Is(unicode.Variation_Selector, r):
 			found = !shapesEmoji(before, r, after)
-		case r == ' ':
 		default:
 			found = r == '\u2800' || // a blank pattern of Braille
 				unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zs, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point)
