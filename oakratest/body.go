@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// item is one of a write's stock_records.
+// item is one of the stock_records of a write.
 type item struct{ id, n int64 }
 
-// problems are the messages to the items of a write, by index and field.
+// problems holds what is wrong with the items of a write, by index and field.
 type problems map[int]map[string][]string
 
 func (p problems) add(i int, field, text string) {
@@ -21,7 +21,7 @@ func (p problems) add(i int, field, text string) {
 	p[i][field] = []string{text}
 }
 
-// list has an empty object for each of the n items that is fine.
+// list returns the problems of all n items, with an empty object for each good one.
 func (p problems) list(n int) []map[string][]string {
 	all := make([]map[string][]string, n)
 	for i := range all {
@@ -32,7 +32,7 @@ func (p problems) list(n int) []map[string][]string {
 	return all
 }
 
-// nonField is where Django REST puts what is wrong with more than a field.
+// nonField is where Django REST reports what is wrong with more than one field.
 const nonField = "non_field_errors"
 
 const (
@@ -42,9 +42,9 @@ const (
 	notObject  = "Invalid data. Expected a dictionary."
 )
 
-// readItems reads the body of a write. The refusal is for a body that has no
-// items at all.
-func readItems(body []byte, field string) (items []item, p problems, refusal any) {
+// readItems reads the body of a write. If the body has no items at all, rejection
+// is the body of the response.
+func readItems(body []byte, field string) (items []item, p problems, rejection any) {
 	if !json.Valid(body) {
 		var v any
 		return nil, nil, map[string]string{"detail": fmt.Sprintf("JSON parse error - %v", json.Unmarshal(body, &v))}
@@ -94,7 +94,7 @@ func readItem(object []byte, field string, p problems, i int) item {
 	return item{id: p.integer(i, "id", id), n: p.integer(i, field, n)}
 }
 
-// integer reads the value of a field, or adds what is wrong with it.
+// integer reads the value of a field, or adds what is wrong with it to p.
 func (p problems) integer(i int, field string, value []byte) int64 {
 	n, problem := integer(value)
 	if problem != "" {
@@ -103,8 +103,8 @@ func (p problems) integer(i int, field string, value []byte) int64 {
 	return n
 }
 
-// integer reads a whole number as Django REST does: also from a string, and with
-// zeros behind the point.
+// integer reads a whole number as Django REST does, which also accepts a string and
+// zeros after the decimal point.
 func integer(value []byte) (n int64, problem string) {
 	const invalid = "A valid integer is required."
 	if value == nil {
@@ -133,12 +133,12 @@ func integer(value []byte) (n int64, problem string) {
 	return n, ""
 }
 
-// What follows walks through JSON that is known to be valid. encoding/json
-// takes "Quantity" for "quantity" in structs, and is slow with maps, while a
-// test may send many thousand items.
+// The functions below walk through JSON that is known to be valid. encoding/json
+// accepts "Quantity" for "quantity" in structs, and is slow with maps; a test may
+// send many thousands of items.
 
-// each calls f with the members of an object, or with the items of an array and
-// no name. Names are as written: one with an escape in it is not recognized.
+// each calls f with the members of an object, or with the items of an array, which
+// have no name. A name with an escape in it is passed as written.
 func each(container []byte, f func(name, value []byte)) {
 	object := container[0] == '{'
 	rest := container[1:]
@@ -160,7 +160,7 @@ func each(container []byte, f func(name, value []byte)) {
 	}
 }
 
-// first splits off the value that b begins with.
+// first splits off the value at the beginning of b.
 func first(b []byte) (value, rest []byte) {
 	depth := 0
 	for i := 0; i < len(b); i++ {
@@ -177,7 +177,7 @@ func first(b []byte) (value, rest []byte) {
 		case '{', '[':
 			depth++
 		case '}', ']':
-			if depth == 0 { // of the container
+			if depth == 0 { // the end of the container
 				return b[:i], b[i:]
 			}
 			if depth--; depth == 0 {

@@ -1,37 +1,33 @@
 package oakratest
 
 import (
-	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
-
-	"github.com/oakra/oakra-go"
 )
 
 // Dialect is a reading of the API reference, which contradicts itself. The zero
-// value has the routes of its endpoint lines and the answers of its examples: a
-// bare array from a list, an object from a write.
+// value has the routes of its endpoint lines and the responses of its examples: a
+// bare array for a list, an object for a write.
 type Dialect struct {
 	Update Route // one of the Update constants; "" is UpdateEndpoint
 	Change Route // one of the Change constants; "" is ChangeEndpoint
-	// WrongRouteNotAllowed answers 405 on the reference's other routes, as if
+	// WrongRouteNotAllowed responds with 405 to the reference's other routes, as if
 	// something else were there, instead of 404.
 	WrongRouteNotAllowed bool
-	// UnknownIDNotFound answers 404 {"detail":"Not found."} to a write of an
-	// unknown id, instead of 400.
+	// UnknownIDNotFound responds with 404 {"detail":"Not found."} to a write that
+	// names an unknown id, instead of 400.
 	UnknownIDNotFound bool
 
-	ListObject bool     // a list answers {"stock_records":[...]}
-	WriteArray bool     // a write answers [...]
-	Chunked    bool     // answers have no Content-Length
-	Quantities Quantity // how answers write quantities
+	ListObject bool     // {"stock_records":[...]} in response to a list
+	WriteArray bool     // [...] in response to a write
+	Chunked    bool     // responses without Content-Length
+	Quantities Quantity // the form of quantities in responses
 }
 
 // Route is a method and a path below the base URL.
 type Route string
 
-// The routes that the reference and the vendor's newer one name.
+// The routes of the reference and of its newer version.
 const (
 	UpdateEndpoint Route = "POST stock/stock-record/update/"  // the endpoint line
 	UpdateNewer    Route = "POST stock/stock-records/update/" // the newer reference
@@ -43,7 +39,7 @@ const (
 
 const routeList Route = "GET stock/stock-records/"
 
-// Quantity is a way to write 135 in an answer.
+// Quantity is the form of a quantity such as 135 in a response.
 type Quantity int
 
 // The values of Quantity, each with what it writes.
@@ -53,14 +49,14 @@ const (
 	QuantityString                  // "135"
 )
 
-// Operations, named as in oakra.Error.
+// The operations, named as in oakra.Error.
 const (
 	opList   = "stock.list"
 	opUpdate = "stock.update"
 	opChange = "stock.change"
 )
 
-// reference has all routes, whatever the dialect.
+// reference holds all routes, whatever the dialect.
 var reference = map[Route]string{
 	routeList:      opList,
 	UpdateEndpoint: opUpdate,
@@ -70,7 +66,7 @@ var reference = map[Route]string{
 	ChangeExample:  opChange,
 }
 
-// opOf names the operation of a request, "" if it is none of the reference's.
+// opOf returns the operation of a request, or "" if the reference has none such.
 func opOf(method, path string) string {
 	path, below := strings.CutPrefix(path, basePath)
 	if !below {
@@ -97,8 +93,8 @@ func (d *Dialect) check() {
 	}
 }
 
-// lookUp returns the method of a path below the base URL, "" if none is allowed
-// there, and whether there is such a path.
+// lookUp reports whether a path below the base URL is known, and returns its method,
+// or "" if no method is allowed there.
 func (d *Dialect) lookUp(path string) (method string, known bool) {
 	for _, r := range []Route{routeList, d.Update, d.Change} {
 		if m, p := r.split(); p == path {
@@ -113,55 +109,4 @@ func (d *Dialect) lookUp(path string) (method string, known bool) {
 		}
 	}
 	return "", false
-}
-
-// encode is the body of an answer with records.
-func (d *Dialect) encode(op string, records []oakra.StockRecord) []byte {
-	array := d.WriteArray
-	if op == opList {
-		array = !d.ListObject
-	}
-	begin, end := `{"stock_records":[`, `]}`
-	if array {
-		begin, end = `[`, `]`
-	}
-	before, after := "", "}"
-	switch d.Quantities {
-	case QuantityDecimal:
-		after = ".0}"
-	case QuantityString:
-		before, after = `"`, `"}`
-	}
-
-	const perRecord = len(`{"id":123456,"location_id":"warehouse-1","sku":"shirt-green-m","quantity":12345},`)
-	b := make([]byte, 0, (len(records)+1)*perRecord)
-	b = append(b, begin...)
-	for i, r := range records {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, `{"id":`...)
-		b = strconv.AppendInt(b, r.ID, 10)
-		b = append(b, `,"location_id":`...)
-		b = appendString(b, r.LocationID)
-		b = append(b, `,"sku":`...)
-		b = appendString(b, r.SKU)
-		b = append(b, `,"quantity":`...)
-		b = append(b, before...)
-		b = strconv.AppendInt(b, r.Quantity, 10)
-		b = append(b, after...)
-	}
-	return append(b, end...)
-}
-
-func appendString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			quoted, _ := json.Marshal(s) // no string fails
-			return append(b, quoted...)
-		}
-	}
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
 }

@@ -42,7 +42,7 @@ func TestDialectRoutes(t *testing.T) {
 	assert.Panics(t, func() { server.SetDialect(oakratest.Dialect{Change: oakratest.UpdateNewer}) })
 }
 
-func TestDialectAnswers(t *testing.T) {
+func TestDialectResponses(t *testing.T) {
 	const (
 		change  = `{"stock_records":[{"id":124,"quantity_change":0}]}`
 		record  = `{"id":124,"location_id":"warehouse-2","sku":"shirt-green-m","quantity":7}`

@@ -14,7 +14,7 @@ func Sell(ctx context.Context, client *oakra.Client, id, units int64) error {
 	return err
 }
 
-// A sale whose answer is lost counts once, and the shop is told to look.
+// A sale whose response is lost counts once, and the shop is told that its outcome is unknown.
 func Example() {
 	server := oakratest.NewServer(oakra.StockRecord{ID: 123, LocationID: "warehouse-1", SKU: "shirt-green-m", Quantity: 150})
 	defer server.Close()

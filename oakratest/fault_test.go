@@ -113,7 +113,7 @@ func TestSlow(t *testing.T) {
 	require.Eventually(t, func() bool { return quantities(server)[0] == 139 }, 5*time.Second, time.Millisecond, "a client that gives up does not stop it")
 }
 
-func TestAnswers(t *testing.T) {
+func TestResponses(t *testing.T) {
 	tests := []struct {
 		name        string
 		fault       oakratest.Fault
@@ -150,13 +150,13 @@ func TestCutBody(t *testing.T) {
 		server.SetRecords(shirts...)
 		server.Inject(oakratest.Fault{Kind: oakratest.CutBody})
 
-		got, err := raw(t, server)
+		all, err := raw(t, server)
 		require.NoError(t, err)
-		answer, err := http.ReadResponse(bufio.NewReader(strings.NewReader(got)), nil)
+		got, err := http.ReadResponse(bufio.NewReader(strings.NewReader(all)), nil)
 		require.NoError(t, err)
-		assert.Equal(t, 200, answer.StatusCode)
-		assert.Equal(t, whole.length, answer.ContentLength)
-		body, err := io.ReadAll(answer.Body)
+		assert.Equal(t, 200, got.StatusCode)
+		assert.Equal(t, whole.length, got.ContentLength)
+		body, err := io.ReadAll(got.Body)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
 		assert.Equal(t, whole.body[:len(whole.body)/2], string(body))
 		assert.Equal(t, added, quantities(server))

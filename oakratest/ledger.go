@@ -7,36 +7,36 @@ import (
 	"strings"
 )
 
-// Request is a request that arrived at the server, and what came of it.
+// Request is a request that arrived at the server, and its result.
 type Request struct {
 	// Op is the operation, named as in [oakra.Error]: "stock.list",
-	// "stock.update" or "stock.change", on any of the reference's routes for it,
-	// whether or not the [Dialect] has it; "" for anything else, such as a GET of
-	// the path of a write.
+	// "stock.update" or "stock.change". It is set on each of the reference's routes
+	// for it, whether or not the [Dialect] has that route. It is "" for anything
+	// else, such as a GET of the path of a write.
 	Op     string
 	Method string
 	Path   string // all of it: "/api/v1/stock/stock-records/"
 	Query  url.Values
 	Header http.Header // with "[app key]" in place of the key, if that was right
 	Body   []byte
-	// Status is that of the answer, set just before it is sent; 0 if there was
-	// none, or is none yet.
+	// Status is the status of the response, set just before that is sent; 0 if there
+	// was no response, or none yet.
 	Status int
 	// Applied is what a write changed, in the order of its body; nil if it was
 	// not applied, or not yet.
 	Applied []Applied
-	// Fault is the kind of the fault that struck it, "" if none did.
+	// Fault is the kind of the fault that struck the request, "" if none did.
 	Fault FaultKind
 }
 
-// Applied is a change of one record's quantity, before and after.
+// Applied is a change of one record's quantity.
 type Applied struct{ ID, From, To int64 }
 
-// Requests returns what arrived, in order of arrival, which is when the whole
-// request was there and before any delay: to do something while a write is in
-// flight, inject a [Slow] and wait until it is here. Refused ones did not arrive,
-// see [Server.Refused]. The slice is the caller's; what its elements hold is not to
-// be changed.
+// Requests returns the requests that arrived, in order of arrival. A request has
+// arrived when all of it was received, before any delay: to do something while a
+// write is in flight, inject a [Slow] and wait until the write is here. Refused
+// requests did not arrive, see [Server.Refused]. The slice is the caller's, but what
+// its elements hold must not be changed.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -47,12 +47,12 @@ func (s *Server) Requests() []Request {
 	return requests
 }
 
-// exchange is a request at work.
+// exchange is a request that the server is working on.
 type exchange struct {
-	*Request        // in the ledger
+	*Request        // entry in the ledger
 	uri      string // as in the request line
 	line     int    // length of the request line
-	denied   string // what is wrong with the app key, if something is
+	denied   string // what is wrong with the app key; "" if it is right
 	dialect  Dialect
 }
 

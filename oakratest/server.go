@@ -17,18 +17,18 @@ const (
 	idleTimeout = 2 * time.Second // as servers of this kind have it
 )
 
-// Server is a fake Oakra server. Its methods may be called by many goroutines at
-// once, and those that read also after Close.
+// Server is a fake Oakra server. Its methods may be called by several goroutines at
+// once. Those that read may also be called after Close.
 type Server struct {
 	// URL is the base URL, for [oakra.WithBaseURL]: "http://127.0.0.1:port/api/v1/".
 	URL string
 	// Key is the app key that it accepts. It may be changed while no request is
-	// under way, so that the clients of before have a wrong one.
+	// under way; the clients made before then have a wrong key.
 	Key string
 
 	http    http.Server
-	served  chan struct{}  // closed when no connection is accepted any more
-	closing chan struct{}  // closed by Close; ends all waiting
+	served  chan struct{}  // closed when no further connection is accepted
+	closing chan struct{}  // closed by Close, to end all delays
 	active  sync.WaitGroup // connections, and writes to be applied late
 	close   sync.Once
 
@@ -47,12 +47,12 @@ type Server struct {
 
 type record struct {
 	oakra.StockRecord
-	named *Request // the last write that named it, to find an id given twice
+	named *Request // the last write that named it, to detect duplicate ids
 }
 
 // NewServer starts a server on a free port of the loopback interface, with
-// these records as [Server.SetRecords] takes them. It panics if it cannot
-// listen, as httptest.NewServer does. Close it after use.
+// the given records, see [Server.SetRecords]. It panics if it cannot listen, as
+// httptest.NewServer does. The caller should call Close when finished.
 func NewServer(records ...oakra.StockRecord) *Server {
 	s, err := NewServerAt("127.0.0.1:0", records...)
 	if err != nil {
@@ -63,8 +63,8 @@ func NewServer(records ...oakra.StockRecord) *Server {
 	return s
 }
 
-// NewServerAt is NewServer at an address such as "127.0.0.1:8480", or with port
-// 0 for a free one. Its error is that of [net.Listen].
+// NewServerAt is like [NewServer], but listens on addr, such as "127.0.0.1:8480".
+// With port 0 it chooses a free port. An error is from [net.Listen].
 func NewServerAt(addr string, records ...oakra.StockRecord) (*Server, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -89,9 +89,9 @@ func NewServerAt(addr string, records ...oakra.StockRecord) (*Server, error) {
 	s.http.IdleTimeout = idleTimeout
 	s.http.ConnState = func(_ net.Conn, state http.ConnState) {
 		switch state {
-		case http.StateNew: // before Serve can return
+		case http.StateNew: // called before Serve can return
 			s.active.Add(1)
-		case http.StateClosed: // reset does it for a hijacked one
+		case http.StateClosed: // reset does the same for a hijacked connection
 			s.active.Done()
 		}
 	}
@@ -102,37 +102,10 @@ func NewServerAt(addr string, records ...oakra.StockRecord) (*Server, error) {
 	return s, nil
 }
 
-// Client returns a new client of the server: of its URL, with its key and a
-// transport like [oakra.DefaultTransport] through which a [Refuse] is exact. opts
-// come after these and may replace them; with [oakra.WithAppKeySource] the key
-// is left out. It panics if an option is bad. Where faults last, an
-// [oakra.WithRetryPolicy] with short waits keeps a test short.
-func (s *Server) Client(opts ...oakra.Option) *oakra.Client {
-	t := &transport{Transport: oakra.DefaultTransport(), server: s}
-	opts = append([]oakra.Option{
-		oakra.WithBaseURL(s.URL),
-		oakra.WithInsecureHTTP(), // whatever address it was started at
-		oakra.WithHTTPClient(&http.Client{Transport: t}),
-	}, opts...)
-	client, err := oakra.NewClient(s.Key, opts...)
-	if err != nil {
-		// The one good reason: a key source, which excludes a key.
-		var noKey error
-		if client, noKey = oakra.NewClient("", opts...); noKey != nil {
-			panic(fmt.Sprintf("oakratest: %v", err))
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.transports = append(s.transports, t)
-	return client
-}
-
-// Close stops the server and waits for the requests that it is handling. It cuts
-// short whatever they wait for by [Fault] or [Server.SetLatency]; their
-// connections are reset, and a write that was not applied by then never is. It
-// also closes the idle connections of the clients made by Client. A second call
-// does nothing.
+// Close stops the server and waits for the requests that it is handling. Delays of
+// a [Fault] or of [Server.SetLatency] end at once: their connections are reset, and a
+// write that was not applied by then never is. Close also closes the idle
+// connections of the clients made by Client. A second call does nothing.
 func (s *Server) Close() {
 	s.close.Do(func() {
 		close(s.closing)
@@ -162,9 +135,9 @@ func (s *Server) Records() []oakra.StockRecord {
 
 func byID(a, b oakra.StockRecord) int { return cmp.Compare(a.ID, b.ID) }
 
-// SetRecords adds records, and replaces those whose id there is already: what
-// another seller does, or a correction by hand. A record with ID 0 gets the next
-// free id, one more than the highest. All of them change at once.
+// SetRecords adds records and replaces those whose ID is known already, as another
+// seller or a correction by hand would. A record with ID 0 gets the next free id, one
+// more than the highest. All of them change at once.
 func (s *Server) SetRecords(records ...oakra.StockRecord) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,8 +179,8 @@ func (s *Server) SetDialect(d Dialect) {
 	s.dialect = d
 }
 
-// SetLatency makes each answer take perRequest, and perRecord more for each
-// record in it. A write is applied first, and its answer then waits.
+// SetLatency delays each response by perRequest, and by perRecord more for each
+// record in it. A write is applied before its response is delayed.
 func (s *Server) SetLatency(perRequest, perRecord time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -220,7 +193,7 @@ func (s *Server) latency(records int) time.Duration {
 	return s.perRequest + time.Duration(records)*s.perRecord
 }
 
-// sleep reports whether it slept for all of d, before Close.
+// sleep waits for d. It returns false if Close ended the wait.
 func (s *Server) sleep(d time.Duration) bool {
 	if d <= 0 {
 		return true

@@ -41,7 +41,7 @@ func newServer(t testing.TB, records ...oakra.StockRecord) *oakratest.Server {
 	return server
 }
 
-// newRequest is a good request but for what the test changes about it.
+// newRequest returns a good request, for the test to change.
 func newRequest(t testing.TB, server *oakratest.Server, method, path, body string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, strings.NewReader(body))

@@ -30,14 +30,14 @@ func setHeader(name, value string) func(*http.Request) {
 	}
 }
 
-func TestRequestRefused(t *testing.T) {
+func TestRequestsRejected(t *testing.T) {
 	const good = `{"stock_records":[{"id":122,"quantity":1}]}`
 	tests := []struct {
 		name, method, path, body string
 		change                   func(*http.Request)
 		status                   int
-		answer                   string            // JSON, or part of a page
-		header                   map[string]string // of the answer
+		want                     string            // JSON, or part of a page
+		header                   map[string]string // of the response
 	}{
 		{"no key", "POST", updatePath, good, setHeader("Authorization", ""), 401,
 			`{"detail":"Authentication credentials were not provided."}`, map[string]string{"WWW-Authenticate": `Bearer realm="api"`}},
@@ -86,11 +86,11 @@ func TestRequestRefused(t *testing.T) {
 			got, err := send(t, r)
 			require.NoError(t, err)
 			assert.Equal(t, tt.status, got.status)
-			if strings.HasPrefix(tt.answer, "{") {
-				assert.JSONEq(t, tt.answer, got.body)
+			if strings.HasPrefix(tt.want, "{") {
+				assert.JSONEq(t, tt.want, got.body)
 				assert.Equal(t, "application/json", got.header.Get("Content-Type"))
 			} else {
-				assert.Contains(t, got.body, tt.answer)
+				assert.Contains(t, got.body, tt.want)
 			}
 			for name, value := range tt.header {
 				assert.Equal(t, value, got.header.Get(name))
@@ -110,13 +110,13 @@ func TestLongestRequestLine(t *testing.T) {
 	assert.Equal(t, 400, call(t, server, "GET", listPath+"?sku="+sku+"x", "").status)
 }
 
-func TestItemsRefused(t *testing.T) {
+func TestItemsRejected(t *testing.T) {
 	const (
 		required = `{"stock_records":[{"quantity_change":["This field is required."]}]}`
 		invalid  = `{"stock_records":[{"quantity_change":["A valid integer is required."]}]}`
 		outside  = `{"stock_records":[{"quantity_change":["This integer is out of the range of 64 bits."]}]}`
 	)
-	tests := []struct{ body, answer string }{
+	tests := []struct{ body, want string }{
 		{`{}`, `{"stock_records":["This field is required."]}`},
 		{`{"Stock_records":[{"id":122,"quantity_change":1}]}`, `{"stock_records":["This field is required."]}`},
 		{`{"stock_records":null}`, `{"stock_records":["This field may not be null."]}`},
@@ -151,7 +151,7 @@ func TestItemsRefused(t *testing.T) {
 	for _, tt := range tests {
 		got := call(t, server, "POST", changePath, tt.body)
 		assert.Equal(t, 400, got.status, tt.body)
-		assert.JSONEq(t, tt.answer, got.body, tt.body)
+		assert.JSONEq(t, tt.want, got.body, tt.body)
 	}
 	assert.Equal(t, []int64{135, 150, 7}, quantities(server))
 	for _, r := range server.Requests() {

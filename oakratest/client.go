@@ -1,0 +1,98 @@
+package oakratest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/oakra/oakra-go"
+)
+
+// Client returns a new client of the server, with the server's URL and key and a
+// transport like [oakra.DefaultTransport], through which a [Refuse] is exact. opts
+// come after these settings and may replace them; with [oakra.WithAppKeySource] the
+// key is left out. Client panics if an option is bad. Where faults last, an
+// [oakra.WithRetryPolicy] with short waits keeps a test short.
+func (s *Server) Client(opts ...oakra.Option) *oakra.Client {
+	t := &transport{Transport: oakra.DefaultTransport(), server: s}
+	opts = append([]oakra.Option{
+		oakra.WithBaseURL(s.URL),
+		oakra.WithInsecureHTTP(), // the address may be any
+		oakra.WithHTTPClient(&http.Client{Transport: t}),
+	}, opts...)
+	client, err := oakra.NewClient(s.Key, opts...)
+	if err != nil {
+		// A key source excludes a key. Any other reason fails again.
+		var noKey error
+		if client, noKey = oakra.NewClient("", opts...); noKey != nil {
+			panic(fmt.Sprintf("oakratest: %v", err))
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.transports = append(s.transports, t)
+	return client
+}
+
+// askedHeader marks a request that the transport has already compared with the
+// faults that refuse. It does not appear in the ledger.
+const askedHeader = "Oakratest-Asked"
+
+// transport is the transport of [Server.Client]. It refuses connections on behalf of
+// the server, which cannot refuse a single request, let alone one on an idle
+// connection.
+type transport struct {
+	*http.Transport
+	server *Server
+}
+
+var _ http.RoundTripper = (*transport)(nil)
+
+// RoundTrip implements [http.RoundTripper].
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if f := t.server.refuse(opOf(r.Method, r.URL.Path)); f.Kind == Refuse {
+		// A separate transport fails as it would at a real refusal, and calls the
+		// same hooks of an httptrace.ClientTrace.
+		refusing := &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
+				return nil, t.server.refusal(network, addr, f.Delay)
+			},
+		}
+		return refusing.RoundTrip(r)
+	}
+	marked := r.WithContext(r.Context())
+	marked.Header = r.Header.Clone()
+	marked.Header.Set(askedHeader, "yes")
+	return t.Transport.RoundTrip(marked)
+}
+
+// refuse returns the fault that refuses the next request of op, and counts it.
+func (s *Server) refuse(op string) Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.strike(op, func(k FaultKind) bool { return k == Refuse })
+	if f.Kind == Refuse {
+		s.refused++
+	}
+	return f
+}
+
+// Refused returns how many requests were not sent because of a [Refuse].
+func (s *Server) Refused() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused
+}
+
+// refusal returns the error of dialing a port where nobody listens. net/http waits
+// for it only as long as the request's context allows.
+func (s *Server) refusal(network, addr string, after time.Duration) error {
+	s.sleep(after)
+	to, _ := net.ResolveTCPAddr(network, addr)
+	return &net.OpError{Op: "dial", Net: network, Addr: to, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+}
