@@ -5,20 +5,32 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
-	"syscall"
-	"time"
 
 	"github.com/oakra/oakra-go"
 )
 
-// Client returns a new client of the server, with the server's URL and key and a
-// transport like [oakra.DefaultTransport], through which a [Refuse] is exact. opts
-// come after these settings and may replace them; with [oakra.WithAppKeySource] the
-// key is left out. Client panics if an option is bad. Where faults last, an
-// [oakra.WithRetryPolicy] with short waits keeps a test short.
+// Client returns a new client of the server, with the server's URL and key and the
+// settings of [oakra.DefaultTransport]. It is connected in memory, without a network,
+// and can therefore be used in a bubble of testing/synctest, if the server was made
+// in the same bubble. For a client with TCP connections, call [oakra.NewClient] with
+// the server's Key and URL.
+//
+// opts come after these settings and may replace them; with
+// [oakra.WithAppKeySource] the key is left out. Client panics if an option is bad.
+// Where faults last and time is real, an [oakra.WithRetryPolicy] with short waits
+// keeps a test short.
 func (s *Server) Client(opts ...oakra.Option) *oakra.Client {
 	t := &transport{Transport: oakra.DefaultTransport(), server: s}
+	overTCP := t.DialContext
+	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if addr != s.host { // another base URL is in opts
+			return overTCP(ctx, network, addr)
+		}
+		if err := s.checkBubble(); err != nil {
+			return nil, err
+		}
+		return s.memory.dial(ctx)
+	}
 	opts = append([]oakra.Option{
 		oakra.WithBaseURL(s.URL),
 		oakra.WithInsecureHTTP(), // the address may be any
@@ -59,8 +71,9 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		// same hooks of an httptrace.ClientTrace.
 		refusing := &http.Transport{
 			DisableKeepAlives: true,
-			DialContext: func(_ context.Context, network, addr string) (net.Conn, error) {
-				return nil, t.server.refusal(network, addr, f.Delay)
+			DialContext: func(context.Context, string, string) (net.Conn, error) {
+				t.server.sleep(f.Delay) // net/http waits only as long as the request's context allows
+				return nil, refused(t.server.memory.addr)
 			},
 		}
 		return refusing.RoundTrip(r)
@@ -87,12 +100,4 @@ func (s *Server) Refused() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.refused
-}
-
-// refusal returns the error of dialing a port where nobody listens. net/http waits
-// for it only as long as the request's context allows.
-func (s *Server) refusal(network, addr string, after time.Duration) error {
-	s.sleep(after)
-	to, _ := net.ResolveTCPAddr(network, addr)
-	return &net.OpError{Op: "dial", Net: network, Addr: to, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 }

@@ -8,10 +8,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"net/url"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -28,15 +28,12 @@ var (
 	asItWas = []int64{135, 150, 7}
 )
 
-// raw sends a change over TCP and returns all that comes back, and how it ends.
+// raw sends a change and returns all that comes back, and how it ends.
 func raw(t *testing.T, server *oakratest.Server) (string, error) {
 	t.Helper()
-	base, err := url.Parse(server.URL)
-	require.NoError(t, err)
-	conn, err := net.Dial("tcp", base.Host)
+	conn, err := server.DialContext(t.Context(), "tcp", "")
 	require.NoError(t, err)
 	defer conn.Close()
-	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
 	require.NoError(t, newRequest(t, server, "POST", changePath, addTwo).Write(conn))
 	got, err := io.ReadAll(conn)
 	return string(got), err
@@ -60,57 +57,76 @@ func TestResets(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(string(tt.kind), func(t *testing.T) {
-			server := newServer(t, shirts...)
-			server.Inject(oakratest.Fault{Kind: tt.kind})
-			got, err := raw(t, server)
-			require.ErrorIs(t, err, syscall.ECONNRESET)
-			assert.Empty(t, got)
-			assert.Equal(t, tt.want, quantities(server))
-			r := only(t, server)
-			assert.Zero(t, r.Status)
-			assert.Equal(t, tt.kind, r.Fault)
-			assert.Equal(t, tt.kind == oakratest.ResetAfter, len(r.Applied) == 2)
-			assert.Zero(t, server.Refused())
+			everywhere(t, func(t *testing.T, server *oakratest.Server) {
+				server.Inject(oakratest.Fault{Kind: tt.kind})
+				got, err := raw(t, server)
+				require.ErrorIs(t, err, syscall.ECONNRESET)
+				assert.Empty(t, got)
+				assert.Equal(t, tt.want, quantities(server))
+				r := only(t, server)
+				assert.Zero(t, r.Status)
+				assert.Equal(t, tt.kind, r.Fault)
+				assert.Equal(t, tt.kind == oakratest.ResetAfter, len(r.Applied) == 2)
+				assert.Zero(t, server.Refused())
+			})
 		})
 	}
 }
 
 func TestApplyLate(t *testing.T) {
-	server := newServer(t, shirts...)
-	server.Inject(oakratest.Fault{Kind: oakratest.ApplyLate, Delay: 500 * time.Millisecond})
-	start := time.Now()
-	_, err := raw(t, server)
-	require.ErrorIs(t, err, syscall.ECONNRESET)
-	require.Less(t, time.Since(start), 400*time.Millisecond)
-	assert.Equal(t, asItWas, quantities(server))
-	assert.Nil(t, only(t, server).Applied)
+	inBubble(t, func(t *testing.T, server *oakratest.Server) {
+		server.Inject(oakratest.Fault{Kind: oakratest.ApplyLate, Delay: 30 * time.Second})
+		start := time.Now()
+		_, err := raw(t, server)
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+		assert.Zero(t, time.Since(start))
 
-	require.Eventually(t, func() bool { return only(t, server).Applied != nil }, 5*time.Second, time.Millisecond)
-	assert.GreaterOrEqual(t, time.Since(start), 500*time.Millisecond)
-	assert.Equal(t, added, quantities(server))
-	assert.Equal(t, []oakratest.Applied{{ID: 122, From: 135, To: 137}, {ID: 123, From: 150, To: 152}}, only(t, server).Applied)
-	assert.Zero(t, only(t, server).Status)
+		time.Sleep(30*time.Second - 1)
+		synctest.Wait()
+		assert.Equal(t, asItWas, quantities(server))
+		assert.Nil(t, only(t, server).Applied)
+		time.Sleep(1)
+		synctest.Wait()
+		assert.Equal(t, added, quantities(server))
+		assert.Equal(t, []oakratest.Applied{{ID: 122, From: 135, To: 137}, {ID: 123, From: 150, To: 152}}, only(t, server).Applied)
+		assert.Zero(t, only(t, server).Status)
+	})
 }
 
 func TestSlow(t *testing.T) {
-	server := newServer(t, shirts...)
-	server.Inject(oakratest.Fault{Delay: 100 * time.Millisecond})
-	start := time.Now()
-	assert.Equal(t, 200, call(t, server, "POST", changePath, addTwo).status)
-	assert.GreaterOrEqual(t, time.Since(start), 100*time.Millisecond)
-	assert.Equal(t, oakratest.Slow, only(t, server).Fault)
-	assert.Equal(t, added, quantities(server))
+	inBubble(t, func(t *testing.T, server *oakratest.Server) {
+		server.Inject(oakratest.Fault{Delay: time.Minute})
+		start := time.Now()
+		assert.Equal(t, 200, call(t, server, "POST", changePath, addTwo).status)
+		assert.Equal(t, time.Minute, time.Since(start))
+		assert.Equal(t, oakratest.Slow, only(t, server).Fault)
+		assert.Equal(t, added, quantities(server))
 
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		for len(server.Requests()) < 2 {
-			time.Sleep(time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := send(t, server, newRequest(t, server, "POST", changePath, addTwo).WithContext(ctx))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, added, quantities(server))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, []int64{139, 154, 7}, quantities(server), "a client that gives up does not stop it")
+	})
+}
+
+func TestLatency(t *testing.T) {
+	inBubble(t, func(t *testing.T, server *oakratest.Server) {
+		took := func(method, path, body string) time.Duration {
+			start := time.Now()
+			call(t, server, method, path, body)
+			return time.Since(start)
 		}
-		cancel()
-	}()
-	_, err := send(t, newRequest(t, server, "POST", changePath, addTwo).WithContext(ctx))
-	require.ErrorIs(t, err, context.Canceled)
-	require.Eventually(t, func() bool { return quantities(server)[0] == 139 }, 5*time.Second, time.Millisecond, "a client that gives up does not stop it")
+		server.SetLatency(40*time.Second, 30*time.Second)
+		assert.Equal(t, 100*time.Second, took("GET", listPath+"?sku=shirt-green-m", ""))
+		assert.Equal(t, 70*time.Second, took("POST", changePath, `{"stock_records":[{"id":122,"quantity_change":1}]}`))
+		assert.Equal(t, 40*time.Second, took("POST", changePath, `{}`))
+		server.SetLatency(0, 0)
+		assert.Zero(t, took("GET", listPath+"?sku=shirt-green-m", ""))
+	})
 }
 
 func TestResponses(t *testing.T) {
@@ -143,25 +159,28 @@ func TestResponses(t *testing.T) {
 }
 
 func TestCutBody(t *testing.T) {
-	for _, chunked := range []bool{false, true} {
-		server := newServer(t, shirts...)
-		server.SetDialect(oakratest.Dialect{Chunked: chunked})
-		whole := call(t, server, "POST", updatePath, `{"stock_records":[{"id":122,"quantity":137},{"id":123,"quantity":152}]}`)
-		server.SetRecords(shirts...)
-		server.Inject(oakratest.Fault{Kind: oakratest.CutBody})
+	everywhere(t, func(t *testing.T, server *oakratest.Server) {
+		for _, chunked := range []bool{false, true} {
+			server.SetDialect(oakratest.Dialect{Chunked: chunked})
+			server.ClearFaults()
+			whole := call(t, server, "POST", updatePath, `{"stock_records":[{"id":122,"quantity":137},{"id":123,"quantity":152}]}`)
+			server.SetRecords(shirts...)
+			server.Inject(oakratest.Fault{Kind: oakratest.CutBody})
 
-		all, err := raw(t, server)
-		require.NoError(t, err)
-		got, err := http.ReadResponse(bufio.NewReader(strings.NewReader(all)), nil)
-		require.NoError(t, err)
-		assert.Equal(t, 200, got.StatusCode)
-		assert.Equal(t, whole.length, got.ContentLength)
-		body, err := io.ReadAll(got.Body)
-		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
-		assert.Equal(t, whole.body[:len(whole.body)/2], string(body))
-		assert.Equal(t, added, quantities(server))
-		assert.Equal(t, 200, server.Requests()[1].Status)
-	}
+			all, err := raw(t, server)
+			require.NoError(t, err)
+			got, err := http.ReadResponse(bufio.NewReader(strings.NewReader(all)), nil)
+			require.NoError(t, err)
+			assert.Equal(t, 200, got.StatusCode)
+			assert.Equal(t, whole.length, got.ContentLength)
+			body, err := io.ReadAll(got.Body)
+			require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+			assert.Equal(t, whole.body[:len(whole.body)/2], string(body))
+			assert.Equal(t, added, quantities(server))
+			requests := server.Requests()
+			assert.Equal(t, 200, requests[len(requests)-1].Status)
+		}
+	})
 }
 
 func TestOmitRecord(t *testing.T) {
@@ -184,7 +203,7 @@ func TestFaultsThatApplyCheckFirst(t *testing.T) {
 	for _, kind := range []oakratest.FaultKind{oakratest.ResetAfter, oakratest.CutBody, oakratest.ApplyLate} {
 		server := newServer(t, shirts...)
 		server.Inject(oakratest.Fault{Kind: kind})
-		_, err := send(t, newRequest(t, server, "POST", changePath, `{"stock_records":[{"id":122,"quantity_change":2},{"id":99,"quantity_change":2}]}`))
+		_, err := send(t, server, newRequest(t, server, "POST", changePath, `{"stock_records":[{"id":122,"quantity_change":2},{"id":99,"quantity_change":2}]}`))
 		require.Error(t, err)
 		server.Close()
 		assert.Equal(t, asItWas, quantities(server))
@@ -239,14 +258,17 @@ func unusedAddress(t *testing.T) string {
 }
 
 func TestRefuseAfterDelay(t *testing.T) {
-	server := newServer(t, shirts...)
-	server.Inject(oakratest.Fault{Kind: oakratest.Refuse, Delay: time.Hour})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-	defer cancel()
-	_, err := server.Client().Stock.Change(ctx, []oakra.StockChange{{ID: 122, QuantityChange: 1}})
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	assert.Equal(t, oakra.OutcomeNotApplied, oakra.OutcomeOf(err))
-	assert.Empty(t, server.Requests())
+	inBubble(t, func(t *testing.T, server *oakratest.Server) {
+		server.Inject(oakratest.Fault{Kind: oakratest.Refuse, Delay: time.Hour})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := server.Client().Stock.Change(ctx, []oakra.StockChange{{ID: 122, QuantityChange: 1}})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		assert.Equal(t, oakra.OutcomeNotApplied, oakra.OutcomeOf(err))
+		assert.Equal(t, time.Second, time.Since(start))
+		assert.Empty(t, server.Requests())
+	})
 }
 
 func TestWhichFaultStrikes(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"strconv"
 )
 
-// serve handles a request.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+// serveHTTP handles a request.
+func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil { // the client went away
 		s.reset(w)
@@ -61,15 +61,18 @@ func (s *Server) respond(x *exchange, fault Fault) *response {
 	return resp
 }
 
-// reset ends the connection with a TCP reset.
+// reset ends the connection with a reset.
 func (s *Server) reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 	defer s.active.Done() // net/http no longer tracks the connection
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
+	switch conn := conn.(type) {
+	case *memoryConn:
+		conn.reset()
+	case *net.TCPConn:
+		_ = conn.SetLinger(0)
 	}
 	_ = conn.Close()
 }

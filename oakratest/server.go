@@ -2,6 +2,7 @@ package oakratest
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -20,16 +21,21 @@ const (
 // Server is a fake Oakra server. Its methods may be called by several goroutines at
 // once. Those that read may also be called after Close.
 type Server struct {
-	// URL is the base URL, for [oakra.WithBaseURL]: "http://127.0.0.1:port/api/v1/".
+	// URL is the base URL, for [oakra.WithBaseURL] and for other programs:
+	// "http://127.0.0.1:port/api/v1/". In a bubble of testing/synctest nobody listens
+	// there.
 	URL string
 	// Key is the app key that it accepts. It may be changed while no request is
 	// under way; the clients made before then have a wrong key.
 	Key string
 
 	http    http.Server
-	served  chan struct{}  // closed when no further connection is accepted
-	closing chan struct{}  // closed by Close, to end all delays
-	active  sync.WaitGroup // connections, and writes to be applied late
+	memory  *memoryListener // for the connections of Client
+	host    string          // of URL
+	bubble  bool            // made in a bubble of testing/synctest
+	serving sync.WaitGroup  // listeners
+	active  sync.WaitGroup  // connections, and writes to be applied late
+	closing chan struct{}   // closed by Close, to end all delays
 	close   sync.Once
 
 	mu         sync.Mutex
@@ -53,7 +59,16 @@ type record struct {
 // NewServer starts a server on a free port of the loopback interface, with
 // the given records, see [Server.SetRecords]. It panics if it cannot listen, as
 // httptest.NewServer does. The caller should call Close when finished.
+//
+// In a bubble of testing/synctest the server has no port, and is reached through
+// [Server.Client] only.
 func NewServer(records ...oakra.StockRecord) *Server {
+	if inBubble() {
+		s := newServer(noAddr, records)
+		s.bubble = true
+		s.serve(s.memory)
+		return s
+	}
 	s, err := NewServerAt("127.0.0.1:0", records...)
 	if err != nil {
 		if s, err = NewServerAt("[::1]:0", records...); err != nil {
@@ -64,28 +79,44 @@ func NewServer(records ...oakra.StockRecord) *Server {
 }
 
 // NewServerAt is like [NewServer], but listens on addr, such as "127.0.0.1:8480".
-// With port 0 it chooses a free port. An error is from [net.Listen].
+// With port 0 it chooses a free port. An error is from [net.Listen], or is returned
+// because a bubble of testing/synctest has no network.
 func NewServerAt(addr string, records ...oakra.StockRecord) (*Server, error) {
+	if inBubble() {
+		return nil, errors.New("oakratest: cannot listen on " + addr + " in a synctest bubble, where only NewServer works")
+	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
-	}
-	s := &Server{
-		Key:     "oakratest-app-key",
-		served:  make(chan struct{}),
-		closing: make(chan struct{}),
-		byID:    make(map[int64]*record, len(records)),
-		bySKU:   make(map[string][]*record, len(records)),
 	}
 	at := *listener.Addr().(*net.TCPAddr)
 	if at.IP.IsUnspecified() {
 		at.IP = net.IPv4(127, 0, 0, 1)
 	}
-	s.URL = "http://" + at.String() + basePath
+	s := newServer(at, records)
+	s.serve(listener)
+	s.serve(s.memory)
+	return s, nil
+}
+
+// noAddr is the address of a server without a port. A connection to port 1 is
+// refused: it belongs to a service that nobody runs.
+var noAddr = net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
+
+func newServer(addr net.TCPAddr, records []oakra.StockRecord) *Server {
+	s := &Server{
+		URL:     "http://" + addr.String() + basePath,
+		Key:     "oakratest-app-key",
+		memory:  newMemoryListener(&addr),
+		host:    addr.String(),
+		closing: make(chan struct{}),
+		byID:    make(map[int64]*record, len(records)),
+		bySKU:   make(map[string][]*record, len(records)),
+	}
 	s.SetDialect(Dialect{})
 	s.SetRecords(records...)
 
-	s.http.Handler = http.HandlerFunc(s.serve)
+	s.http.Handler = http.HandlerFunc(s.serveHTTP)
 	s.http.IdleTimeout = idleTimeout
 	s.http.ConnState = func(_ net.Conn, state http.ConnState) {
 		switch state {
@@ -95,11 +126,11 @@ func NewServerAt(addr string, records ...oakra.StockRecord) (*Server, error) {
 			s.active.Done()
 		}
 	}
-	go func() {
-		defer close(s.served)
-		_ = s.http.Serve(listener)
-	}()
-	return s, nil
+	return s
+}
+
+func (s *Server) serve(listener net.Listener) {
+	s.serving.Go(func() { _ = s.http.Serve(listener) })
 }
 
 // Close stops the server and waits for the requests that it is handling. Delays of
@@ -110,7 +141,7 @@ func (s *Server) Close() {
 	s.close.Do(func() {
 		close(s.closing)
 		_ = s.http.Close()
-		<-s.served
+		s.serving.Wait()
 		s.active.Wait()
 
 		s.mu.Lock()

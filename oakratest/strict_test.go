@@ -83,7 +83,7 @@ func TestRequestsRejected(t *testing.T) {
 			if tt.change != nil {
 				tt.change(r)
 			}
-			got, err := send(t, r)
+			got, err := send(t, server, r)
 			require.NoError(t, err)
 			assert.Equal(t, tt.status, got.status)
 			if strings.HasPrefix(tt.want, "{") {
@@ -180,7 +180,7 @@ func TestItemsAccepted(t *testing.T) {
 	for _, tt := range tests {
 		r := newRequest(t, server, "POST", updatePath, `{"stock_records":[`+tt.item+`]}`)
 		r.Header.Set("Content-Type", "application/json; charset=utf-8")
-		got, err := send(t, r)
+		got, err := send(t, server, r)
 		require.NoError(t, err)
 		assert.Equal(t, 200, got.status, "%s: %s", tt.item, got.body)
 		assert.Equal(t, tt.want, quantities(server)[0], tt.item)
@@ -200,7 +200,7 @@ func FuzzWriteBody(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body string) {
 		r := newRequest(t, server, "POST", updatePath, body)
 		r.Header.Set("Content-Type", "application/json")
-		got, err := send(t, r) // a panic would end the connection
+		got, err := send(t, server, r) // a panic would end the connection
 		require.NoError(t, err)
 		require.Contains(t, []int{200, 400}, got.status)
 		require.Equal(t, strings.Contains(got.body, "JSON parse error"), !json.Valid([]byte(body)))

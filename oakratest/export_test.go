@@ -1,0 +1,15 @@
+package oakratest
+
+import (
+	"context"
+	"net"
+)
+
+// DialContext connects to the server: in memory if it was made in a bubble, else over
+// TCP.
+func (s *Server) DialContext(ctx context.Context, network, _ string) (net.Conn, error) {
+	if s.bubble {
+		return s.memory.dial(ctx)
+	}
+	return new(net.Dialer).DialContext(ctx, network, s.host)
+}
