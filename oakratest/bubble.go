@@ -14,12 +14,12 @@ func inBubble() bool { return time.Since(processStart) < 0 }
 
 // errOtherBubble does not name the package: a client cuts texts out that are like the
 // app key.
-var errOtherBubble = errors.New("the fake server was made outside of this synctest bubble: make it inside")
+var errOtherBubble = errors.New("a fake server made in a synctest bubble can be used only there, and one made outside only outside")
 
-// checkBubble returns an error if the caller is in a bubble and the server was made
-// outside. The server's goroutines cannot wake one inside; the program would crash.
+// checkBubble returns an error if the server was made in a bubble and the caller is
+// outside, or the reverse. Where one wakes the other, the program would crash.
 func (s *Server) checkBubble() error {
-	if inBubble() && !s.bubble {
+	if inBubble() != s.bubble {
 		return errOtherBubble
 	}
 	return nil

@@ -56,6 +56,18 @@ const (
 	opChange = "stock.change"
 )
 
+// isOp reports whether op is an operation, or "", which stands for any request.
+func isOp(op string) bool {
+	switch op {
+	case "", opList, opUpdate, opChange:
+		return true
+	}
+	return false
+}
+
+// matches reports whether op is wanted, where "" stands for any operation.
+func matches(wanted, op string) bool { return wanted == "" || wanted == op }
+
 // reference holds all routes, whatever the dialect.
 var reference = map[Route]string{
 	routeList:      opList,

@@ -13,8 +13,7 @@
 // Its test checks that a sale counts once when the response is lost:
 //
 //	func TestSellResponseLost(t *testing.T) {
-//		server := oakratest.NewServer(oakra.StockRecord{ID: 123, LocationID: "warehouse-1", SKU: "shirt-green-m", Quantity: 150})
-//		defer server.Close()
+//		server := oakratest.Start(t, oakra.StockRecord{ID: 123, LocationID: "warehouse-1", SKU: "shirt-green-m", Quantity: 150})
 //		server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1})
 //
 //		err := Sell(t.Context(), server.Client(), 123, 2)
@@ -22,10 +21,39 @@
 //		if oakra.OutcomeOf(err) != oakra.OutcomeUnknown {
 //			t.Errorf("the outcome must be unknown, got %v", err)
 //		}
-//		if got := server.Records()[0].Quantity; got != 148 {
+//		if got := server.Quantity(123); got != 148 {
 //			t.Errorf("%d left of 150 after selling 2", got)
 //		}
 //	}
+//
+// # Time
+//
+// A client made by [Server.Client] is connected in memory. In a bubble of
+// testing/synctest, with the server made there too, every wait of client and server
+// takes no real time: a Retry-After, the backoff between attempts, a timeout, the
+// Delay of a fault. The test continues with the clock at the end of the wait:
+//
+//	func TestSellAppliedLate(t *testing.T) {
+//		synctest.Test(t, func(t *testing.T) {
+//			server := oakratest.Start(t, oakra.StockRecord{ID: 123, LocationID: "warehouse-1", SKU: "shirt-green-m", Quantity: 150})
+//			server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ApplyLate, Delay: 30 * time.Second, Times: 1})
+//
+//			_ = Sell(t.Context(), server.Client(), 123, 2)
+//			if got := server.Quantity(123); got != 150 {
+//				t.Errorf("%d in stock before the sale is applied", got)
+//			}
+//			time.Sleep(30 * time.Second)
+//			synctest.Wait()
+//			if got := server.Quantity(123); got != 148 {
+//				t.Errorf("%d in stock after the sale was applied", got)
+//			}
+//		})
+//	}
+//
+// To do something while a request is in flight, delay it and call [Server.Wait].
+//
+// Outside of a bubble the server also listens at its URL, for other programs and for
+// clients with real connections.
 //
 // # What the server accepts
 //

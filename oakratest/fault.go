@@ -110,7 +110,7 @@ func (f *Fault) check() {
 	kinds := []FaultKind{Slow, Refuse, ResetBefore, ResetAfter, ApplyLate, Respond, RespondAfter, CutBody, OmitRecord}
 	responds := f.Kind == Respond || f.Kind == RespondAfter
 	switch {
-	case f.Op != "" && f.Op != opList && f.Op != opUpdate && f.Op != opChange:
+	case !isOp(f.Op):
 		panic(fmt.Sprintf("oakratest: a fault's Op is %q", f.Op))
 	case !slices.Contains(kinds, f.Kind):
 		panic(fmt.Sprintf("oakratest: a fault's Kind is %q", f.Kind))
@@ -134,7 +134,7 @@ func (s *Server) ClearFaults() {
 func (s *Server) strike(op string, may func(FaultKind) bool) Fault {
 	var first *fault
 	for _, f := range s.faults {
-		if f.Op != "" && f.Op != op || !may(f.Kind) || f.Times > 0 && f.left == 0 {
+		if !matches(f.Op, op) || !may(f.Kind) || f.Times > 0 && f.left == 0 {
 			continue
 		}
 		// A fault draws even if another has struck, to be independent of it.

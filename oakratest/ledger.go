@@ -33,10 +33,9 @@ type Request struct {
 type Applied struct{ ID, From, To int64 }
 
 // Requests returns the requests that arrived, in order of arrival. A request has
-// arrived when all of it was received, before any delay: to do something while a
-// write is in flight, inject a [Slow] and wait until the write is here. Refused
-// requests did not arrive, see [Server.Refused]. The slice is the caller's, but what
-// its elements hold must not be changed.
+// arrived when all of it was received, before any delay. Refused requests did not
+// arrive, see [Server.Refused]. The slice is the caller's, but what its elements hold
+// must not be changed.
 func (s *Server) Requests() []Request {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,6 +79,7 @@ func (s *Server) arrive(r *http.Request, body []byte) (*exchange, Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests = append(s.requests, x.Request)
+	s.announce(x.Request)
 	x.dialect = s.dialect
 	fault := s.strike(x.Op, func(k FaultKind) bool { return k != Refuse || !asked })
 	x.Fault = fault.Kind

@@ -16,24 +16,29 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x, fault := s.arrive(r, body)
-	if resp := s.respond(x, fault); resp != nil {
-		s.send(w, x, resp, fault.Kind == CutBody)
-	} else {
-		s.reset(w)
-	}
-}
-
-// respond does what a request asks for, and what the fault that strikes it does. It
-// returns nil if the connection must be reset.
-func (s *Server) respond(x *exchange, fault Fault) *response {
 	if fault.Kind == ApplyLate {
 		s.active.Go(func() {
 			if s.sleep(fault.Delay) {
 				s.handle(x)
 			}
+			s.land(x.Request, 0)
 		})
-		return nil
+		s.reset(w)
+		return
 	}
+	resp := s.respond(x, fault)
+	if resp == nil {
+		s.land(x.Request, 0)
+		s.reset(w)
+		return
+	}
+	s.land(x.Request, resp.status)
+	send(w, x, resp, fault.Kind == CutBody)
+}
+
+// respond does what a request asks for, and what the fault that strikes it does. It
+// returns nil if the connection must be reset.
+func (s *Server) respond(x *exchange, fault Fault) *response {
 	if !s.sleep(fault.Delay) {
 		return nil
 	}
@@ -77,13 +82,8 @@ func (s *Server) reset(w http.ResponseWriter) {
 	_ = conn.Close()
 }
 
-// send enters the status in the ledger and sends the response: all of it, or if cut
-// the header and half of the body.
-func (s *Server) send(w http.ResponseWriter, x *exchange, resp *response, cut bool) {
-	s.mu.Lock()
-	x.Status = resp.status
-	s.mu.Unlock()
-
+// send sends the response: all of it, or if cut the header and half of the body.
+func send(w http.ResponseWriter, x *exchange, resp *response, cut bool) {
 	header := w.Header()
 	maps.Copy(header, resp.header)
 	flush := http.NewResponseController(w).Flush

@@ -43,6 +43,8 @@ type Server struct {
 	bySKU      map[string][]*record
 	lastID     int64
 	requests   []*Request
+	inFlight   []*Request
+	watches    []watch
 	refused    int
 	faults     []*fault
 	dialect    Dialect
@@ -75,6 +77,19 @@ func NewServer(records ...oakra.StockRecord) *Server {
 			panic(fmt.Sprintf("oakratest: %v", err))
 		}
 	}
+	return s
+}
+
+// TB is the part of a test, such as [testing.T], that [Start] needs.
+type TB interface {
+	// Cleanup registers a function to be called at the end of the test.
+	Cleanup(func())
+}
+
+// Start is like [NewServer], and closes the server at the end of the test t.
+func Start(t TB, records ...oakra.StockRecord) *Server {
+	s := NewServer(records...)
+	t.Cleanup(s.Close)
 	return s
 }
 
@@ -162,6 +177,18 @@ func (s *Server) Records() []oakra.StockRecord {
 	}
 	slices.SortFunc(records, byID)
 	return records
+}
+
+// Quantity returns the quantity of the record with the given id. It panics if there is
+// no such record.
+func (s *Server) Quantity(id int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.byID[id]
+	if r == nil {
+		panic(fmt.Sprintf("oakratest: there is no stock record with id %d", id))
+	}
+	return r.Quantity
 }
 
 func byID(a, b oakra.StockRecord) int { return cmp.Compare(a.ID, b.ID) }

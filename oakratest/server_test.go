@@ -310,20 +310,18 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 }
 
 func TestCloseWaitsForWrites(t *testing.T) {
-	const items = 50_000
-	server := oakratest.NewServer()
-	records := make([]oakra.StockRecord, items)
-	for i := range records {
-		records[i].ID = int64(i + 1)
-	}
-	server.SetRecords(records...)
-	go func() { _, _ = send(t, server, newRequest(t, server, "POST", changePath, changes(items, 1))) }()
-	require.Eventually(t, func() bool { return len(server.Requests()) == 1 }, 5*time.Second, 100*time.Microsecond)
-	server.Close()
-	closed := server.Requests()[0].Applied
-	time.Sleep(100 * time.Millisecond)
-	assert.Len(t, server.Requests()[0].Applied, len(closed))
-	assert.Len(t, closed, items)
+	inBubble(t, func(t *testing.T, server *oakratest.Server) {
+		const items = 50_000
+		records := make([]oakra.StockRecord, items)
+		for i := range records {
+			records[i].ID = int64(i + 1)
+		}
+		server.SetRecords(records...)
+		go func() { _, _ = send(t, server, newRequest(t, server, "POST", changePath, changes(items, 1))) }()
+		require.NoError(t, server.Wait(t.Context(), "stock.change"))
+		server.Close()
+		assert.Len(t, server.Requests()[0].Applied, items)
+	})
 }
 
 func TestKeepAlive(t *testing.T) {
