@@ -20,17 +20,7 @@ import (
 // Where faults last and time is real, an [oakra.WithRetryPolicy] with short waits
 // keeps a test short.
 func (s *Server) Client(opts ...oakra.Option) *oakra.Client {
-	t := &transport{Transport: oakra.DefaultTransport(), server: s}
-	overTCP := t.DialContext
-	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if addr != s.host { // another base URL is in opts
-			return overTCP(ctx, network, addr)
-		}
-		if err := s.checkBubble(); err != nil {
-			return nil, err
-		}
-		return s.memory.dial(ctx)
-	}
+	t := s.newTransport()
 	opts = append([]oakra.Option{
 		oakra.WithBaseURL(s.URL),
 		oakra.WithInsecureHTTP(), // the address may be any
@@ -44,9 +34,6 @@ func (s *Server) Client(opts ...oakra.Option) *oakra.Client {
 			panic(fmt.Sprintf("oakratest: %v", err))
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.transports = append(s.transports, t)
 	return client
 }
 
@@ -64,9 +51,33 @@ type transport struct {
 
 var _ http.RoundTripper = (*transport)(nil)
 
+// newTransport returns a transport that connects to the server in memory, and to
+// any other address over TCP. Close closes its idle connections.
+func (s *Server) newTransport() *transport {
+	t := &transport{Transport: oakra.DefaultTransport(), server: s}
+	overTCP := t.DialContext
+	t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if addr != s.host {
+			return overTCP(ctx, network, addr)
+		}
+		if err := s.checkBubble(); err != nil {
+			return nil, err
+		}
+		return s.memory.dial(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.transports = append(s.transports, t)
+	return t
+}
+
 // RoundTrip implements [http.RoundTripper].
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if f := t.server.refuse(opOf(r.Method, r.URL.Path)); f.Kind == Refuse {
+	op := opOf(r.Method, r.URL.Path)
+	if isShort(op, r.ContentLength) {
+		op = ""
+	}
+	if f := t.server.refuse(op); f.Kind == Refuse {
 		// A separate transport fails as it would at a real refusal, and calls the
 		// same hooks of an httptrace.ClientTrace.
 		refusing := &http.Transport{

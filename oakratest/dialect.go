@@ -49,44 +49,6 @@ const (
 	QuantityString                  // "135"
 )
 
-// The operations, named as in oakra.Error.
-const (
-	opList   = "stock.list"
-	opUpdate = "stock.update"
-	opChange = "stock.change"
-)
-
-// isOp reports whether op is an operation, or "", which stands for any request.
-func isOp(op string) bool {
-	switch op {
-	case "", opList, opUpdate, opChange:
-		return true
-	}
-	return false
-}
-
-// matches reports whether op is wanted, where "" stands for any operation.
-func matches(wanted, op string) bool { return wanted == "" || wanted == op }
-
-// reference holds all routes, whatever the dialect.
-var reference = map[Route]string{
-	routeList:      opList,
-	UpdateEndpoint: opUpdate,
-	UpdateNewer:    opUpdate,
-	UpdateExample:  opUpdate,
-	ChangeEndpoint: opChange,
-	ChangeExample:  opChange,
-}
-
-// opOf returns the operation of a request, or "" if the reference has none such.
-func opOf(method, path string) string {
-	path, below := strings.CutPrefix(path, basePath)
-	if !below {
-		return ""
-	}
-	return reference[Route(method+" "+path)]
-}
-
 // split returns the method and the path of a route.
 func (r Route) split() (method, path string) {
 	method, path, _ = strings.Cut(string(r), " ")

@@ -3,6 +3,7 @@ package oakratest
 import (
 	"context"
 	"net"
+	"net/http"
 )
 
 // DialContext connects to the server: in memory if it was made in a bubble, else over
@@ -13,3 +14,6 @@ func (s *Server) DialContext(ctx context.Context, network, _ string) (net.Conn, 
 	}
 	return new(net.Dialer).DialContext(ctx, network, s.host)
 }
+
+// Transport returns the transport of a Client.
+func (s *Server) Transport() http.RoundTripper { return s.newTransport() }

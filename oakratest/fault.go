@@ -63,7 +63,8 @@ const (
 
 // Fault is something that goes wrong, for [Server.Inject].
 type Fault struct {
-	// Op is the operation that it strikes, as in [Request]; "" for all requests.
+	// Op is the operation that it strikes, as in [Request]; "" for all requests, also
+	// those that have no Op.
 	Op string
 	// Times is how many requests it strikes; 0 for every one.
 	Times int

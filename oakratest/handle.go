@@ -46,7 +46,7 @@ func (s *Server) handle(x *exchange) *response {
 		resp.header.Set("Allow", method)
 		return resp
 	}
-	if x.Op == opList {
+	if x.op == opList {
 		return s.list(x)
 	}
 	if media, _, _ := mime.ParseMediaType(x.Header.Get("Content-Type")); media != "application/json" {
@@ -87,7 +87,7 @@ func (s *Server) list(x *exchange) *response {
 // write applies a whole update or change, or nothing of it.
 func (s *Server) write(x *exchange) *response {
 	field := "quantity"
-	if x.Op == opChange {
+	if x.op == opChange {
 		field = "quantity_change"
 	}
 	items, problems, rejection := readItems(x.Body, field)
@@ -113,7 +113,7 @@ func (s *Server) write(x *exchange) *response {
 			problems.add(i, "id", "This id is given twice.")
 		default:
 			r.named = x.Request
-			if x.Op == opChange {
+			if x.op == opChange {
 				sum := r.Quantity + item.n
 				if (sum > r.Quantity) != (item.n > 0) {
 					problems.add(i, field, outOfRange)

@@ -12,7 +12,8 @@ type Request struct {
 	// Op is the operation, named as in [oakra.Error]: "stock.list",
 	// "stock.update" or "stock.change". It is set on each of the reference's routes
 	// for it, whether or not the [Dialect] has that route. It is "" for anything
-	// else, such as a GET of the path of a write.
+	// else, such as a GET of the path of a write, or a write of an empty list, by
+	// which a client finds out whether a route is there.
 	Op     string
 	Method string
 	Path   string // all of it: "/api/v1/stock/stock-records/"
@@ -49,6 +50,7 @@ func (s *Server) Requests() []Request {
 // exchange is a request that the server is working on.
 type exchange struct {
 	*Request        // entry in the ledger
+	op       string // operation of the route
 	uri      string // as in the request line
 	line     int    // length of the request line
 	denied   string // what is wrong with the app key; "" if it is right
@@ -59,16 +61,19 @@ type exchange struct {
 func (s *Server) arrive(r *http.Request, body []byte) (*exchange, Fault) {
 	x := &exchange{
 		Request: &Request{
-			Op:     opOf(r.Method, r.URL.Path),
 			Method: r.Method,
 			Path:   r.URL.Path,
 			Query:  r.URL.Query(),
 			Header: r.Header,
 			Body:   body,
 		},
+		op:     opOf(r.Method, r.URL.Path),
 		uri:    r.RequestURI,
 		line:   len(r.Method) + len(" ") + len(r.RequestURI) + len(" ") + len(r.Proto),
 		denied: s.checkKey(r.Header.Get("Authorization")),
+	}
+	if !isProbe(x.op, body) {
+		x.Request.Op = x.op
 	}
 	if x.denied == "" {
 		r.Header.Set("Authorization", "Bearer [app key]")

@@ -61,7 +61,7 @@ func (s *Server) respond(x *exchange, fault Fault) *response {
 		resp.records = resp.records[:max(0, len(resp.records)-1)]
 	}
 	if resp.records != nil {
-		resp.body = x.dialect.encode(x.Op, resp.records)
+		resp.body = x.dialect.encode(x.op, resp.records)
 	}
 	return resp
 }

@@ -1,0 +1,61 @@
+package oakratest
+
+import (
+	"regexp"
+	"strings"
+)
+
+// The operations, named as in oakra.Error.
+const (
+	opList   = "stock.list"
+	opUpdate = "stock.update"
+	opChange = "stock.change"
+)
+
+// reference holds all routes, whatever the dialect.
+var reference = map[Route]string{
+	routeList:      opList,
+	UpdateEndpoint: opUpdate,
+	UpdateNewer:    opUpdate,
+	UpdateExample:  opUpdate,
+	ChangeEndpoint: opChange,
+	ChangeExample:  opChange,
+}
+
+// isOp reports whether op is an operation, or "", which stands for any request.
+func isOp(op string) bool {
+	switch op {
+	case "", opList, opUpdate, opChange:
+		return true
+	}
+	return false
+}
+
+// matches reports whether op is wanted, where "" stands for any operation.
+func matches(wanted, op string) bool { return wanted == "" || wanted == op }
+
+// opOf returns the operation of a route, or "" if the reference has no such route.
+func opOf(method, path string) string {
+	path, below := strings.CutPrefix(path, basePath)
+	if !below {
+		return ""
+	}
+	return reference[Route(method+" "+path)]
+}
+
+// writesStock reports whether op takes stock records.
+func writesStock(op string) bool { return op == opUpdate || op == opChange }
+
+var emptyList = regexp.MustCompile(`^\s*\{\s*"stock_records"\s*:\s*\[\s*\]\s*\}\s*$`)
+
+// isProbe reports whether a request only asks whether its route is there, which is
+// what a client does with an empty list.
+func isProbe(op string, body []byte) bool { return writesStock(op) && emptyList.Match(body) }
+
+// isShort reports whether a body of this length is too short for a stock record. The
+// client's transport knows a probe by that, since it cannot read the body before a
+// connection is there. A negative length is an unknown one.
+func isShort(op string, length int64) bool {
+	const shortest = `{"stock_records":[{"id":1,"quantity":1}]}`
+	return writesStock(op) && 0 <= length && length < int64(len(shortest))
+}
