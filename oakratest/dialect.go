@@ -11,9 +11,12 @@ import (
 type Dialect struct {
 	Update Route // one of the Update constants; "" is UpdateEndpoint
 	Change Route // one of the Change constants; "" is ChangeEndpoint
-	// WrongRouteNotAllowed responds with 405 to the reference's other routes, as if
-	// something else were there, instead of 404.
+	// WrongRouteNotAllowed responds with 405 {"detail":"..."} to the reference's other
+	// routes, as if something else of the API were there. Otherwise their paths are
+	// unknown.
 	WrongRouteNotAllowed bool
+	// UnknownPath is the way to respond to unknown paths.
+	UnknownPath UnknownPath
 	// UnknownIDNotFound responds with 404 {"detail":"Not found."} to a write that
 	// names an unknown id, instead of 400.
 	UnknownIDNotFound bool
@@ -64,6 +67,9 @@ func (d *Dialect) check() {
 	}
 	if reference[d.Update] != opUpdate || reference[d.Change] != opChange {
 		panic(fmt.Sprintf("oakratest: a dialect's routes are %q and %q", d.Update, d.Change))
+	}
+	if d.UnknownPath < UnknownNotFound || d.UnknownPath > UnknownLogin {
+		panic(fmt.Sprintf("oakratest: a dialect's UnknownPath is %d", d.UnknownPath))
 	}
 }
 

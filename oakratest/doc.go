@@ -62,7 +62,8 @@
 // write that fails any of them changes nothing, however many records it names:
 //
 //   - a request line over 4,094 bytes: 400 with a page, as gunicorn responds;
-//   - an unknown path: 404 with a page; a known path without its last slash: 301;
+//   - an unknown path: 404 with a page, or as [UnknownPath] says; a known path without
+//     its last slash: 301;
 //   - no app key or a wrong one: 401; no version header or another version: 400;
 //   - another method than the path's: 405;
 //   - a list without sku, or with a blank one: 400;

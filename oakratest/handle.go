@@ -31,7 +31,7 @@ func (s *Server) handle(x *exchange) *response {
 			resp.header.Set("Location", to)
 			return resp
 		}
-		return page(http.StatusNotFound, "The requested resource was not found on this server.")
+		return x.dialect.UnknownPath.respond(x)
 	}
 	if x.denied != "" {
 		resp := detail(http.StatusUnauthorized, x.denied)

@@ -228,8 +228,7 @@ func (s *Server) set(r oakra.StockRecord) {
 }
 
 // SetDialect chooses which of the reference's routes and shapes the server
-// speaks, from the next request on. It panics if a route is not one of the
-// constants.
+// speaks, from the next request on. It panics if a value of d is not a possible one.
 func (s *Server) SetDialect(d Dialect) {
 	d.check()
 	s.mu.Lock()
