@@ -9,8 +9,8 @@ import (
 )
 
 // body returns n records as a bare array; style is "compact", "python" (a
-// space after each colon and comma), "indented", or "extra" with a member that
-// is not known, which is for the slow path.
+// space after each colon and comma), "indented", or for the slow path "extra" with
+// a member that is not known, and "umlaut" with a location that is not ASCII.
 func body(n int, style string) []byte {
 	f := `{"id":%d,"location_id":"warehouse-%d","sku":"shirt-blue-%d","quantity":%d}`
 	comma := ","
@@ -22,6 +22,8 @@ func body(n int, style string) []byte {
 		f = "\n  {\n    \"id\": %d,\n    \"location_id\": \"warehouse-%d\",\n    \"sku\": \"shirt-blue-%d\",\n    \"quantity\": %d\n  }"
 	case "extra":
 		f = `{"id":%d,"location_id":"warehouse-%d","sku":"shirt-blue-%d","quantity":%d,"unit":"piece"}`
+	case "umlaut":
+		f = `{"id":%d,"location_id":"Köln-%d","sku":"shirt-blue-%d","quantity":%d}`
 	}
 	var b bytes.Buffer
 	b.WriteByte('[')
@@ -37,7 +39,7 @@ func body(n int, style string) []byte {
 
 func BenchmarkDecode(b *testing.B) {
 	for _, n := range []int{1, 100, 10000} {
-		for _, style := range []string{"compact", "python", "indented", "extra"} {
+		for _, style := range []string{"compact", "python", "indented", "extra", "umlaut"} {
 			data := body(n, style)
 			per := func(b *testing.B) {
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/record")
