@@ -1,4 +1,4 @@
-// Package stockjson decodes the answers of a stock API: an array of stock
+// Package stockjson decodes the responses of a stock API: an array of stock
 // records, or an object whose member stock_records is that array. It reads the
 // body as a stream and is strict: a record that lacks a member, or has one of
 // the wrong kind, is an error and never a zero value.
@@ -30,7 +30,7 @@ const (
 // over 2 MiB.
 var ErrTooLarge = errors.New("body over its limit, or one value in it over 2 MiB")
 
-// Record is one record of the answer.
+// Record is one record of the response.
 type Record struct {
 	ID         int64  `json:"id"`
 	LocationID string `json:"location_id"`
@@ -38,7 +38,7 @@ type Record struct {
 	Quantity   int64  `json:"quantity"`
 }
 
-// scratch is what a Decoder borrows. The locations outlive the answer: the next
+// scratch is what a Decoder borrows. The locations outlive the response: the next
 // one mostly has the same. They come first, so that the garbage collector need
 // not look through the window.
 type scratch struct {
@@ -55,7 +55,7 @@ var (
 type state uint8
 
 const (
-	blank   state = iota // nothing but white space so far
+	blank   state = iota // only white space so far
 	before               // in the top-level object, before its records
 	records              // in the array of records
 	after                // in the top-level object, after its records
@@ -110,16 +110,16 @@ func (d *Decoder) Close() {
 }
 
 // Err says why Next returned false. It is nil if the body is one complete
-// value with nothing but white space after it, and was read up to io.EOF.
+// value with only white space after it, and was read up to io.EOF.
 // Errors count the records from 1.
 func (d *Decoder) Err() error { return d.err }
 
-// Began tells if the records began: the body is an array, or it is an object
-// with the key stock_records whose value is not seen to be anything else.
+// Began reports whether the records began: the body is an array, or it is an
+// object with the key stock_records whose value is not seen to be anything else.
 func (d *Decoder) Began() bool { return d.began }
 
-// Cut tells if Err is because the body ended too soon: the reader failed, or
-// io.EOF came inside the value. A blank body is not cut, and neither is one
+// Cut reports whether Err is because the body ended too soon: the reader failed,
+// or io.EOF came inside the value. A blank body is not cut, and neither is one
 // whose compression is corrupt.
 func (d *Decoder) Cut() bool { return d.cut }
 
@@ -135,7 +135,7 @@ func (d *Decoder) Head() []byte {
 	return d.buf[:min(d.end, headSize)]
 }
 
-// Next reads the next record into r and tells if there is one. If there is none,
+// Next reads the next record into r and reports whether there was one. If not,
 // r is left as it is. The strings of r may be kept.
 func (d *Decoder) Next(r *Record) bool {
 	if d.state == blank {
@@ -231,7 +231,7 @@ func (d *Decoder) members(first bool) bool {
 	}
 }
 
-// next is Next where the fast path does not get on: at the end of the window
+// next is Next where the fast path cannot go on: at the end of the window
 // or of the array, and at anything unusual.
 func (d *Decoder) next(r *Record) bool {
 	c := d.peek()
@@ -275,7 +275,7 @@ func (d *Decoder) finish() {
 }
 
 // peek returns the next byte that is not white space and leaves it unread. At
-// the end of the body it fails and returns 0, which nobody looks for.
+// the end of the body it fails and returns 0, which no caller looks for.
 func (d *Decoder) peek() byte {
 	for {
 		d.pos += space(d.buf[d.pos:d.end], 0)
@@ -406,7 +406,7 @@ func hash(b []byte) uint64 {
 }
 
 // sku returns b as a string, cut from a block that it shares with its
-// neighbours. The blocks start small, for the small answers.
+// neighbours. The blocks start small, for small responses.
 func (d *Decoder) sku(b []byte) string {
 	if len(b) > maxBlock/16 {
 		return string(b)

@@ -216,8 +216,7 @@ func unmarshal(t *testing.T, data []byte) (recs []Record) {
 	return recs
 }
 
-// However the body is read and wherever the windows end, it comes out the
-// same.
+// The result is the same however the body is read and wherever the windows end.
 func TestReaders(t *testing.T) {
 	check := func(name string, r io.Reader, want []Record) {
 		t.Helper()

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// outcome is all that a Decoder tells about a body.
+// outcome is all that a Decoder reports about a body.
 type outcome struct {
 	recs       []Record
 	began, cut bool

@@ -9,10 +9,10 @@ import (
 	"slices"
 )
 
-// fast reads the record at b[0] into r and returns its length. It knows the usual
-// form only: just the four members, names and strings without escapes and in
-// ASCII, plain integers. It returns 0 for everything else, and where
-// the record does not end in b.
+// fast reads the record at b[0] into r and returns its length. It knows only the
+// usual form: the four members and no other, names and strings in ASCII and without
+// escapes, plain integers. It returns 0 for everything else, and where the record
+// does not end in b.
 func (d *Decoder) fast(b []byte, r *Record) int {
 	if len(b) == 0 || b[0] != '{' {
 		return 0
@@ -194,8 +194,7 @@ func number(s []byte) (v int64, wrong string) {
 	exponent := 0
 	if e := bytes.IndexAny(s, "eE"); e >= 0 {
 		for _, c := range bytes.TrimLeft(s[e+1:], "+-") {
-			// Far over what the digits of a value can make up for, it does
-			// not matter any more.
+			// No value has as many digits as would make up for more.
 			exponent = min(exponent*10+int(c-'0'), 1<<27)
 		}
 		if s[e+1] == '-' {
@@ -249,7 +248,7 @@ type extent struct {
 	inString bool
 }
 
-// scan looks at the rest of b, in which it was at n, and tells if the value
+// scan looks at the rest of b, in which it was at n, and reports whether the value
 // that starts at b[0] ends there. What it finds for a value that is not valid
 // JSON is not valid JSON either.
 func (e *extent) scan(b []byte) bool {
