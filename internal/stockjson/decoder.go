@@ -110,8 +110,9 @@ func (d *Decoder) Close() {
 }
 
 // Err says why Next returned false. It is nil if the body is one complete
-// value with only white space after it, and was read up to io.EOF.
-// Errors count the records from 1.
+// value with only white space after it, and was read up to io.EOF. An error in
+// a record names it: by its number, counted from 1, and by its SKU and id if
+// they can be read, whether they stand before or behind the error.
 func (d *Decoder) Err() error { return d.err }
 
 // Began reports whether the records began: the body is an array, or it is an
@@ -195,10 +196,10 @@ func (d *Decoder) members(first bool) bool {
 		if key == nil {
 			return false
 		}
-		name, err := unquote(key)
-		if err != nil {
+		if !json.Valid(key) {
 			return d.invalid(key)
 		}
+		name, _ := text(key)
 		found := string(name) == "stock_records"
 		if found && d.state == after {
 			return d.fail(`"stock_records" twice, again at byte %d`, d.Offset())
@@ -464,18 +465,10 @@ func (d *Decoder) fail(format string, args ...any) bool {
 func (d *Decoder) where() string {
 	switch {
 	case d.state == records && d.pos < d.end:
-		return fmt.Sprintf("inside record %d", d.count+1)
+		return "inside " + d.record()
 	case d.state == records:
 		return fmt.Sprintf("after %d records", d.count)
 	}
 	return [...]string{blank: "at the start", before: "before the records",
 		after: "after the records", whole: "after the value", over: ""}[d.state]
-}
-
-// excerpt returns the start of b, quoted for an error.
-func excerpt(b []byte) string {
-	if len(b) > 32 {
-		return fmt.Sprintf("%q…", b[:32])
-	}
-	return fmt.Sprintf("%q", b)
 }

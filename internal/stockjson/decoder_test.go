@@ -96,7 +96,7 @@ func TestShapes(t *testing.T) {
 		{`null`, 0, false, `at the start: "null" at byte 0, want an array or an object`},
 		{`"x"`, 0, false, "want an array or an object"},
 		{`5`, 0, false, "want an array or an object"},
-		{`<html><body>` + strings.Repeat("x", 99), 0, false, `at the start: "<html><body>xxxxxxxxxxxxxxxxxxxx"… at byte 0, want`},
+		{`<html><body>` + strings.Repeat("x", 99), 0, false, `at the start: "<html><body>xxxxxxxxxxxxxxxxxxxxxxxxxxxx"… at byte 0, want`},
 		{`{}`, 0, false, `object without "stock_records"`},
 		{`{"error":"no"}`, 0, false, `object without "stock_records"`},
 		{`{"Stock_Records":[]}`, 0, false, `object without "stock_records"`},
@@ -112,13 +112,6 @@ func TestShapes(t *testing.T) {
 		{`[` + one + `,null]`, 1, true, `inside record 2: "null]" at byte 76, want an object`},
 		{`[5]`, 0, true, "want an object"},
 		{`{"stock_records":[` + one + `] x`, 1, true, "want a comma or the end of the object"},
-		{`[` + one + `,{"id":1,"location_id":"a","sku":"b"}]`, 1, true, `record 2: no "quantity"`},
-		{`[{"ID":1,"location_id":"a","sku":"b","quantity":1}]`, 0, true, `record 1: no "id"`},
-		{`[{"id":1,"location_id":null,"sku":"b","quantity":1}]`, 0, true, `record 1: "location_id" is "null", not a string`},
-		{`[{"id":1,"location_id":"a","sku":5,"quantity":1}]`, 0, true, `record 1: "sku" is "5", not a string`},
-		{`[{"id":5.5,"location_id":"a","sku":"b","quantity":1}]`, 0, true, `record 1: "id" is "5.5", not a whole number`},
-		{`[{"id":1,"location_id":"a","sku":"b","quantity":1x}]`, 0, true, `inside record 1: "x}" at byte 49: invalid character 'x'`},
-		{`[{"id":1,"location_id":"a`, 0, true, "body ended after 25 bytes, inside record 1: unexpected EOF"},
 	} {
 		var want []Record
 		for range c.recs {
@@ -145,9 +138,71 @@ func TestMembers(t *testing.T) {
 			for _, f := range []string{"[{%s}]", "[{%s,\"é\":1}]"} {
 				body := fmt.Sprintf(f, strings.Join(members, ","))
 				got := decode(strings.NewReader(body), noLimit)
-				if got.err == nil || len(got.recs) > 0 || !strings.HasPrefix(got.err.Error(), "record 1: ") || !strings.Contains(got.err.Error(), name) {
+				if got.err == nil || len(got.recs) > 0 || !strings.HasPrefix(got.err.Error(), "record 1 (") || !strings.Contains(got.err.Error(), "): "+strings.Trim(name, `"`)+": null is not a ") &&
+					!strings.HasSuffix(got.err.Error(), "): "+strings.Trim(name, `"`)+" is missing") {
 					t.Errorf("%s: %v, error %v", body, got, got.err)
 				}
+			}
+		}
+	}
+}
+
+// An error in a record names it by its number, SKU and id, wherever they stand.
+func TestNames(t *testing.T) {
+	long := strings.Repeat("x", 35)
+	for record, want := range map[string]string{
+		`{"id":1234567,"location_id":"w","sku":"silk-by-metre","quantity":null}`: `record 2 (SKU "silk-by-metre", id 1234567): quantity: null is not a whole number`,
+		`{"quantity":5.5,"sku":"silk","location_id":"w","id":"1234567"}`:         `record 2 (SKU "silk", id 1234567): quantity: 5.5 is not a whole number`,
+		`{"sku":"silk","quantity":"","location_id":"w","id":12.0}`:               `record 2 (SKU "silk", id 12): quantity: "" is not a whole number`,
+		`{"id":1,"location_id":"w","sku":"","quantity":"1,234"}`:                 `record 2 (SKU "", id 1): quantity: "1,234" is not a whole number`,
+		`{"id":1,"location_id":"w","sku":"a","quantity":7.000000000000001}`:      `record 2 (SKU "a", id 1): quantity: 7.000000000000001 is not a whole number`,
+		`{"id":1,"location_id":"w","sku":"a","quantity":1e19}`:                   `record 2 (SKU "a", id 1): quantity: 1e19 is out of range`,
+		`{"id":1,"location_id":"w","sku":"a","quantity":[1]}`:                    `record 2 (SKU "a", id 1): quantity: [1] is not a whole number`,
+		`{"id":1,"location_id":"w","sku":"a"}`:                                   `record 2 (SKU "a", id 1): quantity is missing`,
+		`{"location_id":"w","quantity":1,"sku":"a"}`:                             `record 2 (SKU "a"): id is missing`,
+		`{"id":null,"location_id":"w","quantity":1,"sku":"a"}`:                   `record 2 (SKU "a"): id: null is not a whole number`,
+		`{"id":1,"location_id":"w","quantity":1}`:                                `record 2 (id 1): sku is missing`,
+		`{"id":1,"location_id":"w","quantity":1,"sku":5}`:                        `record 2 (id 1): sku: 5 is not a string`,
+		`{"id":1,"location_id":null,"quantity":1,"sku":"a"}`:                     `record 2 (SKU "a", id 1): location_id: null is not a string`,
+		`{"ID":1,"Location_id":null,"quantity":1,"Sku":"a"}`:                     `record 2: id is missing`,
+		`{}`:                           `record 2: id is missing`,
+		`{"x":{"id":5,"sku":"inner"}}`: `record 2: id is missing`,
+		`{"sku":"old","s\u006bu":"new","id":4,"id":5}`:                            `record 2 (SKU "new", id 5): location_id is missing`,
+		`{"sku":"old","sku":null,"id":4,"id":"x"}`:                                `record 2: id: "x" is not a whole number`,
+		`{"sku":"` + long + `€uro","quantity":1}`:                                 `record 2 (SKU "` + long + `€ur"…): id is missing`,
+		`{"sku":"` + long + `xxx€uro","quantity":1}`:                              `record 2 (SKU "` + long + `xxx"…): id is missing`,
+		`{"sku":"a\u202eb\n\"","quantity":1}`:                                     `record 2 (SKU "a\u202eb\n\""): id is missing`,
+		`{"id":"` + long + `123456","sku":"a"}`:                                   `record 2 (SKU "a"): id: "` + long + `12345"… is not a whole number`,
+		"{\"id\":\"a\u202eb\",\"sku\":\"a\"}":                                     `record 2 (SKU "a"): id: "a\u202eb" is not a whole number`,
+		"{\"id\":[\n],\"sku\":\"a\"}":                                             `record 2 (SKU "a"): id: "[\n]" is not a whole number`,
+		`{"id":7,"quantity":NaN,"sku":"a","location_id":"w"}`:                     `inside record 2 (SKU "a", id 7): "NaN,\"sku\":\"a\",\"location_id\":\"w\"}" at byte 78: invalid character 'N'`,
+		`{"id":7,"quantity":05,"location_id":"w"}`:                                `inside record 2 (id 7): "5,\"location_id\":\"w\"}" at byte 79: invalid character '5'`,
+		`{"id":,"sku":"a","quantity":5}`:                                          `inside record 2 (SKU "a"): `,
+		`{"id":7 "sku":"a","quantity":5}`:                                         `inside record 2 (SKU "a", id 7): `,
+		`{"id":7,"\x":5,"sku":"a"}`:                                               `inside record 2 (SKU "a", id 7): `,
+		`{"id":7,"\u1":5,"sku":"a"}`:                                              `inside record 2 (SKU "a", id 7): `,
+		`{"id":7,"sku":"\x","quantity":5}`:                                        `inside record 2 (id 7): `,
+		`{"id":7,{"sku":"a"}}`:                                                    `inside record 2 (id 7): `,
+		`{"id":7,"x"}`:                                                            `inside record 2 (id 7): `,
+		`{"id":7,"x":"y`:                                                          `body ended after 73 bytes, inside record 2 (id 7): unexpected EOF`,
+		`{"id":7,"x":{"sku":"a"`:                                                  `body ended after 81 bytes, inside record 2 (id 7): unexpected EOF`,
+		`{"sku":"a","id":7`:                                                       `body ended after 76 bytes, inside record 2 (SKU "a"): unexpected EOF`,
+		`{"sku":"a","id":7,`:                                                      `body ended after 77 bytes, inside record 2 (SKU "a", id 7): unexpected EOF`,
+		`{"sku":"a","id":7,"x":` + strings.Repeat("[", maxDepth) + `],"sku":"b"}`: `inside record 2 (SKU "a", id 7): nested too deeply`,
+		`{"sku":"a","id":7,"x":"` + strings.Repeat("x", maxValue) + `"}`:          `inside record 2 (SKU "a", id 7): body over its limit`,
+		`["sku":"a"]`: `inside record 2: "[`,
+	} {
+		body := `[{"id":122,"location_id":"w1","sku":"first","quantity":5}, ` + record + `]`
+		if !strings.HasSuffix(record, "}") && record[0] == '{' {
+			body = strings.TrimSuffix(body, "]")
+		}
+		for _, n := range []int{1, 1 << 20} {
+			if n == 1 && len(body) > 1<<20 {
+				continue
+			}
+			got := decode(chunks{strings.NewReader(body), n}, noLimit)
+			if got.err == nil || len(got.recs) != 1 || !strings.Contains(got.err.Error(), want) {
+				t.Errorf("%.200s:\n%v\nwant %s", record, got.err, want)
 			}
 		}
 	}
@@ -224,7 +279,7 @@ func TestReaders(t *testing.T) {
 			t.Errorf("%s: %d records, error %v", name, len(got.recs), got.err)
 		}
 	}
-	for _, style := range []string{"compact", "python", "indented", "extra"} {
+	for _, style := range []string{"compact", "python", "indented", "extra", "umlaut"} {
 		data := body(1700, style) // over two windows
 		want := unmarshal(t, data)
 		for name, wrap := range map[string]func(io.Reader) io.Reader{

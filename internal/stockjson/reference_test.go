@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/big"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -17,10 +18,11 @@ type outcome struct {
 	recs       []Record
 	began, cut bool
 	err        error
+	name       string // in a reference: the record that is not valid, as an error names it
 }
 
 func (o outcome) String() string {
-	return fmt.Sprintf("%v began=%v cut=%v failed=%v", o.recs, o.began, o.cut, o.err != nil)
+	return fmt.Sprintf("%q began=%v cut=%v failed=%v", o.recs, o.began, o.cut, o.err != nil)
 }
 
 func decode(r io.Reader, limit int64) (o outcome) {
@@ -72,8 +74,11 @@ func reference(data []byte) (o outcome) {
 			if err := dec.Decode(&raw); err != nil {
 				return err
 			}
-			rec, err := referenceRecord(raw)
+			rec, name, err := referenceRecord(raw)
 			if err != nil {
+				if len(rec.SKU) <= 40 {
+					o.name = fmt.Sprintf("record %d%s: ", len(o.recs)+1, name)
+				}
 				return err
 			}
 			o.recs = append(o.recs, rec)
@@ -141,34 +146,47 @@ func reference(data []byte) (o outcome) {
 	return o
 }
 
-func referenceRecord(raw json.RawMessage) (rec Record, err error) {
+// referenceRecord returns the record that raw is, or an error with the SKU and the
+// id as the name of the record.
+func referenceRecord(raw json.RawMessage) (rec Record, name string, err error) {
 	var m map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &m); err != nil {
-		return rec, err
+		return rec, "", err
 	}
-	for name, to := range map[string]any{"id": &rec.ID, "location_id": &rec.LocationID, "sku": &rec.SKU, "quantity": &rec.Quantity} {
-		v, ok := m[name]
-		if !ok || string(v) == "null" {
-			return rec, errors.New("no " + name)
+	var wrong []string
+	text := func(key string) (s string) {
+		v := m[key]
+		if v == nil || v[0] != '"' || json.Unmarshal(v, &s) != nil {
+			wrong = append(wrong, key)
 		}
-		n, ok := to.(*int64)
+		return s
+	}
+	number := func(key string) int64 {
+		s := string(m[key])
+		if strings.HasPrefix(s, `"`) && json.Unmarshal(m[key], &s) != nil {
+			s = ""
+		}
+		n, ok := referenceNumber(s)
 		if !ok {
-			if err := json.Unmarshal(v, to); err != nil {
-				return rec, errors.New(err.Error())
-			}
-			continue
+			wrong = append(wrong, key)
 		}
-		s := string(v)
-		if v[0] == '"' {
-			if err := json.Unmarshal(v, &s); err != nil {
-				return rec, err
-			}
-		}
-		if *n, ok = referenceNumber(s); !ok {
-			return rec, errors.New("no number " + name)
-		}
+		return n
 	}
-	return rec, nil
+	rec = Record{number("id"), text("location_id"), text("sku"), number("quantity")}
+	if wrong == nil {
+		return rec, "", nil
+	}
+	var names []string
+	if !slices.Contains(wrong, "sku") {
+		names = append(names, fmt.Sprintf("SKU %q", rec.SKU))
+	}
+	if !slices.Contains(wrong, "id") {
+		names = append(names, fmt.Sprint("id ", rec.ID))
+	}
+	if names != nil {
+		name = " (" + strings.Join(names, ", ") + ")"
+	}
+	return rec, name, errors.New("not valid")
 }
 
 var (
@@ -222,6 +240,7 @@ var seeds = []string{
 	`{"stock_records":{}}`, `{"stock_records" []}`, `{"stock_records":[]`, `{"stock_records":`, `{"stock_records":]`, "{\"stock_records\":\x00", `{"stock_records":[],"stock_records":[]}`,
 	`{"stock_records":[],"a":1,"stock_records":null}`, `{"a":1,"b":"\u00e9","c":{"stock_records":[]},"d":[{}],"stock\u005frecords":[{"id":1,"location_id":"a","sku":"b","quantity":2}],"e":-1.5e3,"f":null}`,
 	`{"Stock_Records":[]}`, `{"a":tru,"stock_records":[]}`, `{"a":5`, `{"a":}`, `{"a":]`, `{"a"::1}`, `{"a":5x}`, `{"a":"\x"}`, `{"a":1,}`, `{"a":-`, `{"\x":1}`, `{"a":[{]}`, `{1:2}`, `{"a":01}`, "{\"a\":\x00", "{\"a\x01",
+	`[{"quantity":5.5,"sku":"silk-by-metre","id":"1234567","location_id":"a"}]`, `[{"id":1234567,"location_id":"a","sku":"a\n\u202e","quantity":"1,234"}]`, `[{"id":1,"id":null,"location_id":"a","sku":"b","sku":5}]`,
 	"\x0c[]", "[\xa0{}]", `{"error":"no such shop"}`, `<html>`,
 }
 
@@ -235,11 +254,15 @@ func (c chunks) Read(p []byte) (int, error) { return c.r.Read(p[:min(len(p), c.n
 
 func compare(t *testing.T, data []byte) {
 	t.Helper()
-	want := reference(data).String()
+	o := reference(data)
+	want, name := o.String(), o.name
 	for _, n := range []int{1, 2, 3, 7, 16, 61, 1 << 20} {
 		got := decode(chunks{bytes.NewReader(data), n}, 1<<40)
 		if got.String() != want {
 			t.Errorf("%q in chunks of %d:\ngot  %v\n     %v\nwant %v", data, n, got, got.err, want)
+		}
+		if got.err != nil && !strings.HasPrefix(got.err.Error(), name) {
+			t.Errorf("%q: %v, want %s", data, got.err, name)
 		}
 		if got.cut && !errors.Is(got.err, io.ErrUnexpectedEOF) {
 			t.Errorf("%q: cut, but %v", data, got.err)

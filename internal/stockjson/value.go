@@ -118,24 +118,16 @@ func ascii(b []byte, i int) (s []byte, end int) {
 	return b[start:i], i + 1
 }
 
-// slow reads the record b, a complete object, in any form, into r. It leaves the
-// syntax to encoding/json.
+// slow reads the record b, a complete object and the next unread bytes, into r. It
+// knows any form, and leaves the syntax to encoding/json.
 func (d *Decoder) slow(b []byte, r *Record) bool {
 	if !json.Valid(b) {
 		return d.invalid(b)
 	}
 	names := [...]string{"id", "location_id", "sku", "quantity"}
 	var values [len(names)][]byte
-	for i := space(b, 1); b[i] != '}'; i = space(b, i) {
-		if b[i] == ',' {
-			i = space(b, i+1)
-		}
-		key := first(b[i:])
-		i = space(b, i+len(key)) + 1
-		i = space(b, i)
-		value := first(b[i:])
-		i += len(value)
-		name, _ := unquote(key)
+	for key, value, i := member(b, 1); key != nil; key, value, i = member(b, i) {
+		name, _ := text(key)
 		for j := range names {
 			if string(name) == names[j] {
 				values[j] = value
@@ -146,40 +138,68 @@ func (d *Decoder) slow(b []byte, r *Record) bool {
 	var numbers [len(names)]int64
 	for j, v := range values {
 		if v == nil {
-			return d.fail("record %d: no %q", d.count+1, names[j])
+			return d.fail("%s: %s is missing", d.record(), names[j])
 		}
-		text, wrong := v, ""
-		if v[0] == '"' {
-			text, _ = unquote(v)
-		}
-		if name := names[j]; name == "id" || name == "quantity" {
-			numbers[j], wrong = number(text)
-		} else if v[0] != '"' {
-			wrong = "not a string"
+		var wrong string
+		switch names[j] {
+		case "id", "quantity":
+			numbers[j], wrong = number(bare(v))
+		default:
+			texts[j], wrong = text(v)
 		}
 		if wrong != "" {
-			return d.fail("record %d: %q is %s, %s", d.count+1, names[j], excerpt(v), wrong)
+			return d.fail("%s: %s: %s %s", d.record(), names[j], show(v), wrong)
 		}
-		texts[j] = text
 	}
 	*r = Record{numbers[0], d.location(texts[1]), d.sku(texts[2]), numbers[3]}
 	return true
 }
 
-// unquote returns what the string b, with its quotes, stands for.
-func unquote(b []byte) ([]byte, error) {
-	if s, end := ascii(b, 0); end == len(b) {
-		return s, nil
+// member returns the key and the value of the member of an object at b[i], after
+// white space and a comma, and the index behind it. The key is nil if there is
+// none. If the object is not valid JSON, they need not be valid either.
+func member(b []byte, i int) (key, value []byte, end int) {
+	if i = space(b, i); i < len(b) && b[i] == ',' {
+		i = space(b, i+1)
 	}
-	var s string
-	err := json.Unmarshal(b, &s)
-	return []byte(s), err
+	if i >= len(b) || b[i] != '"' {
+		return nil, nil, i
+	}
+	key = first(b[i:])
+	if i = space(b, i+len(key)); i >= len(b) || b[i] != ':' {
+		return nil, nil, i
+	}
+	i = space(b, i+1)
+	value = first(b[i:])
+	return key, value, i + len(value)
+}
+
+// text returns the text of v, which is valid JSON. If v is not a string,
+// wrong says that.
+func text(v []byte) (s []byte, wrong string) {
+	if v[0] != '"' {
+		return nil, "is not a string"
+	}
+	if s, end := ascii(v, 0); end == len(v) {
+		return s, ""
+	}
+	var unquoted string
+	_ = json.Unmarshal(v, &unquoted) // cannot fail
+	return []byte(unquoted), ""
+}
+
+// bare returns what is in the quotes of v, or v if it is not a string.
+func bare(v []byte) []byte {
+	if s, wrong := text(v); wrong == "" {
+		return s
+	}
+	return v
 }
 
 // number reads a JSON number that is whole, in any form, without rounding.
 // Otherwise wrong says what it is.
 func number(s []byte) (v int64, wrong string) {
-	const notWhole, tooBig = "not a whole number", "out of range"
+	const notWhole, tooBig = "is not a whole number", "is out of range"
 	if len(s) == 0 || s[0] <= ' ' {
 		return 0, notWhole
 	}
@@ -287,9 +307,14 @@ func (e *extent) scan(b []byte) bool {
 	return false
 }
 
-// first returns the value at the start of valid JSON.
+// first returns the value at the start of b, nil if it does not end in b.
 func first(b []byte) []byte {
+	if _, end := ascii(b, 0); end <= len(b) {
+		return b[:end] // as scan would, only faster
+	}
 	e := extent{left: maxDepth}
-	e.scan(b)
+	if !e.scan(b) {
+		return nil
+	}
 	return b[:e.n]
 }
