@@ -1,7 +1,8 @@
 // Package stockjson decodes the responses of a stock API: an array of stock
 // records, or an object whose member stock_records is that array. It reads the
-// body as a stream and is strict: a record that lacks a member, or has one of
-// the wrong kind, is an error and never a zero value.
+// body as a stream and is strict: a record that lacks a member, has one of the
+// wrong kind, or has text that is not Unicode, is an error and never a value that
+// the server did not send.
 package stockjson
 
 import (
@@ -199,7 +200,10 @@ func (d *Decoder) members(first bool) bool {
 		if !json.Valid(key) {
 			return d.invalid(key)
 		}
-		name, _ := text(key)
+		name, wrong := text(key)
+		if wrong != "" {
+			return d.fail("%s: key %s at byte %d %s", d.where(), show(key), d.Offset(), wrong)
+		}
 		found := string(name) == "stock_records"
 		if found && d.state == after {
 			return d.fail(`"stock_records" twice, again at byte %d`, d.Offset())

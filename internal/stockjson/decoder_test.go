@@ -112,6 +112,8 @@ func TestShapes(t *testing.T) {
 		{`[` + one + `,null]`, 1, true, `inside record 2: "null]" at byte 76, want an object`},
 		{`[5]`, 0, true, "want an object"},
 		{`{"stock_records":[` + one + `] x`, 1, true, "want a comma or the end of the object"},
+		{"{\"a\":1,\"b\xff\":2}", 0, false, `before the records: key "b\xff" at byte 7 is not UTF-8`},
+		{`{"stock_records":[` + one + `],"\ud83d":2}`, 1, true, `after the records: key "\ud83d" at byte 94 has half of a surrogate pair`},
 	} {
 		var want []Record
 		for range c.recs {
@@ -175,6 +177,11 @@ func TestNames(t *testing.T) {
 		`{"id":"` + long + `123456","sku":"a"}`:                                   `record 2 (SKU "a"): id: "` + long + `12345"… is not a whole number`,
 		"{\"id\":\"a\u202eb\",\"sku\":\"a\"}":                                     `record 2 (SKU "a"): id: "a\u202eb" is not a whole number`,
 		"{\"id\":[\n],\"sku\":\"a\"}":                                             `record 2 (SKU "a"): id: "[\n]" is not a whole number`,
+		`{"id":7,"location_id":"w","sku":"shirt-\ud83d","quantity":5}`:            `record 2 (id 7): sku: "shirt-\ud83d" has half of a surrogate pair`,
+		"{\"sku\":\"caf\xe9\",\"id\":7,\"location_id\":\"w\",\"quantity\":5}":     `record 2 (id 7): sku: "caf\xe9" is not UTF-8`,
+		"{\"location_id\":\"K\xf6ln\",\"sku\":\"a\",\"id\":7,\"quantity\":5}":     `record 2 (SKU "a", id 7): location_id: "K\xf6ln" is not UTF-8`,
+		"{\"gr\xf6sse\":1,\"location_id\":\"w\",\"sku\":\"a\",\"id\":7}":          `record 2 (SKU "a", id 7): key "gr\xf6sse" is not UTF-8`,
+		`{"sku":"a","id":7,"x\udc00":1}`:                                          `record 2 (SKU "a", id 7): key "x\udc00" has half of a surrogate pair`,
 		`{"id":7,"quantity":NaN,"sku":"a","location_id":"w"}`:                     `inside record 2 (SKU "a", id 7): "NaN,\"sku\":\"a\",\"location_id\":\"w\"}" at byte 78: invalid character 'N'`,
 		`{"id":7,"quantity":05,"location_id":"w"}`:                                `inside record 2 (id 7): "5,\"location_id\":\"w\"}" at byte 79: invalid character '5'`,
 		`{"id":,"sku":"a","quantity":5}`:                                          `inside record 2 (SKU "a"): `,
@@ -203,6 +210,36 @@ func TestNames(t *testing.T) {
 			got := decode(chunks{strings.NewReader(body), n}, noLimit)
 			if got.err == nil || len(got.recs) != 1 || !strings.Contains(got.err.Error(), want) {
 				t.Errorf("%.200s:\n%v\nwant %s", record, got.err, want)
+			}
+		}
+	}
+}
+
+// Text in a record is Unicode, or it is an error.
+func TestUnicode(t *testing.T) {
+	const half, bytes = "has half of a surrogate pair", "is not UTF-8"
+	for text, want := range map[string]string{
+		`K\u00f6ln`: "", `Köln`: "", `\ud83d\ude00`: "", `\uD83D\uDE00`: "", `\udbff\udfff`: "", `😀\ud83d\ude00\ud83d\ude00x`: "",
+		`\ufffd`: "", "\ufffd": "", `\\ud83d`: "", `\\\\ud83d`: "", `\u0000`: "", `\ud7ff\ue000`: "", "\U0010ffff": "", `\"\/\b`: "",
+		`\ud83d`: half, `\uDE00`: half, `\ude00\ud83d`: half, `\ud83d\ud83d\ude00`: half, `\ud83d\ude00\ude00`: half, `a\ud83d b`: half,
+		`\ud83d\u0041`: half, `\ud83d\\ude00`: half, `\ud83d\n\ude00`: half, `\ud83d😀`: half, `\\\ud83d`: half, `\ud83dude00`: half, `\uD800`: half, `\uDFFF`: half,
+		"caf\xe9": bytes, "\xff": bytes, "a\xc3": bytes, "\xc0\x80": bytes, "\xed\xa0\xbd\xed\xb8\x80": bytes, "\xf4\x90\x80\x80": bytes, "\x80\\n": bytes, "\\ud83d\xe9": bytes,
+	} {
+		for _, f := range []string{`"location_id":"%s","sku":"b"`, `"location_id":"a","sku":"%s"`, `"%s":null,"location_id":"a","sku":"b"`} {
+			body := fmt.Sprintf(`[{`+f+`,"id":1,"quantity":1}]`, text)
+			got := decode(strings.NewReader(body), noLimit)
+			if want != "" {
+				if got.err == nil || !strings.HasSuffix(got.err.Error(), want) || !strings.Contains(got.err.Error(), "id 1") {
+					t.Errorf("%q: %v, want %s", body, got.err, want)
+				}
+			} else if got.err != nil || !reflect.DeepEqual(got.recs, unmarshal(t, []byte(body))) {
+				t.Errorf("%q: %v, error %v", body, got, got.err)
+			}
+		}
+		// What is not read need not be text.
+		for _, f := range []string{`[{"x":"%s","location_id":"a","sku":"b","id":1,"quantity":1}]`, `{"x":["%s"],"stock_records":[{"location_id":"a","sku":"b","id":1,"quantity":1}]}`} {
+			if got := decode(strings.NewReader(fmt.Sprintf(f, text)), noLimit); got.err != nil || len(got.recs) != 1 {
+				t.Errorf("%q: %v, error %v", fmt.Sprintf(f, text), got, got.err)
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // outcome is all that a Decoder reports about a body.
@@ -100,9 +101,13 @@ func reference(data []byte) (o outcome) {
 		}
 	} else {
 		for dec.More() {
+			start := dec.InputOffset()
 			key, err := dec.Token()
 			if err != nil {
 				return fail(err)
+			}
+			if !isText(bytes.TrimLeft(data[start:dec.InputOffset()], ", \t\r\n")) {
+				return fail(errors.New("key is no text"))
 			}
 			if key != "stock_records" {
 				var raw json.RawMessage
@@ -149,14 +154,30 @@ func reference(data []byte) (o outcome) {
 // referenceRecord returns the record that raw is, or an error with the SKU and the
 // id as the name of the record.
 func referenceRecord(raw json.RawMessage) (rec Record, name string, err error) {
-	var m map[string]json.RawMessage
-	if err := json.Unmarshal(raw, &m); err != nil {
+	m := map[string]json.RawMessage{}
+	keys := true // all are text
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	for _, err = dec.Token(); err == nil && dec.More(); {
+		start := dec.InputOffset()
+		key, err := dec.Token()
+		if err != nil {
+			return rec, "", err
+		}
+		keys = keys && isText(bytes.TrimLeft(raw[start:dec.InputOffset()], ", \t\r\n"))
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return rec, "", err
+		}
+		m[key.(string)] = value
+	}
+	if err != nil {
 		return rec, "", err
 	}
+
 	var wrong []string
 	text := func(key string) (s string) {
 		v := m[key]
-		if v == nil || v[0] != '"' || json.Unmarshal(v, &s) != nil {
+		if v == nil || v[0] != '"' || !isText(v) || json.Unmarshal(v, &s) != nil {
 			wrong = append(wrong, key)
 		}
 		return s
@@ -173,7 +194,7 @@ func referenceRecord(raw json.RawMessage) (rec Record, name string, err error) {
 		return n
 	}
 	rec = Record{number("id"), text("location_id"), text("sku"), number("quantity")}
-	if wrong == nil {
+	if keys && wrong == nil {
 		return rec, "", nil
 	}
 	var names []string
@@ -190,9 +211,14 @@ func referenceRecord(raw json.RawMessage) (rec Record, name string, err error) {
 }
 
 var (
-	jsonNumber  = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
-	bigExponent = regexp.MustCompile(`[eE][-+]?0*[1-9][0-9]{4,}$`)
+	jsonNumber = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
+	// unicodeString is a string in which surrogates come in pairs.
+	unicodeString = regexp.MustCompile(`^"([^\\"]|\\[^u]|\\u([^dD]...|[dD][0-7]..)|\\u[dD][89abAB]..\\u[dD][c-fC-F]..)*"$`)
+	bigExponent   = regexp.MustCompile(`[eE][-+]?0*[1-9][0-9]{4,}$`)
 )
+
+// isText reports whether v, a string of valid JSON, is Unicode text.
+func isText(v []byte) bool { return utf8.Valid(v) && unicodeString.Match(v) }
 
 func referenceNumber(s string) (int64, bool) {
 	if !jsonNumber.MatchString(s) {
@@ -231,7 +257,7 @@ var seeds = []string{
 	`[{"id":-,"location_id":"a","sku":"b","quantity":1}]`, `[{"id":"\"5","location_id":"a","sku":"b","quantity":1}]`,
 	`[{"id":9223372036854775807,"location_id":"a","sku":"b","quantity":-9223372036854775808}]`,
 	`[{"id":9223372036854775808,"location_id":"a","sku":"b","quantity":1}]`, `[{"id":999999999999999999,"location_id":"a","sku":"b","quantity":1000000000000000000}]`,
-	`[{"id":1,"location_id":"Köln","sku":"\u00e9\ud83d\ude00\ud83d\"\\\/","quantity":1}]`, "[{\"id\":1,\"location_id\":\"a\xff\",\"sku\":\"b\xc3\",\"quantity\":1}]",
+	`[{"id":1,"location_id":"Köln","sku":"\u00e9\ud83d\ude00\"\\\/","quantity":1}]`, "[{\"id\":1,\"location_id\":\"a\xff\",\"sku\":\"b\xc3\",\"quantity\":1}]",
 	"[{\"id\":1,\"location_id\":\"a\x01\",\"sku\":\"b\",\"quantity\":1}]", "[{\"id\":1,\"location_id\":\"a\",\"sku\":\"b\n\",\"quantity\":1}]",
 	"[{\"id\":1,\"location_id\":\"a\x7f\",\"sku\":\"01234567\x1f\",\"quantity\":1}]", `[{"id":1,"location_id":"a","sku":"\x","quantity":1}]`,
 	`[{"i\u0064":1,"location_id":"a","sku":"b","quantity":1}]`, `[{"id":1,"location_id":"a","sku":"b","quantity":1,"x":{"id":[1,{"a":"}]\"\\"}]}}]`,
@@ -240,6 +266,9 @@ var seeds = []string{
 	`{"stock_records":{}}`, `{"stock_records" []}`, `{"stock_records":[]`, `{"stock_records":`, `{"stock_records":]`, "{\"stock_records\":\x00", `{"stock_records":[],"stock_records":[]}`,
 	`{"stock_records":[],"a":1,"stock_records":null}`, `{"a":1,"b":"\u00e9","c":{"stock_records":[]},"d":[{}],"stock\u005frecords":[{"id":1,"location_id":"a","sku":"b","quantity":2}],"e":-1.5e3,"f":null}`,
 	`{"Stock_Records":[]}`, `{"a":tru,"stock_records":[]}`, `{"a":5`, `{"a":}`, `{"a":]`, `{"a"::1}`, `{"a":5x}`, `{"a":"\x"}`, `{"a":1,}`, `{"a":-`, `{"\x":1}`, `{"a":[{]}`, `{1:2}`, `{"a":01}`, "{\"a\":\x00", "{\"a\x01",
+	"{\"\xe9\":1}", `{"\udc00":1,"stock_records":[]}`, "{\"a\":\"\xe9\\ud83d\",\"stock_records\":[]}",
+	`[{"id":1,"location_id":"\ud83d\ude00","sku":"\\ud83d\"\u00E9\uD83D\uDE00","quantity":1},{"id":2,"location_id":"a","sku":"\ud83d\u0041","quantity":1}]`, `[{"id":3,"location_id":"\ude00\ud83d","sku":"b","quantity":1}]`,
+	`[{"quantity":1,"id":4,"sku":"b","location_id":"a","\ud83d":null}]`, `[{"x":"\ud83d","id":1,"location_id":"a","sku":"b","quantity":1}]`, "[{\"id\":1,\"location_id\":\"a\",\"sku\":\"b\",\"quantity\":1,\"\xe9\":[\"\xe9\"]}]",
 	`[{"quantity":5.5,"sku":"silk-by-metre","id":"1234567","location_id":"a"}]`, `[{"id":1234567,"location_id":"a","sku":"a\n\u202e","quantity":"1,234"}]`, `[{"id":1,"id":null,"location_id":"a","sku":"b","sku":5}]`,
 	"\x0c[]", "[\xa0{}]", `{"error":"no such shop"}`, `<html>`,
 }

@@ -7,6 +7,8 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+	"strconv"
+	"unicode/utf8"
 )
 
 // fast reads the record at b[0] into r and returns its length. It knows only the
@@ -127,7 +129,10 @@ func (d *Decoder) slow(b []byte, r *Record) bool {
 	names := [...]string{"id", "location_id", "sku", "quantity"}
 	var values [len(names)][]byte
 	for key, value, i := member(b, 1); key != nil; key, value, i = member(b, i) {
-		name, _ := text(key)
+		name, wrong := text(key)
+		if wrong != "" {
+			return d.fail("%s: key %s %s", d.record(), show(key), wrong)
+		}
 		for j := range names {
 			if string(name) == names[j] {
 				values[j] = value
@@ -174,8 +179,8 @@ func member(b []byte, i int) (key, value []byte, end int) {
 	return key, value, i + len(value)
 }
 
-// text returns the text of v, which is valid JSON. If v is not a string,
-// wrong says that.
+// text returns the text of v, which is valid JSON. If v is not a string, or the
+// string is not Unicode text, wrong says what it is.
 func text(v []byte) (s []byte, wrong string) {
 	if v[0] != '"' {
 		return nil, "is not a string"
@@ -183,12 +188,43 @@ func text(v []byte) (s []byte, wrong string) {
 	if s, end := ascii(v, 0); end == len(v) {
 		return s, ""
 	}
+	s = v[1 : len(v)-1]
+	switch {
+	case !utf8.Valid(s):
+		return nil, "is not UTF-8"
+	case bytes.IndexByte(s, '\\') < 0:
+		return s, ""
+	case halfPair(s):
+		return nil, "has half of a surrogate pair"
+	}
 	var unquoted string
 	_ = json.Unmarshal(v, &unquoted) // cannot fail
 	return []byte(unquoted), ""
 }
 
-// bare returns what is in the quotes of v, or v if it is not a string.
+// halfPair reports whether s, what is between the quotes of a string, has an escape
+// for one half of a surrogate pair without the other. It is no character, and
+// encoding/json reads it as U+FFFD.
+func halfPair(s []byte) bool {
+	high := false // the first half was just before s[i]
+	for i := 0; i < len(s); i++ {
+		var unit uint64
+		if s[i] == '\\' {
+			i++
+			if s[i] == 'u' {
+				unit, _ = strconv.ParseUint(string(s[i+1:i+5]), 16, 16)
+				i += 4
+			}
+		}
+		if low := 0xdc00 <= unit && unit < 0xe000; low != high {
+			return true
+		}
+		high = 0xd800 <= unit && unit < 0xdc00
+	}
+	return high
+}
+
+// bare returns what is in the quotes of v, or v if it is not a string of text.
 func bare(v []byte) []byte {
 	if s, wrong := text(v); wrong == "" {
 		return s
