@@ -29,7 +29,7 @@ func (d *Decoder) record() string {
 			}
 		case "id":
 			idText = ""
-			if n, wrong := number(bare(value)); wrong == "" {
+			if n, wrong := id(value); wrong == "" {
 				idText = fmt.Sprint("id ", n)
 			}
 		}

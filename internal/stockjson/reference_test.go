@@ -188,7 +188,7 @@ func referenceRecord(raw json.RawMessage) (rec Record, name string, err error) {
 			s = ""
 		}
 		n, ok := referenceNumber(s)
-		if !ok {
+		if !ok || key == "id" && strings.ContainsAny(s, "eE") {
 			wrong = append(wrong, key)
 		}
 		return n
@@ -269,6 +269,7 @@ var seeds = []string{
 	"{\"\xe9\":1}", `{"\udc00":1,"stock_records":[]}`, "{\"a\":\"\xe9\\ud83d\",\"stock_records\":[]}",
 	`[{"id":1,"location_id":"\ud83d\ude00","sku":"\\ud83d\"\u00E9\uD83D\uDE00","quantity":1},{"id":2,"location_id":"a","sku":"\ud83d\u0041","quantity":1}]`, `[{"id":3,"location_id":"\ude00\ud83d","sku":"b","quantity":1}]`,
 	`[{"quantity":1,"id":4,"sku":"b","location_id":"a","\ud83d":null}]`, `[{"x":"\ud83d","id":1,"location_id":"a","sku":"b","quantity":1}]`, "[{\"id\":1,\"location_id\":\"a\",\"sku\":\"b\",\"quantity\":1,\"\xe9\":[\"\xe9\"]}]",
+	`[{"id":3.83e+15,"location_id":"a","sku":"b","quantity":1e2}]`, `[{"id":"1E2","location_id":"a","sku":"b","quantity":1}]`, `[{"id":122.0,"location_id":"a","sku":"b","quantity":"1e2"}]`, `[{"id":"1\u00652","location_id":"a","sku":"b","quantity":1}]`,
 	`[{"quantity":5.5,"sku":"silk-by-metre","id":"1234567","location_id":"a"}]`, `[{"id":1234567,"location_id":"a","sku":"a\n\u202e","quantity":"1,234"}]`, `[{"id":1,"id":null,"location_id":"a","sku":"b","sku":5}]`,
 	"\x0c[]", "[\xa0{}]", `{"error":"no such shop"}`, `<html>`,
 }

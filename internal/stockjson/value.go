@@ -147,7 +147,9 @@ func (d *Decoder) slow(b []byte, r *Record) bool {
 		}
 		var wrong string
 		switch names[j] {
-		case "id", "quantity":
+		case "id":
+			numbers[j], wrong = id(v)
+		case "quantity":
 			numbers[j], wrong = number(bare(v))
 		default:
 			texts[j], wrong = text(v)
@@ -230,6 +232,18 @@ func bare(v []byte) []byte {
 		return s
 	}
 	return v
+}
+
+// id reads a number in any form but one with an exponent. That shows that the
+// server had the id as a floating-point number, which may have cost it its last
+// digits.
+func id(v []byte) (n int64, wrong string) {
+	s := bare(v)
+	n, wrong = number(s)
+	if wrong == "" && (bytes.IndexByte(s, 'e') >= 0 || bytes.IndexByte(s, 'E') >= 0) {
+		wrong = "has an exponent, digits may be lost"
+	}
+	return n, wrong
 }
 
 // number reads a JSON number that is whole, in any form, without rounding.
