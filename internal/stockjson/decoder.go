@@ -2,7 +2,7 @@
 // records, or an object whose member stock_records is that array. It reads the
 // body as a stream and is strict: a record that lacks a member, has one of the
 // wrong kind, or has text that is not Unicode, is an error and never a value that
-// the server did not send.
+// the server did not send. A byte order mark before the JSON is ignored.
 package stockjson
 
 import (
@@ -25,6 +25,8 @@ const (
 	maxDepth   = 10000   // as encoding/json
 	maxBlock   = 16 << 10
 	maxShared  = 128 // the longest location_id that is shared between records
+
+	byteOrderMark = "\uFEFF"
 )
 
 // ErrTooLarge means that the body is over the limit, or one value in it is
@@ -56,7 +58,7 @@ var (
 type state uint8
 
 const (
-	blank   state = iota // only white space so far
+	blank   state = iota // only white space so far, perhaps after a byte order mark
 	before               // in the top-level object, before its records
 	records              // in the array of records
 	after                // in the top-level object, after its records
@@ -159,6 +161,15 @@ func (d *Decoder) Next(r *Record) bool {
 
 // open reads up to the first record.
 func (d *Decoder) open() {
+	for d.end < len(byteOrderMark) && strings.HasPrefix(byteOrderMark, string(d.buf[:d.end])) {
+		if !d.fill() {
+			d.ended()
+			return
+		}
+	}
+	if bytes.HasPrefix(d.buf[:d.end], []byte(byteOrderMark)) {
+		d.pos = len(byteOrderMark)
+	}
 	switch d.peek() {
 	case '[':
 		d.pos++

@@ -42,6 +42,11 @@ func decode(r io.Reader, limit int64) (o outcome) {
 
 // reference decodes data with encoding/json.
 func reference(data []byte) (o outcome) {
+	const bom = "\xef\xbb\xbf"
+	if strings.HasPrefix(bom, string(data)) { // all or a part of it alone is as if empty
+		data = nil
+	}
+	data = bytes.TrimPrefix(data, []byte(bom))
 	blank := strings.Trim(string(data), " \t\r\n") == ""
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
@@ -266,6 +271,7 @@ var seeds = []string{
 	`{"stock_records":{}}`, `{"stock_records" []}`, `{"stock_records":[]`, `{"stock_records":`, `{"stock_records":]`, "{\"stock_records\":\x00", `{"stock_records":[],"stock_records":[]}`,
 	`{"stock_records":[],"a":1,"stock_records":null}`, `{"a":1,"b":"\u00e9","c":{"stock_records":[]},"d":[{}],"stock\u005frecords":[{"id":1,"location_id":"a","sku":"b","quantity":2}],"e":-1.5e3,"f":null}`,
 	`{"Stock_Records":[]}`, `{"a":tru,"stock_records":[]}`, `{"a":5`, `{"a":}`, `{"a":]`, `{"a"::1}`, `{"a":5x}`, `{"a":"\x"}`, `{"a":1,}`, `{"a":-`, `{"\x":1}`, `{"a":[{]}`, `{1:2}`, `{"a":01}`, "{\"a\":\x00", "{\"a\x01",
+	"\ufeff", "\ufeff ", "\ufeff\ufeff[]", " \ufeff[]", "\ufeff{\"stock_records\":[{\"id\":1,\"location_id\":\"a\",\"sku\":\"b\",\"quantity\":2}]}\n", "\xef\xbb[]", "\xef\xbb\xbe[]", "[]\ufeff",
 	"{\"\xe9\":1}", `{"\udc00":1,"stock_records":[]}`, "{\"a\":\"\xe9\\ud83d\",\"stock_records\":[]}",
 	`[{"id":1,"location_id":"\ud83d\ude00","sku":"\\ud83d\"\u00E9\uD83D\uDE00","quantity":1},{"id":2,"location_id":"a","sku":"\ud83d\u0041","quantity":1}]`, `[{"id":3,"location_id":"\ude00\ud83d","sku":"b","quantity":1}]`,
 	`[{"quantity":1,"id":4,"sku":"b","location_id":"a","\ud83d":null}]`, `[{"x":"\ud83d","id":1,"location_id":"a","sku":"b","quantity":1}]`, "[{\"id\":1,\"location_id\":\"a\",\"sku\":\"b\",\"quantity\":1,\"\xe9\":[\"\xe9\"]}]",
