@@ -87,6 +87,8 @@ type Decoder struct {
 	cut    bool
 	err    error
 
+	nextPage string
+
 	count  int             // records so far
 	skus   strings.Builder // the block the next SKU is appended to
 	length int             // of that block
@@ -117,6 +119,12 @@ func (d *Decoder) Close() {
 // a record names it: by its number, counted from 1, and by its SKU and id if
 // they can be read, whether they stand before or behind the error.
 func (d *Decoder) Err() error { return d.err }
+
+// NextPage returns the text of the member next of the top-level object, with
+// which the server says that there are more records than these. It is empty if
+// there is no such member or it is not a string. The member may come behind the
+// records: call NextPage after Next has returned false.
+func (d *Decoder) NextPage() string { return d.nextPage }
 
 // Began reports whether the records began: the body is an array, or it is an
 // object with the key stock_records whose value is not seen to be anything else.
@@ -215,7 +223,7 @@ func (d *Decoder) members(first bool) bool {
 		if wrong != "" {
 			return d.fail("%s: key %s at byte %d %s", d.where(), show(key), d.Offset(), wrong)
 		}
-		found := string(name) == "stock_records"
+		found, page := string(name) == "stock_records", string(name) == "next"
 		if found && d.state == after {
 			return d.fail(`"stock_records" twice, again at byte %d`, d.Offset())
 		}
@@ -242,6 +250,15 @@ func (d *Decoder) members(first bool) bool {
 		}
 		if !json.Valid(v) {
 			return d.invalid(v)
+		}
+		if page && v[0] == '"' {
+			next, wrong := text(v)
+			if wrong != "" {
+				return d.fail("%s: next: %s at byte %d %s", d.where(), show(v), d.Offset(), wrong)
+			}
+			if len(next) > 0 {
+				d.nextPage = string(next)
+			}
 		}
 		d.pos += len(v)
 	}

@@ -262,6 +262,32 @@ func TestUnicode(t *testing.T) {
 	}
 }
 
+func TestNextPage(t *testing.T) {
+	const recs = `"stock_records":[{"id":1,"location_id":"a","sku":"b","quantity":1}]`
+	for body, want := range map[string]string{
+		`{"next":"/stock?page=2",` + recs + `}`:                              "/stock?page=2",
+		`{` + recs + `,"next":"\/stock?page=2"}`:                             "/stock?page=2",
+		`{"count":1,"n\u0065xt":"https://köln.example/","x":1,` + recs + `}`: "https://köln.example/",
+		`{"next":"2",` + recs + `,"next":null}`:                              "2",
+		`{"next":null,` + recs + `}`:                                         "",
+		`{"next":"",` + recs + `}`:                                           "",
+		`{` + recs + `,"next":2,"next":["x"],"next":{"next":"x"}}`:           "",
+		`{` + recs + `,"Next":"x","nextPage":"x","links":{"next":"x"}}`:      "",
+		`[{"next":"x","id":1,"location_id":"a","sku":"b","quantity":1}]`:     "",
+		`{` + recs + `}`: "",
+	} {
+		for _, n := range []int{1, 1 << 20} {
+			if got := decode(chunks{strings.NewReader(body), n}, noLimit); got.err != nil || len(got.recs) != 1 || got.next != want {
+				t.Errorf("%s: %v, next %q, error %v", body, got, got.next, got.err)
+			}
+		}
+	}
+	got := decode(strings.NewReader(`{"next":"x\ud83d",`+recs+`}`), noLimit)
+	if got.err == nil || got.err.Error() != `before the records: next: "x\ud83d" at byte 8 has half of a surrogate pair` || got.next != "" {
+		t.Errorf("next %q, error %v", got.next, got.err)
+	}
+}
+
 // A body cut anywhere is an error that says so, whether it ends or fails, and
 // the records before the cut are there.
 func TestCut(t *testing.T) {

@@ -2,6 +2,7 @@ package stockjson
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,13 +18,14 @@ import (
 // outcome is all that a Decoder reports about a body.
 type outcome struct {
 	recs       []Record
+	next       string
 	began, cut bool
 	err        error
 	name       string // in a reference: the record that is not valid, as an error names it
 }
 
 func (o outcome) String() string {
-	return fmt.Sprintf("%q began=%v cut=%v failed=%v", o.recs, o.began, o.cut, o.err != nil)
+	return fmt.Sprintf("%q next=%q began=%v cut=%v failed=%v", o.recs, o.next, o.began, o.cut, o.err != nil)
 }
 
 func decode(r io.Reader, limit int64) (o outcome) {
@@ -36,7 +38,7 @@ func decode(r io.Reader, limit int64) (o outcome) {
 	if d.Next(&rec) {
 		panic("Next after false")
 	}
-	o.began, o.cut, o.err = d.Began(), d.Cut(), d.Err()
+	o.next, o.began, o.cut, o.err = d.NextPage(), d.Began(), d.Cut(), d.Err()
 	return o
 }
 
@@ -118,6 +120,16 @@ func reference(data []byte) (o outcome) {
 				var raw json.RawMessage
 				if err := dec.Decode(&raw); err != nil {
 					return fail(err)
+				}
+				if key == "next" && raw[0] == '"' {
+					if !isText(raw) {
+						return fail(errors.New("next is no text"))
+					}
+					var next string
+					if err := json.Unmarshal(raw, &next); err != nil {
+						return fail(err)
+					}
+					o.next = cmp.Or(next, o.next)
 				}
 				if following("") < 0 { // a number might go on
 					return fail(io.ErrUnexpectedEOF)
@@ -272,7 +284,8 @@ var seeds = []string{
 	`{"stock_records":[],"a":1,"stock_records":null}`, `{"a":1,"b":"\u00e9","c":{"stock_records":[]},"d":[{}],"stock\u005frecords":[{"id":1,"location_id":"a","sku":"b","quantity":2}],"e":-1.5e3,"f":null}`,
 	`{"Stock_Records":[]}`, `{"a":tru,"stock_records":[]}`, `{"a":5`, `{"a":}`, `{"a":]`, `{"a"::1}`, `{"a":5x}`, `{"a":"\x"}`, `{"a":1,}`, `{"a":-`, `{"\x":1}`, `{"a":[{]}`, `{1:2}`, `{"a":01}`, "{\"a\":\x00", "{\"a\x01",
 	"\ufeff", "\ufeff ", "\ufeff\ufeff[]", " \ufeff[]", "\ufeff{\"stock_records\":[{\"id\":1,\"location_id\":\"a\",\"sku\":\"b\",\"quantity\":2}]}\n", "\xef\xbb[]", "\xef\xbb\xbe[]", "[]\ufeff",
-	"{\"\xe9\":1}", `{"\udc00":1,"stock_records":[]}`, "{\"a\":\"\xe9\\ud83d\",\"stock_records\":[]}",
+	`{"next":"/?page=2","stock_records":[]}`, `{"next":null,"stock_records":[],"n\u0065xt":"\u002f","next":""}`, `{"Next":"x","next":{"next":"y"},"stock_records":[]}`, `{"next":"\ud83d\ude00","next":"\ud83d"}`, `{"next":"x`, `{"next":"x"`, `{"next":"\x"}`,
+	"{\"next\":\"\xe9\"}", "{\"\xe9\":1}", `{"\udc00":1,"stock_records":[]}`, "{\"a\":\"\xe9\\ud83d\",\"stock_records\":[]}",
 	`[{"id":1,"location_id":"\ud83d\ude00","sku":"\\ud83d\"\u00E9\uD83D\uDE00","quantity":1},{"id":2,"location_id":"a","sku":"\ud83d\u0041","quantity":1}]`, `[{"id":3,"location_id":"\ude00\ud83d","sku":"b","quantity":1}]`,
 	`[{"quantity":1,"id":4,"sku":"b","location_id":"a","\ud83d":null}]`, `[{"x":"\ud83d","id":1,"location_id":"a","sku":"b","quantity":1}]`, "[{\"id\":1,\"location_id\":\"a\",\"sku\":\"b\",\"quantity\":1,\"\xe9\":[\"\xe9\"]}]",
 	`[{"id":3.83e+15,"location_id":"a","sku":"b","quantity":1e2}]`, `[{"id":"1E2","location_id":"a","sku":"b","quantity":1}]`, `[{"id":122.0,"location_id":"a","sku":"b","quantity":"1e2"}]`, `[{"id":"1\u00652","location_id":"a","sku":"b","quantity":1}]`,
