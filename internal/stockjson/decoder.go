@@ -120,6 +120,10 @@ func (d *Decoder) Close() {
 // they can be read, whether they stand before or behind the error.
 func (d *Decoder) Err() error { return d.err }
 
+// Count returns how many records Next has returned. Each of them was read
+// completely, and all its members are valid.
+func (d *Decoder) Count() int { return d.count }
+
 // NextPage returns the text of the member next of the top-level object, with
 // which the server says that there are more records than these. It is empty if
 // there is no such member or it is not a string. The member may come behind the

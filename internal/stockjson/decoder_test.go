@@ -288,6 +288,28 @@ func TestNextPage(t *testing.T) {
 	}
 }
 
+// Count is the number of records that are read and valid.
+func TestCount(t *testing.T) {
+	const one = `{"id":1,"location_id":"a","sku":"b","quantity":1}`
+	for body, want := range map[string]int{
+		``: 0, `[`: 0, `null`: 0, `[]`: 0, `["You may not do this."]`: 0, `[{"detail":"Not allowed."}]`: 0, `[null]`: 0, `[{}]`: 0,
+		`{"stock_records":[`: 0, `{"stock_records":["x"]}`: 0, `[` + one[:len(one)-1]: 0, `[{"id":1,"location_id":"a","sku":"b","quantity":null}]`: 0,
+		`[` + one: 1, `[` + one + `,`: 1, `[` + one + `,{"detail":"x"}]`: 1, `[` + one + `,` + one + `]`: 2, `{"stock_records":[` + one + `,` + one[:9]: 1,
+		`[{"id":"1","location_id":"ä","sku":"b","quantity":1},` + one + `x`: 2,
+	} {
+		d := NewDecoder(strings.NewReader(body), noLimit)
+		var rec Record
+		for n := 0; d.Next(&rec); n++ {
+			if d.Count() != n+1 {
+				t.Errorf("%s: %d at record %d", body, d.Count(), n+1)
+			}
+		}
+		if d.Close(); d.Count() != want {
+			t.Errorf("%s: %d records, want %d", body, d.Count(), want)
+		}
+	}
+}
+
 // A body cut anywhere is an error that says so, whether it ends or fails, and
 // the records before the cut are there.
 func TestCut(t *testing.T) {

@@ -38,6 +38,9 @@ func decode(r io.Reader, limit int64) (o outcome) {
 	if d.Next(&rec) {
 		panic("Next after false")
 	}
+	if d.Count() != len(o.recs) {
+		panic("wrong count")
+	}
 	o.next, o.began, o.cut, o.err = d.NextPage(), d.Began(), d.Cut(), d.Err()
 	return o
 }
