@@ -85,6 +85,7 @@ type Decoder struct {
 	object bool // the top-level value is an object
 	began  bool
 	cut    bool
+	misses uint32 // calls of next, counted for a test
 	err    error
 
 	nextPage string
@@ -271,6 +272,7 @@ func (d *Decoder) members(first bool) bool {
 // next is Next where the fast path cannot go on: at the end of the window
 // or of the array, and at anything unusual.
 func (d *Decoder) next(r *Record) bool {
+	d.misses++
 	c := d.peek()
 	if c == ']' {
 		d.pos++

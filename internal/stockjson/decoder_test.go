@@ -310,6 +310,27 @@ func TestCount(t *testing.T) {
 	}
 }
 
+// Records in a usual form are read by the fast path alone: only the end of the
+// array and of a window are left to the slow one.
+func TestFastPath(t *testing.T) {
+	for _, style := range []string{"compact", "python", "indented"} {
+		for _, n := range []int{1, 1000, 10000} {
+			data := body(n, style)
+			for _, f := range []string{"%s", `{"stock_records":%s}`} {
+				d := NewDecoder(strings.NewReader(fmt.Sprintf(f, data)), noLimit)
+				var rec Record
+				for d.Next(&rec) {
+				}
+				ends := uint32(1 + len(data)/(windowSize-200)) // of the array, and of the windows
+				if d.Err() != nil || d.Count() != n || d.misses == 0 || d.misses > ends {
+					t.Errorf("%s, %d records: %d read, %d not by the fast path, want 1 to %d; error %v", style, n, d.Count(), d.misses, ends, d.Err())
+				}
+				d.Close()
+			}
+		}
+	}
+}
+
 // A body cut anywhere is an error that says so, whether it ends or fails, and
 // the records before the cut are there.
 func TestCut(t *testing.T) {
