@@ -11,9 +11,13 @@ import (
 
 // attempt is the result of one attempt.
 type attempt struct {
-	started time.Time // zero if it did not begin
-	err     *Error    // nil after a success
-	held    error     // why it did not begin
+	held    error           // why it did not begin
+	started time.Time       // zero if it did not begin
+	ctx     context.Context // of the observers
+	took    time.Duration
+	status  int         // of the response, if there was one
+	header  http.Header // of the response
+	err     *Error      // nil after a success
 }
 
 // RoundTrip is one whole attempt: the limiter, the key, the request, and its
@@ -24,39 +28,45 @@ func (c *call) RoundTrip(request *http.Request) (*http.Response, error) {
 		c.last = attempt{held: err}
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, c.client.attemptTimeout)
-	defer cancel()
-	t := trace{cancel: cancel}
-	if !c.unknownSince.IsZero() {
-		defer t.limit(time.Until(c.unknownSince.Add(maxUpdateAge))).Stop()
-	}
-	request = request.WithContext(t.context(ctx))
-	request.Header = c.header(request.Header)
-	if err := c.client.authorize(request, key); err != nil {
+	header := c.header(request.Header)
+	if err := c.client.authorize(header, request.URL, key); err != nil {
 		c.last = attempt{held: err}
 		return nil, err
 	}
+	a := attempt{ctx: c.observeStart(request, header), started: time.Now()}
+	ctx, cancel := context.WithTimeout(a.ctx, c.client.attemptTimeout)
+	defer cancel()
+	t := trace{cancel: cancel}
+	request = request.WithContext(t.context(ctx))
+	request.Header = header
 	if c.body != nil {
 		// There is no GetBody: the transport cannot send a write again by itself.
 		request.Body, request.ContentLength = c.body.open(), int64(len(c.body.json))
+		if !c.unknownSince.IsZero() {
+			late := &lateBody{ReadCloser: request.Body, since: c.unknownSince}
+			request.Body = late
+			// Nor does it wait longer for a connection, or a stream of one.
+			defer time.AfterFunc(time.Until(c.unknownSince.Add(maxUpdateAge)), func() {
+				if !late.begun.Load() {
+					t.stop(errTooLate)
+				}
+			}).Stop()
+		}
 	}
 
-	started := time.Now()
 	response, err := c.client.http.Transport.RoundTrip(request)
 	if err == nil && response == nil {
 		err = errors.New("the transport returned neither a response nor an error")
 	}
-	if err != nil {
-		c.last = attempt{started: started, err: c.failed(ctx, &t, err)}
-		return nil, err
+	if err == nil {
+		a.status, a.header = response.StatusCode, response.Header
+		a.err = c.read(ctx, cancel, response)
+	} else {
+		a.err = c.failed(ctx, &t, err)
 	}
-	if response.Body == nil {
-		response.Body = http.NoBody
-	}
-	defer response.Body.Close()
-	c.last = attempt{started: started, err: c.read(response, cancel)}
-	response.Body = http.NoBody
-	return response, nil
+	a.took = time.Since(a.started)
+	c.last = a
+	return response, err
 }
 
 // errHeldBack marks a limiter's error where time may be what it lacked: that of
@@ -92,40 +102,49 @@ func (c *call) admit() (string, error) {
 	return key, nil
 }
 
-var headerJSON = []string{"application/json"}
+var (
+	headerJSON    = []string{"application/json"}
+	headerNoCache = []string{"no-cache"}
+)
 
-// header returns the header of an attempt, except what authorize adds. It is a new
-// one each time, since the attempt before may still be at work on its own.
+// header returns the header of an attempt, with the cookies of the given one, and
+// without what authorize adds. It is a new one each time, since the attempt before
+// may still be at work on its own.
 func (c *call) header(given http.Header) http.Header {
 	header := make(http.Header, 8)
-	if len(given) > 0 {
-		maps.Copy(header, given)
-		clear(given) // or the cookies would be there twice in the next attempt
-	}
+	maps.Copy(header, given)
+	clear(given) // or the cookies would be there twice in the next attempt
 	header["Accept"] = headerJSON
 	header["User-Agent"] = c.client.userAgent
 	if c.body != nil {
 		header["Content-Type"] = headerJSON
+	}
+	if c.op == opList {
+		header["Cache-Control"] = headerNoCache // RFC 9111, section 5.2.1.4
 	}
 	return header
 }
 
 // failed returns the error of an attempt that got no response.
 func (c *call) failed(ctx context.Context, t *trace, err error) *Error {
-	e := c.newError(failureRow(t, err))
-	e.Err = c.keys.seen.err(c.withContext(err))
-	switch stopped := t.stopped.Load(); {
+	e := c.newError(failureRow(t, err, c.client.ownTransport))
+	stopped := t.stopped.Load()
+	switch {
 	case c.ctx.Err() != nil:
+		e.Err = c.withContext(err)
 	case stopped != nil:
-		e.Err = fmt.Errorf("%w: %v", *stopped, e.Err) // that a context ended was not the caller's doing
+		e.Err = fmt.Errorf("%w: %v", *stopped, err) // that a context ended was not the caller's doing
 	case ctx.Err() != nil:
-		e.Err = fmt.Errorf("no answer within the attempt timeout of %v: %w", c.client.attemptTimeout, e.Err)
-	case t.responded.Load() && e.row.again == none:
-		e.Err = fmt.Errorf("%w: %w", ErrBadResponse, e.Err)
+		e.Err = fmt.Errorf("no response within the attempt timeout of %v: %w", c.client.attemptTimeout, err)
+	case t.responded.Load() && t.malformed(err):
+		e.Err = fmt.Errorf("%w: %w", ErrBadResponse, err)
+	default:
+		e.Err = err
 	}
 	if t.requested.Load() && !t.connected.Load() {
 		e.Err = fmt.Errorf("%w: %w", ErrUnreachable, e.Err)
 	}
+	c.keys.seen.redact(e)
 	return e
 }
 

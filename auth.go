@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 )
 
@@ -52,15 +53,15 @@ func checkKey(key string) error {
 	return nil
 }
 
-// authorize adds the app key and the API version to a request (API reference,
-// "Authentication" and "Versioning"). It refuses another scheme, host or port
-// than those of the base URL.
-func (c *Client) authorize(req *http.Request, key string) error {
-	if req.URL.Scheme != c.base.Scheme || req.URL.Host != c.base.Host {
-		return fmt.Errorf("the app key is not sent to %s://%s", req.URL.Scheme, req.URL.Host)
+// authorize adds the app key and the API version to the header of a request to u
+// (API reference, "Authentication" and "Versioning"). It refuses another scheme,
+// host or port than those of the base URL.
+func (c *Client) authorize(header http.Header, u *url.URL, key string) error {
+	if u.Scheme != c.base.Scheme || u.Host != c.base.Host {
+		return fmt.Errorf("the app key is not sent to %s://%s", u.Scheme, u.Host)
 	}
-	req.Header["Authorization"] = c.credential.header(key)
-	req.Header["X-Oakra-Api-Version"] = headerAPIVersion
+	header["Authorization"] = c.credential.header(key)
+	header["X-Oakra-Api-Version"] = headerAPIVersion
 	return nil
 }
 
@@ -97,7 +98,7 @@ func (k *callKeys) rotate(ctx context.Context, from credential) (bool, error) {
 	k.rotated = true
 	key, err := k.ask(ctx, from, k.current)
 	if err != nil {
-		return false, k.seen.err(err)
+		return false, err
 	}
 	if key == k.current {
 		return false, nil

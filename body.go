@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // body is what a write sends. The memory of a long one is used again for later
@@ -54,6 +55,9 @@ func (b *body) add(id int64, member string, n int64) {
 	b.json = append(b.json, member...)
 	b.json = appendInt(b.json, n)
 }
+
+// emptyList returns the body of a write that changes nothing.
+func emptyList() *body { return &body{json: []byte(`{"stock_records":[]}`)} }
 
 func (b *body) end() { b.json = append(b.json, `}]}`...) }
 
@@ -124,4 +128,29 @@ func (r *bodyReader) Close() error {
 		r.body = nil
 	}
 	return nil
+}
+
+// lateBody is the body of an Update that is sent again after an unknown outcome.
+// It refuses to begin once that may undo a newer number, whatever the transport
+// waited for before.
+type lateBody struct {
+	io.ReadCloser
+	since time.Time // start of the attempt of unknown outcome
+	begun atomic.Bool
+}
+
+// Read implements [io.Reader].
+func (b *lateBody) Read(p []byte) (int, error) {
+	if !b.begun.Load() && updateAge(b.since) > maxUpdateAge {
+		return 0, errTooLate
+	}
+	b.begun.Store(true)
+	return b.ReadCloser.Read(p)
+}
+
+// updateAge returns how long ago t was, by the clock that says more: the monotonic
+// one stands still while the machine sleeps.
+func updateAge(t time.Time) time.Duration {
+	now := time.Now()
+	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
 }

@@ -216,7 +216,7 @@ func (p part) fates() func(id int64) fate {
 // refusesItems reports whether a refusal may be for some of the items only. A 404
 // that says nothing is rather a proxy's, or that of a server just restarting.
 func refusesItems(e *Error) bool {
-	if e == nil || e.Outcome != OutcomeNotApplied || errors.Is(e, errNoRoute) {
+	if e == nil || e.Outcome != OutcomeNotApplied || errors.Is(e, ErrNoRoute) {
 		return false
 	}
 	switch e.StatusCode {
@@ -233,7 +233,7 @@ func (r *bulkRun[T]) stops(ctx context.Context, e *Error) bool {
 	switch {
 	case e == nil:
 		return false
-	case ctx.Err() != nil, errors.Is(e, errNoRoute):
+	case ctx.Err() != nil, errors.Is(e, ErrNoRoute):
 		return true
 	case e.StatusCode == 0: // the host or its certificate, the key source, the limiter
 		return e.Outcome == OutcomeNotApplied && e.row.again == none

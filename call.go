@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"net/http"
 	"time"
@@ -22,9 +21,11 @@ type call struct {
 	ctx     context.Context
 	op      operation
 	effect  effect
+	items   int // number of SKUs, records or sales
 	query   string
-	body    *body   // nil for a read
+	body    *body   // nil for a List
 	decoder decoder // of a 2xx; nil if its status is all that matters
+	probing bool    // it asks whether a route is there
 
 	route   *route
 	last    attempt // result of the last attempt, until checkRetry takes it
@@ -33,6 +34,7 @@ type call struct {
 	tries   int     // attempts on the route that count against RetryPolicy.MaxAttempts
 
 	// Over all routes.
+	started      time.Time // for the observers
 	attempts     int
 	unknownSince time.Time // start of the first attempt of unknown outcome
 	keys         callKeys
@@ -75,23 +77,17 @@ func (c *call) send(r *route) *Error {
 func (c *call) newRequest() *http.Request {
 	u := c.route.url // a copy: the transport may still read that of the route before
 	u.RawQuery = c.query
-	header := noHeader
-	if c.http.Jar != nil { // which adds cookies
-		header = make(http.Header)
-	}
 	request := http.Request{
 		Method:     c.route.method,
 		URL:        &u,
 		Host:       u.Host,
-		Header:     header,
+		Header:     make(http.Header), // for cookies
 		Proto:      "HTTP/1.1",
 		ProtoMajor: 1,
 		ProtoMinor: 1,
 	}
 	return request.WithContext(c.ctx)
 }
-
-var noHeader = http.Header{}
 
 // backoff is retryablehttp's question before each wait.
 func (c *call) backoff(_, _ time.Duration, _ int, _ *http.Response) time.Duration {
@@ -108,15 +104,15 @@ func (c *call) checkRetry(_ context.Context, _ *http.Response, err error) (bool,
 		c.next = next{}
 		return false, nil
 	}
-	c.attempts++
-	c.tries++
 	c.failure = a.err
+	c.tries++
 	if e := a.err; e != nil && e.Outcome == OutcomeUnknown && c.unknownSince.IsZero() {
 		c.unknownSince = a.started
 	}
 	c.next = c.decide(a.err)
 	c.client.pace.note(a.err, c.next.wait, c.client.retry)
-	c.log(a)
+	c.observeEnd(a, c.next)
+	c.attempts++
 	return c.next.pending, nil
 }
 
@@ -153,11 +149,11 @@ func (c *call) decide(e *Error) next {
 	deadline, bounded := c.ctx.Deadline()
 	switch {
 	case e.RetryAfter > policy.MaxRetryAfter:
-		e.note = fmt.Sprintf("it asks to wait %v, over the %v that RetryPolicy allows", e.RetryAfter, policy.MaxRetryAfter)
+		e.addNote("it asks to wait %v, over the %v that RetryPolicy allows", e.RetryAfter, policy.MaxRetryAfter)
 	case bounded && time.Until(deadline) <= wait:
-		e.note = fmt.Sprintf("not sent again: the wait of %v would outlast the context", wait.Round(time.Millisecond))
+		e.addNote("not sent again: the wait of %v would outlast the context", wait.Round(time.Millisecond))
 	case c.tooLate(wait):
-		e.note = "not sent again: " + errTooLate.Error()
+		e.addNote("not sent again: %v", errTooLate)
 	default:
 		return next{pending: true, wait: wait}
 	}
@@ -181,14 +177,13 @@ var errTooLate = fmt.Errorf("over %v after an attempt of unknown outcome, sendin
 // tooLate reports whether, after the wait, an attempt of unknown outcome is too
 // long ago for sending again.
 func (c *call) tooLate(wait time.Duration) bool {
-	return !c.unknownSince.IsZero() && time.Since(c.unknownSince) > maxUpdateAge-wait
+	return !c.unknownSince.IsZero() && updateAge(c.unknownSince) > maxUpdateAge-wait
 }
 
 // interrupted returns the error of a call whose next attempt did not begin. It is
 // e, the failure of the attempt before, if there was one, with cause as a further
 // cause.
 func (c *call) interrupted(e *Error, cause error) *Error {
-	cause = c.keys.seen.err(cause)
 	switch {
 	case e == nil:
 		e = c.newError(row{OutcomeNotApplied, none})
@@ -217,38 +212,38 @@ func (c *call) newError(r row) *Error {
 	return e
 }
 
+// begin starts the call for the observers.
+func (c *call) begin() {
+	if len(c.client.observers) == 0 {
+		return
+	}
+	c.started = time.Now()
+	c.ctx = c.client.observers.callStart(c.ctx, CallStart{Op: c.op.String(), Items: c.items})
+}
+
 // finish completes the error of the call from all its attempts.
 func (c *call) finish(e *Error) error {
+	if e != nil {
+		e.Attempts = c.attempts
+		if e.Outcome == OutcomeNotApplied && !c.unknownSince.IsZero() {
+			e.Outcome = OutcomeUnknown
+		}
+		c.keys.seen.redact(e)
+	}
+	if len(c.client.observers) > 0 {
+		end := CallEnd{
+			Op: c.op.String(), Items: c.items, Attempts: c.attempts,
+			Duration: time.Since(c.started), Outcome: OutcomeApplied,
+		}
+		if e != nil {
+			end.Outcome, end.Err = e.Outcome, e.observed()
+		}
+		c.client.observers.callEnd(c.ctx, end)
+	}
 	if e == nil {
 		return nil
 	}
-	e.Attempts = c.attempts
-	if e.Outcome == OutcomeNotApplied && !c.unknownSince.IsZero() {
-		e.Outcome = OutcomeUnknown
-	}
 	return e
-}
-
-// log notes an attempt that has ended.
-func (c *call) log(a attempt) {
-	logger := c.client.logger
-	if logger == nil || !logger.Enabled(c.ctx, slog.LevelDebug) {
-		return
-	}
-	attrs := []slog.Attr{
-		slog.String("op", c.op.String()),
-		slog.String("method", c.route.method),
-		slog.String("path", c.route.url.Path),
-		slog.Int("attempt", c.attempts),
-		slog.Duration("took", time.Since(a.started)),
-	}
-	if a.err != nil {
-		attrs = append(attrs, slog.Attr{Key: "failure", Value: a.err.LogValue()}) // as it is now: a handler may look later
-	}
-	if c.next.pending {
-		attrs = append(attrs, slog.Duration("resend_after", c.next.wait))
-	}
-	logger.LogAttrs(c.ctx, slog.LevelDebug, "oakra: attempt", attrs...)
 }
 
 // contextError is nil while ctx lasts, else why it ended.

@@ -1,6 +1,6 @@
 package oakra
 
-// row is a row of the delivery table: what an attempt's end says of a write, and
+// row is a row of the delivery table: what an attempt's end says about a write, and
 // the highest effect that may be sent again. The package documentation has the
 // whole table under "Delivery".
 type row struct {
@@ -12,52 +12,60 @@ type row struct {
 // that nobody stated never is.
 func (r row) allows(e effect) bool { return e != none && e <= r.again }
 
-// statusRow classifies a status other than a readable 2xx.
+// statusRow classifies a status other than a 2xx, and 202.
 func statusRow(status int) row {
 	switch status {
+	case 301, 302, 307, 308:
+		return row{OutcomeNotApplied, none}
 	case 429:
 		return row{OutcomeNotApplied, adds}
-	case 301, 302, 307, 308,
-		400, 401, 403, 404, 405, 409, 410, 413, 415, 422, 425:
-		return row{OutcomeNotApplied, none}
-	case 408:
-		return row{OutcomeUnknown, sets}
-	case 501:
+	case 408, 504: // the server may still be at work on the request
+		return row{OutcomeUnknown, reads}
+	case 460, 499, 501: // of load balancers: the client went away
 		return row{OutcomeUnknown, none}
 	}
-	if status/100 == 5 {
+	switch status / 100 {
+	case 4:
+		return row{OutcomeNotApplied, none}
+	case 5:
 		return row{OutcomeUnknown, sets}
 	}
 	return row{OutcomeUnknown, none}
 }
 
 // failureRow classifies an attempt without a response. A connection that was
-// requested and never obtained proves that nothing was sent; nothing else does.
-func failureRow(t *trace, err error) row {
+// requested and never obtained proves that nothing was sent. So does one that was
+// never requested, if the transport is the client's own.
+func failureRow(t *trace, err error, ownTransport bool) row {
 	switch {
+	case !t.requested.Load() && ownTransport:
+		return row{OutcomeNotApplied, none}
 	case !t.requested.Load(): // a transport that reports no trace: its errors prove nothing
 		return row{OutcomeUnknown, sets}
-	case !t.connected.Load() && (noSuchHost(err) || t.rejected()):
+	case !t.connected.Load() && (noSuchHost(err) || t.rejected() || proxyRejected(err)):
 		return row{OutcomeNotApplied, none}
 	case !t.connected.Load():
 		return row{OutcomeNotApplied, adds}
 	case t.malformed(err):
 		return row{OutcomeUnknown, none}
+	case timedOut(err): // the server may still be at work on the request
+		return row{OutcomeUnknown, reads}
 	default:
 		return row{OutcomeUnknown, sets}
 	}
 }
 
-// bodyRow classifies a 2xx whose body is not what it should be: cut means that it
-// ended too early, began that the array of its records was there, and so the
-// write applied.
-func bodyRow(began, cut bool) row {
-	r := row{outcome: OutcomeUnknown}
-	if began {
-		r.outcome = OutcomeApplied
+// bodyRow classifies a 2xx whose body is not what it should be. Whole means that a
+// record, or what else proves that the write was applied, was read to its end; cut
+// that the body ended too early.
+func bodyRow(whole, cut bool) row {
+	switch {
+	case whole && cut:
+		return row{OutcomeApplied, reads}
+	case whole:
+		return row{OutcomeApplied, none}
+	case cut:
+		return row{OutcomeUnknown, sets}
 	}
-	if cut {
-		r.again = reads
-	}
-	return r
+	return row{OutcomeUnknown, none}
 }

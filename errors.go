@@ -12,18 +12,19 @@ import (
 	"time"
 )
 
-// What went wrong, for [errors.Is]: an [*Error] matches the sentinel that names its
-// status, if one does, and whatever its Err wraps. ErrInvalidRequest,
-// ErrBadResponse and ErrUnreachable may come so, without a status; 408, 425 and
-// other rare statuses match none.
+// What went wrong, for [errors.Is]: an [*Error] matches the sentinel of its status,
+// if there is one, and whatever its Err wraps. ErrInvalidRequest, ErrBadResponse and
+// ErrUnreachable also occur without a status. 402, 406, 408 and other rare statuses
+// match none.
 var (
-	// ErrInvalidRequest: refused before sending, or answered 400, 413, 415 or 422.
+	// ErrInvalidRequest: rejected before sending, or 400, 413, 415 or 422.
 	ErrInvalidRequest = errors.New("invalid request")
 	// ErrUnauthorized: 401, the app key is missing, wrong or revoked.
 	ErrUnauthorized = errors.New("unauthorized")
-	// ErrForbidden: 403, the app key may not do this.
+	// ErrForbidden: 403, the app key may not do this, or something on the way to the
+	// API does not let the request pass.
 	ErrForbidden = errors.New("forbidden")
-	// ErrNotFound: 404, 405 or 410, no such record or no such route.
+	// ErrNotFound: 404, 405 or 410, no such record, unless it is an ErrNoRoute.
 	ErrNotFound = errors.New("not found")
 	// ErrConflict: 409.
 	ErrConflict = errors.New("conflict")
@@ -34,38 +35,45 @@ var (
 	// ErrRedirect: any 3xx. No redirect is followed: it could carry the app key
 	// elsewhere, or turn a write into a read that reports success.
 	ErrRedirect = errors.New("redirected")
-	// ErrBadResponse: a 2xx that cannot be read as it should, or an answer that
-	// is not HTTP.
+	// ErrBadResponse: a 2xx that cannot be read as it should, or a response that is
+	// not HTTP.
 	ErrBadResponse = errors.New("bad response")
-	// ErrUnreachable: no connection was established, so nothing was sent.
+	// ErrUnreachable: no connection was established, and so nothing was sent.
 	ErrUnreachable = errors.New("unreachable")
+	// ErrNoRoute: none of the known routes of the operation is there. The base URL is
+	// wrong, or the API has moved; no record is to blame. An error that matches it
+	// does not match ErrNotFound.
+	ErrNoRoute = errors.New("no such route")
 )
 
-// Error is the one error type of this package: every call that fails returns
-// an *Error, and so does [NewClient]; UpdateAll and ChangeAll return a [*BulkError]
-// made of them. Branch with [errors.Is] on the sentinels such as [ErrRateLimited],
-// ask [OutcomeOf] whether the stock changed and [Retryable] whether the same call
-// may succeed later, and use [errors.As] for the details here. A test that makes
+// Error is the one error type of this package: every call that fails returns an
+// *Error, and so does [NewClient]; UpdateAll and ChangeAll return a [*BulkError]
+// made of them. Decide with [NextStep], or branch with [errors.Is] on the sentinels
+// such as [ErrRateLimited]; use [errors.As] for the details here. A test that makes
 // one sets Op, StatusCode and Outcome.
 type Error struct {
-	Op         string              // "stock.list", "stock.update", "stock.change" or "client.new"
-	Method     string              // of the HTTP request; empty if the arguments were refused
-	Path       string              // of the request, without query
-	StatusCode int                 // of the last answer; 0 when there was none
-	Message    string              // the server's "detail", or what is wrong with the arguments; may be empty, as Error() never is
+	Op         string              // such as "stock.change" or, of NewClient, "client.new"
+	Method     string              // method of the HTTP request; empty if the arguments were rejected
+	Path       string              // path of the request, without query
+	StatusCode int                 // status of the last response; 0 without one
+	Message    string              // the server's words, or what is wrong with the arguments; may be empty, as Error() never is
 	Fields     map[string][]string // the server's messages by field, nested ones as stock_records[1].quantity
-	RetryAfter time.Duration       // as the server asked; 0 if it did not
-	Attempts   int                 // how often the request was handed to the transport, whether or not it had a connection
-	Outcome    Outcome             // whether the write was applied; always not applied for a read
-	MissingIDs []int64             // ids that were sent, and have no record in an answer of 2xx: these are unknown
-	Records    []StockRecord       // the other records of that answer: these were applied
-	Body       []byte              // of the answer, at most 64 KiB of it; not part of Error()
-	Err        error               // the cause: a context's end, a transport's failure, bad JSON
+	RetryAfter time.Duration       // wait that the server asked for; 0 if it did not
+	Attempts   int                 // how often the request was handed to the transport, whether or not it got a connection
+	Outcome    Outcome             // whether the write was applied; always OutcomeNotApplied for a read
+	MissingIDs []int64             // ids that were sent and have no record in a 2xx: their outcome is unknown
+	Records    []StockRecord       // records of a 2xx that lacks others: they were applied, except after a 207, which proves nothing
+	Header     http.Header         // header of the last response, without the app key; nil without a response
+	Body       []byte              // body of the last response, at most 64 KiB of it; not part of Error()
+	Err        error               // cause: the end of a context, a transport's failure, bad JSON
 
-	made bool   // by this package: row is that of the last attempt, and not to be derived
-	row  row    // of the delivery table
-	json bool   // the body is JSON
-	note string // why it was not sent again, where that is not plain
+	made    bool   // by this package: the fields below are set, and not to be derived
+	row     row    // row of the delivery table
+	content bool   // what was sent is at fault for certain
+	json    bool   // the body is JSON, as far as its first byte says
+	cut     bool   // the body ended too early
+	proven  bool   // the route is known to be right
+	note    string // why it was not sent again, where that is not plain
 }
 
 // Error says what happened, whether the stock changed and what to do next. Of many
@@ -100,7 +108,7 @@ func (e *Error) Error() string {
 	}
 	b.WriteString(text)
 	if len(e.MissingIDs) > 0 {
-		fmt.Fprintf(&b, ": no record in the answer for id %s", list(e.MissingIDs))
+		fmt.Fprintf(&b, ": no record in the response for id %s", list(e.MissingIDs))
 	}
 	if e.note != "" {
 		b.WriteString("; " + e.note)
@@ -108,31 +116,29 @@ func (e *Error) Error() string {
 	if e.Attempts > 1 {
 		fmt.Fprintf(&b, " (%d attempts)", e.Attempts)
 	}
-	if e.isWrite() {
-		b.WriteString("; " + e.advice())
+	if advice := e.advice(); advice != "" {
+		b.WriteString("; " + advice)
 	}
 	return b.String()
 }
 
-func (e *Error) isWrite() bool {
-	return e.Op == opUpdate.String() || e.Op == opChange.String()
-}
-
-// advice is the end of a write's error text: whether the stock changed, and
-// what to do.
+// advice returns the end of a write's error text: whether anything changed, and what
+// to do.
 func (e *Error) advice() string {
+	op, ok := operationNamed(e.Op)
 	switch {
+	case !ok || op.effect() == reads:
+		return ""
 	case e.Outcome == OutcomeApplied:
-		return "the write was applied, only its answer was lost: do not send it again"
-	case e.Outcome == OutcomeNotApplied && Retryable(e):
+		return "it was applied, only the response was lost: do not send it again"
+	case e.Outcome == OutcomeUnknown:
+		return "it is unknown whether it was applied: " + operations[op].look
+	case Retryable(e):
 		return "nothing was applied: the same call may be sent again"
-	case e.Outcome == OutcomeNotApplied:
-		return "nothing was applied"
-	case e.Op == opUpdate.String():
-		return "it is unknown whether the write was applied: send it again if its quantity is still the newest"
-	default:
-		return "it is unknown whether the write was applied: read the record before sending it again"
+	case Rejected(e):
+		return "nothing was applied: correct what was sent"
 	}
+	return "nothing was applied"
 }
 
 // mostNamed is how many ids or fields an error text names.
@@ -169,6 +175,9 @@ func (e *Error) Unwrap() error { return e.Err }
 // with an error is an ErrBadResponse.
 func (e *Error) Is(target error) bool {
 	sentinel := sentinelOf(e.StatusCode)
+	if sentinel == ErrNotFound && errors.Is(e.Err, ErrNoRoute) { //nolint:errorlint // sentinels are not wrapped there
+		return false
+	}
 	return sentinel != nil && target == sentinel
 }
 
@@ -198,6 +207,53 @@ func sentinelOf(status int) error {
 	return nil
 }
 
+// Items returns the server's messages by index into the slice that was given to the
+// call, such as "quantity: A valid integer is required." under 1. It is nil if the
+// server names no item.
+func (e *Error) Items() map[int][]string {
+	var items map[int][]string
+	for _, name := range slices.Sorted(maps.Keys(e.Fields)) {
+		rest, ok := strings.CutPrefix(name, "stock_records[")
+		if !ok {
+			rest, ok = strings.CutPrefix(name, "sale_ids[")
+		}
+		number, member, closed := strings.Cut(rest, "]")
+		index, err := strconv.Atoi(number)
+		if !ok || !closed || err != nil || index < 0 {
+			continue
+		}
+		if items == nil {
+			items = make(map[int][]string)
+		}
+		for _, message := range e.Fields[name] {
+			if member = strings.TrimPrefix(member, "."); member != "" {
+				message = member + ": " + message
+			}
+			items[index] = append(items[index], message)
+		}
+	}
+	return items
+}
+
+// RequestID returns what the response calls the request, for a support ticket: its
+// X-Request-Id, X-Correlation-Id, Request-Id, X-Amzn-Trace-Id, X-Cloud-Trace-Context
+// or CF-Ray, the first that is there; "" if none is.
+func (e *Error) RequestID() string { return requestID(e.Header) }
+
+func requestID(header http.Header) string {
+	for _, name := range []string{"X-Request-Id", "X-Correlation-Id", "Request-Id", "X-Amzn-Trace-Id", "X-Cloud-Trace-Context", "Cf-Ray"} {
+		if id := header.Get(name); id != "" {
+			return id
+		}
+	}
+	return ""
+}
+
+// addNote adds to the end of e's text.
+func (e *Error) addNote(format string, args ...any) {
+	e.note = strings.TrimPrefix(e.note+"; "+fmt.Sprintf(format, args...), "; ")
+}
+
 // LogValue makes e a group of its fields in structured logs, the body left out.
 func (e *Error) LogValue() slog.Value {
 	attrs := []slog.Attr{slog.String("op", e.Op), slog.String("outcome", e.Outcome.String()), slog.String("error", e.Error())}
@@ -216,8 +272,17 @@ func (e *Error) LogValue() slog.Value {
 	return slog.GroupValue(attrs...)
 }
 
-// invalid is the error of a call that was refused before anything was sent.
+// invalid returns the error of a call whose items were rejected before anything was
+// sent.
 func invalid(op, format string, args ...any) *Error {
+	e := misuse(op, format, args...)
+	e.content = true
+	return e
+}
+
+// misuse returns the error of a call that the program got wrong, whatever its items:
+// an option, for one.
+func misuse(op, format string, args ...any) *Error {
 	return &Error{
 		Op:      op,
 		Message: fmt.Sprintf(format, args...),

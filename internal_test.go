@@ -23,7 +23,7 @@ func FuzzRetryAfter(f *testing.F) {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		got := parseRetryAfter(value, now)
+		got := retryAfterOf(value, now)
 		if got < 0 {
 			t.Fatalf("%q is %v, less than zero", value, got)
 		}
@@ -70,4 +70,9 @@ func FuzzAppendInt(f *testing.F) {
 			t.Fatalf("%d is written %q", n, got)
 		}
 	})
+}
+
+func retryAfterOf(value string, now time.Time) time.Duration {
+	wait, _ := retryAfter(http.Header{"Retry-After": {value}}, now)
+	return wait
 }

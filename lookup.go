@@ -28,22 +28,24 @@ func (s *StockService) ListSeq(ctx context.Context, params StockListParams) iter
 			yield(StockRecord{}, err)
 			return
 		}
-		type answer struct {
+		type result struct {
 			records []StockRecord
 			err     error
+			panic   *workerPanic
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		var running sync.WaitGroup
 		defer running.Wait()
 		defer cancel()
-		var pending []chan answer // in the order of the SKUs
+		var pending []chan result // in the order of the SKUs
 		start := func() {
-			n, done := fitting(skus, fixed), make(chan answer, 1)
+			n, done := fitting(skus, fixed), make(chan result, 1)
 			batch := skus[:n]
 			skus, pending = skus[n:], append(pending, done)
 			running.Go(func() {
-				records, err := s.list(ctx, batch, params.LocationID)
-				done <- answer{records, err}
+				r := result{err: &Error{Op: opList.String(), Outcome: OutcomeNotApplied, Err: errGoexit, made: true}}
+				defer func() { done <- r }()
+				r.panic = catch(func() { r.records, r.err = s.list(ctx, batch, params.LocationID) })
 			})
 		}
 		for len(skus) > 0 && len(pending) < listsInFlight {
@@ -52,6 +54,9 @@ func (s *StockService) ListSeq(ctx context.Context, params StockListParams) iter
 		for len(pending) > 0 {
 			next := <-pending[0]
 			pending = pending[1:]
+			if next.panic != nil {
+				panic(next.panic)
+			}
 			if next.err != nil {
 				yield(StockRecord{}, next.err)
 				return

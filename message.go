@@ -1,36 +1,102 @@
 package oakra
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"html"
 	"strings"
 )
 
-// readMessage takes what a server in Django's manner says of an error from its
-// body: {"detail": "..."}, {"field": ["..."]}, both nested in any way, or a list
-// of texts. It reports whether the body is JSON at all.
-func (e *Error) readMessage(body []byte) bool {
+// setBody puts the body of a response on the error and, if message is set, reads
+// the server's words from it.
+func (e *Error) setBody(body []byte, message bool) {
+	e.Body = body
+	first := bytes.TrimLeft(bytes.TrimPrefix(body, []byte("\xef\xbb\xbf")), " \t\r\n")
+	e.json = len(first) > 0 && (first[0] == '{' || first[0] == '[')
+	if !message {
+		return
+	}
+	if e.json || len(first) > 0 && first[0] == '"' {
+		e.readMessage(first)
+		return
+	}
+	e.Message = title(body)
+	switch {
+	case len(first) == 0:
+	case e.StatusCode/100 == 2:
+		e.note = "this is not from the API: is the base URL right?"
+	case e.StatusCode == 403:
+		e.note = "this page is not from the API, but from something on the way to it"
+	}
+}
+
+// readMessage reads what a server in Django's manner says about an error:
+// {"detail": "..."}, {"field": ["..."]}, both nested in any way, or a list of texts.
+// In a 2xx, whose members are records rather than messages, it looks for the names
+// that other servers use.
+func (e *Error) readMessage(body []byte) {
 	var v any
 	if json.Unmarshal(body, &v) != nil {
-		return false
+		return
 	}
-	switch v := v.(type) {
-	case map[string]any:
-		if detail := texts(v["detail"]); len(detail) > 0 {
-			e.Message = strings.Join(detail, " ")
-			delete(v, "detail")
-		}
-		if e.StatusCode/100 != 2 { // whose members are rather records than messages
-			e.addFields("", v)
-		}
-	case []any, string:
+	object, ok := v.(map[string]any)
+	switch {
+	case !ok:
 		if all := texts(v); len(all) > 0 {
 			e.Message = strings.Join(all, " ")
 		} else if e.StatusCode/100 != 2 {
 			e.addFields("", v)
+		} else if list, ok := v.([]any); ok && len(list) > 0 {
+			object, _ = list[0].(map[string]any) // [{"detail": "..."}]
+			e.Message = firstText(object)
+		}
+	case e.StatusCode/100 == 2:
+		e.Message = firstText(object)
+	default:
+		if detail := texts(object["detail"]); len(detail) > 0 {
+			e.Message = strings.Join(detail, " ")
+			delete(object, "detail")
+		}
+		e.addFields("", object)
+	}
+}
+
+// firstText returns the first message that an object has under one of the usual
+// names.
+func firstText(object map[string]any) string {
+	for _, name := range []string{"detail", "message", "error", "errors"} {
+		v := object[name]
+		if inner, ok := v.(map[string]any); ok {
+			if text := firstText(inner); text != "" {
+				return text
+			}
+		}
+		if all := texts(v); len(all) > 0 {
+			return strings.Join(all, " ")
 		}
 	}
-	return true
+	return ""
+}
+
+// title returns the title of an HTML page, "" if body is none.
+func title(body []byte) string {
+	lower := lower(body)
+	begin := bytes.Index(lower, []byte("<title"))
+	if begin < 0 {
+		return ""
+	}
+	open := bytes.IndexByte(lower[begin:], '>')
+	if open < 0 {
+		return ""
+	}
+	begin += open + 1
+	end := bytes.Index(lower[begin:], []byte("</title"))
+	if end < 0 {
+		return ""
+	}
+	text := html.UnescapeString(string(body[begin : begin+end]))
+	return strings.Join(strings.Fields(strings.ToValidUTF8(text, "")), " ")
 }
 
 // addFields adds the texts at and under path, unless it is absurdly long.
@@ -61,7 +127,7 @@ func (e *Error) addFields(path string, v any) {
 	}
 }
 
-// texts returns v if it is a text or a list of nothing but texts.
+// texts returns v if it is a text or a list of texts only.
 func texts(v any) []string {
 	switch v := v.(type) {
 	case string:

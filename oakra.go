@@ -94,6 +94,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -120,6 +121,8 @@ type Client struct {
 	attemptTimeout time.Duration
 	retry          RetryPolicy
 	logger         *slog.Logger
+	observers      observers
+	ownTransport   bool // no transport was given
 	userAgent      []string
 	credential     credential
 	limiter        Limiter
@@ -142,22 +145,22 @@ func NewClient(appKey string, opts ...Option) (*Client, error) {
 	}
 	for _, opt := range opts {
 		if opt == nil {
-			return nil, invalid(opNewClient, "an option is nil")
+			return nil, misuse(opNewClient, "an option is nil")
 		}
 		if err := opt(&o); err != nil {
-			return nil, invalid(opNewClient, "%v", err)
+			return nil, misuse(opNewClient, "%v", err)
 		}
 	}
 	base, err := parseBaseURL(o.baseURL, o.insecureHTTP)
 	if err != nil {
-		return nil, invalid(opNewClient, "%v", err)
+		return nil, misuse(opNewClient, "%v", err)
 	}
 	switch {
 	case o.credential.rotates && appKey != "":
-		return nil, invalid(opNewClient, "an app key and WithAppKeySource were given: which is it?")
+		return nil, misuse(opNewClient, "an app key and WithAppKeySource were given: which is it?")
 	case !o.credential.rotates:
 		if err := checkKey(appKey); err != nil {
-			return nil, invalid(opNewClient, "%v", err)
+			return nil, misuse(opNewClient, "%v", err)
 		}
 		o.credential = staticKey(appKey)
 	}
@@ -168,13 +171,17 @@ func NewClient(appKey string, opts ...Option) (*Client, error) {
 		attemptTimeout: o.attemptTimeout,
 		retry:          o.retry,
 		logger:         o.logger,
+		observers:      o.observers,
 		userAgent:      []string{o.userAgent},
 		credential:     o.credential,
 		limiter:        o.limiter,
 		routes:         newRoutes(base),
 	}
 	if c.http.Transport == nil {
-		c.http.Transport = DefaultTransport()
+		c.http.Transport, c.ownTransport = DefaultTransport(), true
+	}
+	if c.logger != nil {
+		c.observers = append(slices.Clip(c.observers), logObserver(c.logger))
 	}
 	// A redirect could carry the key elsewhere, and 301 to 303 turn a write into
 	// a read whose 200 looks like success.

@@ -25,6 +25,7 @@ type options struct {
 	attemptTimeout time.Duration
 	retry          RetryPolicy
 	logger         *slog.Logger
+	observers      observers
 	userAgent      string
 	credential     credential
 	limiter        Limiter
@@ -92,14 +93,31 @@ func WithRetryPolicy(p RetryPolicy) Option {
 	}
 }
 
-// WithLogger logs each attempt at level Debug, with its operation, status, time
-// and outcome, and never the app key or a body. The default is no log.
+// WithLogger writes a log. Its messages and keys are stable:
+//
+//   - "oakra: attempt", for each attempt, at level Debug, or Warn if it is sent again
+//     or its outcome is unknown: op, method, path, attempt (counted from 1), status (0
+//     without a response), outcome, took, request_id, error, resend_after;
+//   - "oakra: outcome unknown", at level Warn, for a call that ends so: op, items,
+//     attempt (the number of attempts), status, outcome, took, error;
+//   - "oakra: header of an observer ignored", at level Warn: op, header.
+//
+// It has neither the app key nor a body. The default is no log.
 func WithLogger(l *slog.Logger) Option {
 	return func(o *options) error {
 		if l == nil {
 			return errors.New("WithLogger: the logger is nil")
 		}
 		o.logger = l
+		return nil
+	}
+}
+
+// WithObserver tells obs about calls and attempts, for traces and metrics. It may be
+// given several times; see [Observer].
+func WithObserver(obs Observer) Option {
+	return func(o *options) error {
+		o.observers = append(o.observers, obs)
 		return nil
 	}
 }
@@ -157,22 +175,35 @@ func WithLimiter(l Limiter) Option {
 }
 
 // DefaultTransport returns a new transport with this library's settings, to wrap
-// with tracing and the like and hand to [WithHTTPClient]. It keeps 64 idle
-// connections a host, and each for a second only: gunicorn, for one, closes an idle
-// connection after two, and a write that meets that close is an unknown.
-// Dialing and the TLS handshake may take 10 s each, response headers 256 KiB;
-// proxies come from the environment, as in net/http.
+// with tracing and the like and hand to [WithHTTPClient]. A client that is given no
+// transport has one of the same.
+//
+// It speaks HTTP/1.1 only. With HTTP/2 all calls share a connection: when that is
+// lost, all of them have an unknown outcome, and nginx ends one every 1,000
+// requests by default. It keeps 64 idle connections a host, each for one second:
+// gunicorn, for one, closes an idle connection after two seconds, and a write that
+// meets that close has an unknown outcome. Dialing and the TLS handshake may take
+// 10 s each, and response headers 256 KiB. Proxies come from the environment, as in
+// net/http.
 func DefaultTransport() *http.Transport {
-	return &http.Transport{
+	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		ForceAttemptHTTP2:      true,
+		Protocols:              new(http.Protocols),
 		MaxIdleConnsPerHost:    64,
 		IdleConnTimeout:        time.Second,
 		TLSHandshakeTimeout:    10 * time.Second,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
+		OnProxyConnectResponse: func(_ context.Context, _ *url.URL, _ *http.Request, response *http.Response) error {
+			if response.StatusCode != http.StatusOK {
+				return &proxyError{response.StatusCode}
+			}
+			return nil
+		},
 	}
+	t.Protocols.SetHTTP1(true)
+	return t
 }
 
 // parseBaseURL checks rawURL and ends its path in a slash. Its errors do not
@@ -197,6 +228,7 @@ func parseBaseURL(rawURL string, insecureHTTP bool) (*url.URL, error) {
 	case u.Scheme == "http" && !insecureHTTP && !isLoopback(u.Hostname()):
 		return nil, errors.New("WithBaseURL: plain http would show the app key to the network; use https, or WithInsecureHTTP")
 	}
+	u.Host = strings.ToLower(u.Host) // as net/http compares it with localhost, which needs no proxy
 	if !strings.HasSuffix(u.EscapedPath(), "/") {
 		u = u.JoinPath("/")
 	}

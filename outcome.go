@@ -3,25 +3,25 @@ package oakra
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"strconv"
 )
 
-// Outcome says what became of a write: whether the stock changed.
+// Outcome says whether a write changed anything at the service.
 type Outcome int
 
 const (
-	// OutcomeUnknown: the write may have been applied, or may still be. For a
-	// [StockService.Change] read the record, or hand it to a person, before
-	// sending it again: sent twice it would count twice. An
-	// [StockService.Update] may be sent again as long as its number is the
-	// newest.
+	// OutcomeUnknown: the write may have been applied, or may still be. Read the
+	// record before sending a [StockService.Change] again, or let a person decide:
+	// sent twice it counts twice. A [StockService.Update] may be sent again as long
+	// as its number is the newest.
 	OutcomeUnknown Outcome = iota
-	// OutcomeNotApplied: nothing of the write was applied. [Retryable] says
-	// whether the same call may succeed later.
+	// OutcomeNotApplied: nothing of the write was applied. [Retryable] and [Rejected]
+	// say why.
 	OutcomeNotApplied
-	// OutcomeApplied: the write was applied. An error with this outcome means
-	// that only the answer was lost: do not send it again.
+	// OutcomeApplied: the write was applied. An error with this outcome means that
+	// only the response was lost: do not send it again.
 	OutcomeApplied
 )
 
@@ -38,11 +38,30 @@ func (o Outcome) String() string {
 	return "Outcome(" + strconv.Itoa(int(o)) + ")"
 }
 
-// OutcomeOf says whether the write that returned err was applied: nil is
-// applied, an [*Error] has its Outcome, a wrapped error that of what it wraps.
-// Of a joined error, and of a [*BulkError] with the items that it counts as
-// applied, it is what all parts agree on, else unknown, so also where some were
-// applied and some not. An error of another package is unknown.
+// MarshalText implements [encoding.TextMarshaler] with what String returns.
+func (o Outcome) MarshalText() ([]byte, error) {
+	if o < OutcomeUnknown || o > OutcomeApplied {
+		return nil, fmt.Errorf("oakra: there is no %v", o)
+	}
+	return []byte(o.String()), nil
+}
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (o *Outcome) UnmarshalText(text []byte) error {
+	for _, known := range []Outcome{OutcomeUnknown, OutcomeNotApplied, OutcomeApplied} {
+		if known.String() == string(text) {
+			*o = known
+			return nil
+		}
+	}
+	return fmt.Errorf("oakra: there is no outcome %.40q", text)
+}
+
+// OutcomeOf returns whether the write that returned err was applied. For nil that is
+// OutcomeApplied, for an [*Error], also a wrapped one, its Outcome. For a joined
+// error, and for a [*BulkError] with the items that it counts as applied, it is what
+// all parts agree on, else OutcomeUnknown, which therefore includes "some were
+// applied, and some not". An error of another package is OutcomeUnknown.
 func OutcomeOf(err error) Outcome {
 	if err == nil {
 		return OutcomeApplied
@@ -61,37 +80,24 @@ func OutcomeOf(err error) Outcome {
 	return outcome
 }
 
-// Retryable reports whether nothing was applied and the cause is passing, so
-// that the same call may succeed later: no connection was established (but not
-// where the host does not exist or its certificate is refused), the context ended
-// before anything was applied, a limiter gave up within the context's deadline, or
-// 429. For [StockService.List], which applies nothing, also a 408, a 5xx other than
-// 501, and a connection that broke. Of a joined error all parts must be so. nil is
+// Retryable reports whether nothing was applied and the cause is passing: the same
+// call may succeed later. That is so where no connection was established (unless the
+// host does not exist, its certificate is rejected, or a proxy demands something),
+// where the context ended before anything was sent, where a limiter gave up within
+// the context's deadline, for a 429, and for an item of a bulk run that was not sent
+// because the run was stopped or the service stopped responding. For a
+// [StockService.List], which applies nothing, it is also so for a 408, a 5xx except
+// 501, and a connection that broke. All parts of a joined error must be so. nil is
 // not retryable.
 //
 // The client may not have waited: wait [Error.RetryAfter], or a little, before
 // calling again.
-//
-// A write that was not applied and is not retryable fails again until something is
-// put right: the order, if the error is ErrInvalidRequest, ErrNotFound or
-// ErrConflict and the server has a message or names fields; with any other error,
-// a List's among them, the program's setup (the app key or its source, the
-// address, a certificate), for which no order is to blame.
-func Retryable(err error) bool {
-	if err == nil {
+func Retryable(err error) bool { return all(err, (*Error).retryable) }
+
+func (e *Error) retryable() bool {
+	if e.Outcome != OutcomeNotApplied {
 		return false
 	}
-	retryable := false
-	for part := range parts(err) {
-		if part == nil || part.Outcome != OutcomeNotApplied || !part.passing() {
-			return false
-		}
-		retryable = true
-	}
-	return retryable
-}
-
-func (e *Error) passing() bool {
 	if errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, context.DeadlineExceeded) || errors.Is(e.Err, errHeldBack) {
 		return true
 	}
@@ -105,6 +111,124 @@ func (e *Error) passing() bool {
 		}
 	}
 	return r.again == adds || e.Op == opList.String() && r.allows(reads)
+}
+
+// Rejected reports whether nothing was applied because of what was sent, for
+// certain: correct the items before sending them again. That is so for the client's
+// own checks of items, for a response of 400, 404, 409 or 422 that names an item
+// (stock_records[1].quantity), and for a 404, 409 or 422 in JSON on a route that is
+// known to be right. It is not so for an HTML page, an empty body, 401, 403, 405,
+// 410, 413, 415, a 400 that names no item, bad options, or an item of a bulk run
+// that was not sent: what is at fault there is the setup, or not known, and every
+// other call would meet the same. All parts of a joined error must be so.
+func Rejected(err error) bool { return all(err, (*Error).rejected) }
+
+func (e *Error) rejected() bool {
+	if e.Outcome != OutcomeNotApplied || errors.Is(e.Err, ErrNoRoute) {
+		return false
+	}
+	if e.made && e.StatusCode == 0 {
+		return e.content
+	}
+	switch e.StatusCode {
+	case 0:
+		return errors.Is(e.Err, ErrInvalidRequest) && e.Op != opNewClient
+	case 400:
+		return e.content || e.namesContent()
+	case 404, 409, 422:
+		known := e.json && e.proven
+		if !e.made {
+			known = e.Message != "" || len(e.Fields) > 0
+		}
+		return e.content || known || e.namesContent()
+	}
+	return false
+}
+
+// namesContent reports whether the server names an item, or a sale.
+func (e *Error) namesContent() bool {
+	if len(e.Items()) > 0 {
+		return true
+	}
+	return len(e.Fields["sale_id"]) > 0 || len(e.Fields["cancel_reason"]) > 0
+}
+
+// Splittable reports whether nothing was applied, and the same items may pass in
+// smaller requests: a 400, 404, 409 or 422 in JSON, or a 413. All parts of a joined
+// error must be so.
+func Splittable(err error) bool { return all(err, (*Error).splittable) }
+
+func (e *Error) splittable() bool {
+	if e.Outcome != OutcomeNotApplied || errors.Is(e.Err, ErrNoRoute) {
+		return false
+	}
+	switch e.StatusCode {
+	case 413:
+		return true
+	case 400, 404, 409, 422:
+		return e.json || !e.made && (e.Message != "" || len(e.Fields) > 0)
+	}
+	return false
+}
+
+// Step is what to do after a call.
+type Step int
+
+const (
+	StepDone   Step = iota + 1 // it was applied; if there is an error, only the response was lost
+	StepRetry                  // nothing was applied: the same call may succeed later
+	StepReject                 // nothing was applied: the content is at fault
+	StepAsk                    // the outcome is unknown: look, or let a person decide, before sending it again
+	StepAlert                  // nothing was applied: the setup is at fault (key, address, certificate, version), and no content is to blame
+)
+
+// String returns "done", "retry", "reject", "ask" or "alert".
+func (s Step) String() string {
+	switch s {
+	case StepDone:
+		return "done"
+	case StepRetry:
+		return "retry"
+	case StepReject:
+		return "reject"
+	case StepAsk:
+		return "ask"
+	case StepAlert:
+		return "alert"
+	}
+	return "Step(" + strconv.Itoa(int(s)) + ")"
+}
+
+// NextStep returns what to do after a call that returned err: one of the five Step
+// constants. It asks [OutcomeOf], then [Retryable], then [Rejected]. After a bulk
+// run, ask it for the Err of each [BulkFailure].
+func NextStep(err error) Step {
+	switch outcome := OutcomeOf(err); {
+	case outcome == OutcomeApplied:
+		return StepDone
+	case outcome == OutcomeUnknown:
+		return StepAsk
+	case Retryable(err):
+		return StepRetry
+	case Rejected(err):
+		return StepReject
+	}
+	return StepAlert
+}
+
+// all reports whether err is made of one or more *Error, and all of them are so.
+func all(err error, so func(*Error) bool) bool {
+	if err == nil {
+		return false
+	}
+	found := false
+	for part := range parts(err) {
+		if part == nil || !so(part) {
+			return false
+		}
+		found = true
+	}
+	return found
 }
 
 // parts yields each *Error that err is made of, and nil for each part that is

@@ -8,29 +8,61 @@ import (
 	"strings"
 )
 
-const cutOut = "[app key]"
+const (
+	cutOut     = "[app key]"
+	cutOutPart = "[left out: it has a part of the app key in it]"
+)
 
-// secrets are the keys of one call, to be cut out of what others say of it: the
-// longest first, as one may be a part of another.
+// secrets are app keys to cut out of what others say. The longest comes first, as
+// one may be the beginning of another.
 type secrets []string
 
-// minSecret is the length from which a key is one. Shorter ones are found in any
-// text by chance, and only in tests.
-const minSecret = 4
+const (
+	// minSecret is the length from which a key is cut out. Shorter ones are in any
+	// text by chance, and exist only in tests.
+	minSecret = 4
+	// minPart is how many bytes of a key in a row are more than chance.
+	minPart = 8
+)
 
 func (keys secrets) with(key string) secrets {
 	if len(key) < minSecret || slices.Contains(keys, key) {
 		return keys
 	}
-	keys = append(keys, key)
-	slices.SortFunc(keys, func(a, b string) int { return len(b) - len(a) })
+	keys = append(slices.Clip(keys), key)
+	slices.SortStableFunc(keys, func(a, b string) int { return len(b) - len(a) })
 	return keys
 }
 
-// text cuts the keys out of s.
+// redact cuts the keys out of all that e shows. It is the one place that does so:
+// an error passes through it as its attempt ends, and as its call ends, when more
+// keys may be known; an item of a bulk run that was not sent has its own.
+func (keys secrets) redact(e *Error) {
+	if len(keys) == 0 {
+		e.Err = foreign(e.Err, keys)
+		return
+	}
+	e.Message = keys.text(e.Message)
+	e.note = keys.text(e.note)
+	e.Fields = keys.lists(e.Fields)
+	for i := range e.Records {
+		e.Records[i].SKU = keys.text(e.Records[i].SKU)
+		e.Records[i].LocationID = keys.text(e.Records[i].LocationID)
+	}
+	e.Header = keys.lists(e.Header)
+	e.Body = keys.body(e.Body)
+	e.Err = foreign(e.Err, keys)
+}
+
+// text cuts the keys out of s, ignoring case. If a part of one is left, it returns
+// none of s.
 func (keys secrets) text(s string) string {
-	for _, key := range keys {
-		s = strings.ReplaceAll(s, key, cutOut)
+	if len(s) < minSecret {
+		return s
+	}
+	s = string(keys.replace([]byte(s)))
+	if keys.partly([]byte(s)) {
+		return cutOutPart
 	}
 	return s
 }
@@ -39,32 +71,70 @@ func (keys secrets) text(s string) string {
 // short. JSON can spell a key in more ways than are worth replacing: a body that
 // does so is cut out whole.
 func (keys secrets) body(b []byte) []byte {
+	b = keys.replace(b)
 	for _, key := range keys {
-		b = bytes.ReplaceAll(b, []byte(key), []byte(cutOut))
 		if n := partAtEnd(b, key); n > 0 {
 			b = append(b[:len(b)-n:len(b)-n], cutOut...)
 		}
 	}
-	if keys.in(string(unescaped(b))) {
+	if plain := unescaped(b); keys.partly(plain) || len(keys.replace(plain)) != len(plain) {
 		return []byte(cutOut)
 	}
 	return b
 }
 
-// in reports whether a key, or a part of one, is in s.
-func (keys secrets) in(s string) bool {
-	s = strings.ReplaceAll(s, cutOut, "")
-	return keys.text(s) != s || keys.partly(s)
+// lists returns a copy of m without the keys.
+func (keys secrets) lists(m map[string][]string) map[string][]string {
+	if m == nil {
+		return nil
+	}
+	clean := make(map[string][]string, len(m))
+	for name, values := range m {
+		name = keys.text(name)
+		for _, value := range values {
+			clean[name] = append(clean[name], keys.text(value))
+		}
+	}
+	return clean
 }
 
-// telling is how many bytes of a key are more than chance.
-const telling = 8
-
-// partly reports whether a part of a key is in s.
-func (keys secrets) partly(s string) bool {
+// replace puts a mark in the place of each key in b, ignoring case.
+func (keys secrets) replace(b []byte) []byte {
 	for _, key := range keys {
-		for i := 0; i+telling <= len(key); i += telling {
-			if strings.Contains(s, key[i:i+telling]) {
+		low, lowKey := lower(b), lower([]byte(key))
+		at := bytes.Index(low, lowKey)
+		if at < 0 {
+			continue
+		}
+		replaced := make([]byte, 0, len(b))
+		for at >= 0 {
+			replaced = append(append(replaced, b[:at]...), cutOut...)
+			b, low = b[at+len(key):], low[at+len(key):]
+			at = bytes.Index(low, lowKey)
+		}
+		b = append(replaced, b...)
+	}
+	return b
+}
+
+// partly reports whether a part of a key is in b, ignoring case.
+func (keys secrets) partly(b []byte) bool {
+	var begins [256]bool
+	parts := make(map[string]struct{})
+	for _, key := range keys {
+		key := lower([]byte(key))
+		for i := 0; i+minPart <= len(key); i++ {
+			begins[key[i]] = true
+			parts[string(key[i:i+minPart])] = struct{}{}
+		}
+	}
+	if len(parts) == 0 || len(b) < minPart {
+		return false
+	}
+	low := lower(b)
+	for i := 0; i+minPart <= len(low); i++ {
+		if begins[low[i]] {
+			if _, ok := parts[string(low[i:i+minPart])]; ok {
 				return true
 			}
 		}
@@ -72,10 +142,23 @@ func (keys secrets) partly(s string) bool {
 	return false
 }
 
-// partAtEnd is how many bytes at the end of b are the beginning of key.
+// lower returns b with the letters of ASCII in lower case, and so of the same
+// length. An app key has no others.
+func lower(b []byte) []byte {
+	low := make([]byte, len(b))
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		low[i] = c
+	}
+	return low
+}
+
+// partAtEnd returns how many bytes at the end of b are the beginning of key.
 func partAtEnd(b []byte, key string) int {
-	for n := min(len(key)-1, len(b)); n >= telling; n-- {
-		if string(b[len(b)-n:]) == key[:n] {
+	for n := min(len(key)-1, len(b)); n >= minPart; n-- {
+		if strings.EqualFold(string(b[len(b)-n:]), key[:n]) {
 			return n
 		}
 	}
@@ -106,31 +189,19 @@ func unescaped(b []byte) []byte {
 	return plain
 }
 
-// message cuts the keys out of what was read from an answer.
-func (keys secrets) message(e *Error) {
-	e.Message = keys.text(e.Message)
-	for name, all := range e.Fields {
-		for i := range all {
-			all[i] = keys.text(all[i])
-		}
-		if without := keys.text(name); without != name {
-			delete(e.Fields, name)
-			e.Fields[without] = all
-		}
-	}
-}
-
-// err makes a foreign error fit to be shown: without the keys in its text, and
-// with nothing else of it in reach of a verb of fmt or of json.Marshal, since a
-// transport's error may hold the request with its header. What it is and wraps
+// foreign makes an error of others fit to be shown: without the keys in its text,
+// and with nothing else of it in reach of a verb of fmt or of json.Marshal, since
+// a transport's error may hold the request with its header. What it is and wraps
 // can still be found with errors.Is and errors.As.
-func (keys secrets) err(err error) error {
-	if err == nil {
-		return nil
+func foreign(err error, keys secrets) error {
+	if err == nil || err == ErrBadResponse { //nolint:errorlint // alone, it is our own
+		return err
 	}
 	text := keys.text(err.Error())
-	if keys.partly(text) {
-		text = "the text of this error has a part of the app key in it, and is left out"
+	// net/http's advice is for programs that build requests.
+	text = strings.ReplaceAll(text, "; define Request.GetBody to avoid this error", "")
+	if done, ok := err.(*foreignError); ok && done.text == text { //nolint:errorlint // a wrapped one would be shown
+		return done
 	}
 	return &foreignError{
 		text: text,

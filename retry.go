@@ -12,14 +12,13 @@ import (
 )
 
 // RetryPolicy says how often and after what wait a request is sent again, where
-// that is safe: a read after any passing failure, an Update likewise but after
-// an unknown only within 5 s, a Change only when nothing was applied. A field
-// that is zero takes its default; MinBackoff and MaxBackoff are then lowered or
-// raised to the other, if that is set.
+// the delivery table of the package documentation allows it. A field that is zero
+// takes its default; MinBackoff and MaxBackoff are then lowered or raised to the
+// other, if that is set.
 type RetryPolicy struct {
-	// MaxAttempts is how often a request is sent in all; the default is 4. 1
-	// never sends again, but for the new key of [WithAppKeySource]. It holds for
-	// each route: the first write of a client may have to look for the right one.
+	// MaxAttempts is how often a request is sent in all; the default is 4. With 1
+	// nothing is sent again, except with a new key of [WithAppKeySource]. It holds
+	// for each route: the first write of a client may have to look for the right one.
 	// Within one attempt net/http may repeat a read by itself: on every idle
 	// connection that it finds closed, and three times more.
 	MaxAttempts int
@@ -28,8 +27,8 @@ type RetryPolicy struct {
 	// further attempt up to MaxBackoff. The defaults are 250 ms and 5 s.
 	MinBackoff time.Duration
 	MaxBackoff time.Duration
-	// MaxRetryAfter is the longest wait that a Retry-After header is granted; a
-	// longer one makes the call fail at once. The default is 30 s.
+	// MaxRetryAfter is the longest Retry-After that is waited for; a longer one makes
+	// the call fail at once. The default is 30 s.
 	MaxRetryAfter time.Duration
 }
 
@@ -80,23 +79,46 @@ func (p RetryPolicy) backoff(n int) time.Duration {
 	return rand.N(max(1, min(bound, p.MaxBackoff)))
 }
 
-// parseRetryAfter reads a Retry-After header (RFC 9110, section 10.2.3): seconds
-// or any of the three forms of an HTTP date. Anything else is 0.
-func parseRetryAfter(value string, now time.Time) time.Duration {
-	value = strings.TrimSpace(value)
+// retryAfter reads the Retry-After header of a response (RFC 9110, section 10.2.3):
+// seconds, of which a fraction is rounded up, or any of the three forms of an HTTP
+// date, which counts from the response's own Date. Servers also send the Unix time.
+// It returns 0 and says so if it cannot read the header.
+func retryAfter(header http.Header, now time.Time) (wait time.Duration, problem string) {
+	value := strings.TrimSpace(header.Get("Retry-After"))
 	if value == "" {
-		return 0
+		return 0, ""
 	}
-	if strings.Trim(value, "0123456789") == "" {
-		seconds, err := strconv.ParseInt(value, 10, 64)
-		if err != nil || seconds > int64(math.MaxInt64/time.Second) {
-			return math.MaxInt64
+	if whole, fraction, _ := strings.Cut(value, "."); isDigits(whole) && (fraction == "" || isDigits(fraction)) && !strings.HasSuffix(value, ".") {
+		seconds, err := strconv.ParseInt(whole, 10, 64)
+		if err != nil || seconds > maxSeconds-1 {
+			return math.MaxInt64, ""
 		}
-		return time.Duration(seconds) * time.Second
+		if strings.Trim(fraction, "0") != "" {
+			seconds++
+		}
+		if at := time.Unix(seconds, 0); at.Sub(now).Abs() < aboutNow { // hardly so many seconds
+			return untilTime(at, header, now), ""
+		}
+		return time.Duration(seconds) * time.Second, ""
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {
-		return 0
+		return 0, fmt.Sprintf("its Retry-After, %.40q, cannot be read", value)
+	}
+	return untilTime(at, header, now), ""
+}
+
+// untilTime returns how long it is until at by the server's clock.
+func untilTime(at time.Time, header http.Header, now time.Time) time.Duration {
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+		now = date
 	}
 	return max(0, at.Sub(now))
 }
+
+const (
+	maxSeconds = int64(math.MaxInt64 / time.Second)
+	aboutNow   = 366 * 24 * time.Hour
+)
+
+func isDigits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }

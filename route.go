@@ -2,7 +2,6 @@ package oakra
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -12,13 +11,14 @@ import (
 
 // route is one way to make an operation's request.
 type route struct {
-	method string
-	path   string  // below the base URL
-	url    url.URL // set for a client
+	method   string
+	path     string  // below the base URL
+	from2021 bool    // of the first API, which took one record a request and rejects every body of ours
+	url      url.URL // set for a client
 }
 
 // routes are those of one client: the candidates of each operation, and which of
-// them it is, once found out.
+// them it is, once a response has shown it.
 type routes struct {
 	candidates [len(operations)][]route
 	kept       [len(operations)]atomic.Pointer[route]
@@ -41,94 +41,174 @@ func newRoutes(base *url.URL) *routes {
 	return rs
 }
 
-var errNoRoute = errors.New("none of the known routes is there")
-
-// do makes a call on the route of its operation; d reads its 2xx. The first call
-// with a conclusive response finds out which route that is, for the client's life.
-// Calls that start together may each find it out, which is better than a lock that
-// an outage would hold.
-//
-// A write goes to the next candidate only after a response that proves that no
-// code of the API ran: a 405, or a 404 whose path a GET does not find either.
-func (c *Client) do(ctx context.Context, op operation, query string, b *body, d decoder) error {
+// do makes a call on the route of its operation; d reads its 2xx, and items counts
+// what it is about. The route is found out by the responses, and kept by all
+// goroutines. Calls that start together may each look for it, which is better than
+// a lock that an outage would hold.
+func (c *Client) do(ctx context.Context, op operation, items int, query string, b *body, d decoder) error {
 	call := call{
-		client: c, ctx: ctx, op: op, effect: op.effect(), query: query, body: b, decoder: d,
+		client: c, ctx: ctx, op: op, effect: op.effect(), items: items, query: query, body: b, decoder: d,
 		keys: callKeys{seen: c.credential.known()},
 	}
-	if kept := c.routes.kept[op].Load(); kept != nil {
-		return call.finish(call.send(kept))
-	}
-	var first, conclusive *Error
-	for i := range c.routes.candidates[op] {
-		candidate := &c.routes.candidates[op][i]
-		failure := call.send(candidate)
-		switch {
-		case provesRoute(failure):
-			c.routes.kept[op].CompareAndSwap(nil, candidate)
-			return call.finish(failure)
-		case failure.StatusCode == http.StatusMethodNotAllowed:
-		case failure.StatusCode == http.StatusNotFound && op != opList:
-			switch call.probe(candidate) {
-			case routeFound:
-				c.routes.kept[op].CompareAndSwap(nil, candidate)
-				return call.finish(failure)
-			case routeUncertain:
-				return call.finish(failure)
-			}
-		default:
-			return call.finish(failure)
+	call.begin()
+	return call.finish(call.search())
+}
+
+// search makes the call on the kept route or, if there is none or it is gone, on one
+// candidate after the other.
+func (c *call) search() *Error {
+	candidates, kept := c.client.routes.candidates[c.op], &c.client.routes.kept[c.op]
+	last := kept.Load()
+	var missing []*Error
+	if last != nil {
+		failure := c.send(last)
+		if failure == nil || failure.StatusCode != http.StatusNotFound && failure.StatusCode != http.StatusMethodNotAllowed {
+			return failure.onProvenRoute()
 		}
-		if first == nil {
-			first = failure
+		// Servers are upgraded while clients run.
+		switch c.judge(last, failure) {
+		case routeFound:
+			return failure.onProvenRoute()
+		case routeUncertain:
+			kept.CompareAndSwap(last, nil)
+			return failure
 		}
-		if conclusive == nil && (failure.Message != "" || failure.Fields != nil) {
-			conclusive = failure
+		kept.CompareAndSwap(last, nil)
+		missing = append(missing, failure)
+	}
+	for i := range candidates {
+		candidate := &candidates[i]
+		if candidate == last {
+			continue
+		}
+		failure, found := c.try(candidate)
+		switch found {
+		case routeFound:
+			kept.CompareAndSwap(nil, candidate)
+			return failure.onProvenRoute()
+		case routeUncertain:
+			return failure
+		}
+		missing = append(missing, failure)
+	}
+	return c.noRoute(missing)
+}
+
+// onProvenRoute notes that the route of e is known to be right.
+func (e *Error) onProvenRoute() *Error {
+	if e != nil {
+		e.proven = true
+	}
+	return e
+}
+
+// noRoute returns the error of a call whose candidates are all missing: the one with
+// the API's own words, or else the first.
+func (c *call) noRoute(missing []*Error) *Error {
+	e := missing[0]
+	for _, other := range missing {
+		if other.json && (other.Message != "" || other.Fields != nil) {
+			e = other
+			break
 		}
 	}
-	if conclusive == nil {
-		conclusive = first
+	none := fmt.Errorf("%w (%s): is the base URL right?", ErrNoRoute, routeNames(c.op))
+	if e.Err != nil {
+		none = fmt.Errorf("%w: %w", none, e.Err)
 	}
-	conclusive.Err = fmt.Errorf("%w (%s): is the base URL right?", errNoRoute, routeNames(op))
-	return call.finish(conclusive)
+	e.Err, e.note = none, ""
+	return e
+}
+
+// largeBody is the length of a body from which the route is looked for before the
+// write: some servers reject a missing route before they have read a large body,
+// and their proxy then responds 502, which would leave the outcome unknown.
+const largeBody = 4 << 10
+
+// try makes the call on a candidate, and says whether the route is there.
+func (c *call) try(r *route) (*Error, finding) {
+	if c.body != nil && len(c.body.json) > largeBody && len(c.op.routes()) > 1 {
+		switch failure, found := c.probe(r); found {
+		case routeMissing:
+			return failure, routeMissing
+		case routeFound:
+			return c.send(r), routeFound
+		}
+	}
+	failure := c.send(r)
+	return failure, c.judge(r, failure)
+}
+
+// finding is what a response says about the route of its request.
+type finding int
+
+const (
+	routeUncertain finding = iota // it may be there, and the search ends
+	routeFound
+	routeMissing
+)
+
+// judge says whether the route of a write that failed so is there. A missing one
+// means that no code of the API ran, and so the next candidate is safe.
+//
+// An Update, which does no harm twice, goes on after any response that the API's
+// own code is not seen to have given: on a host with web pages, an unknown path may
+// redirect to a login, or respond with a page of any status. After a 404 that may be
+// a record's, an empty list finds out.
+func (c *call) judge(r *route, failure *Error) finding {
+	if provesRoute(r, failure) {
+		return routeFound
+	}
+	status, page := failure.StatusCode, !failure.json && !failure.cut
+	switch {
+	case status == http.StatusMethodNotAllowed:
+		return routeMissing
+	case len(c.op.routes()) == 1:
+		if status == http.StatusNotFound && page {
+			return routeMissing
+		}
+	case c.effect == sets && page && (status/100 == 2 || status/100 == 3 || status == 400 || status == 403 || status == 404):
+		return routeMissing
+	case status == http.StatusNotFound:
+		_, found := c.probe(r)
+		return found
+	}
+	return routeUncertain
 }
 
 // provesRoute reports whether only the code of the API can have responded so: a
 // readable success, or a rejection in JSON. An HTML page, a 401 or 403, a redirect
 // or an outage could come from anything on the way.
-func provesRoute(failure *Error) bool {
-	if failure == nil || len(failure.MissingIDs) > 0 {
+func provesRoute(r *route, failure *Error) bool {
+	if failure == nil || failure.StatusCode/100 == 2 && (failure.Outcome == OutcomeApplied || len(failure.MissingIDs)+len(failure.Records) > 0) {
 		return true
 	}
 	switch failure.StatusCode {
-	case 400, 409, 422:
+	case 400:
+		return failure.json && (!r.from2021 || len(failure.Items()) > 0)
+	case 409, 422:
 		return failure.json
 	}
 	return false
 }
 
-type finding int
-
-const (
-	routeUncertain finding = iota
-	routeFound
-	routeMissing
-)
-
-// probe asks, after a 404 to a write, whether the route or a record is missing:
-// with a GET of the same path, which changes nothing.
-func (c *call) probe(r *route) finding {
-	probe := call{client: c.client, ctx: c.ctx, op: c.op, effect: reads}
-	failure := probe.send(&route{method: http.MethodGet, path: r.path, url: r.url})
-	switch failure.StatusCode {
-	case 404:
-		return routeMissing
-	case 405, 400, 401, 403:
-		return routeFound
+// probe asks whether a route is there, with an empty list, which changes nothing
+// whatever responds to it. (A GET would not do: many routers respond 404 to a GET of
+// a path that takes only POST.) It is no attempt of the call.
+func (c *call) probe(r *route) (*Error, finding) {
+	probe := call{
+		client: c.client, ctx: c.ctx, op: c.op, effect: reads, body: emptyList(), probing: true,
+		keys: callKeys{seen: c.keys.seen},
 	}
-	if failure.StatusCode/100 == 2 && failure.json {
-		return routeFound
+	e := probe.send(r)
+	switch status := e.StatusCode; {
+	case status == 404 || status == 405:
+		return e, routeMissing
+	case status == 400 && r.from2021, status == 408, status == 429:
+	case e.json && (status/100 == 2 || status/100 == 4):
+		return e, routeFound
 	}
-	return routeUncertain
+	return e, routeUncertain
 }
 
 func routeNames(op operation) string {

@@ -115,7 +115,7 @@ func write[T any](ctx context.Context, c *Client, op operation, member string, i
 		return nil, invalid(op.String(), "item %d: the id %d was given before, in item %d", second, b.ids[second], first)
 	}
 	result := stockRecords{ids: b.ids}
-	err := c.do(ctx, op, "", b, &result)
+	err := c.do(ctx, op, len(items), "", b, &result)
 	return result.records, err
 }
 
@@ -164,8 +164,8 @@ func (s *StockService) list(ctx context.Context, skus []string, locationID strin
 	if err != nil {
 		return nil, invalid(opList.String(), "%v", err)
 	}
-	var result stockRecords
-	err = s.client.do(ctx, opList, values.Encode(), nil, &result)
+	result := stockRecords{skus: skus, locationID: locationID}
+	err = s.client.do(ctx, opList, len(skus), values.Encode(), nil, &result)
 	return result.records, err
 }
 

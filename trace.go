@@ -7,29 +7,32 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
 	"reflect"
+	"strings"
+	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // trace is what net/http reports of one attempt, and stops the attempt where
-// net/http would go on for ever. Its hooks run on several goroutines, and may run
-// after the attempt.
+// net/http would go on for ever. Its hooks run on several goroutines, also at
+// once, and may run after the attempt.
 type trace struct {
 	hooks     httptrace.ClientTrace
 	requested atomic.Bool  // a connection
 	connected atomic.Bool  // it was obtained
-	wrote     atomic.Bool  // the header of the request
 	informs   atomic.Int32 // number of 1xx responses
 	responded atomic.Bool
 	handshake atomic.Pointer[error] // failure of the TLS handshake
 
 	cancel  context.CancelFunc // ends the attempt
 	stopped atomic.Pointer[error]
-	conn    net.Conn // last connection
-	uses    int
+
+	mu   sync.Mutex
+	conn net.Conn // last connection
+	uses int
 }
 
 // context returns ctx with the hooks.
@@ -53,28 +56,31 @@ const maxUses = 4
 
 var errUses = fmt.Errorf("the server ended %d connections or streams of this attempt before a response", maxUses)
 
-// got records a connection. net/http calls it in the goroutine of RoundTrip.
+// got records a connection.
 func (t *trace) got(info httptrace.GotConnInfo) {
 	t.connected.Store(true)
-	same := info.Conn != nil && reflect.TypeOf(info.Conn).Comparable() && t.conn == info.Conn
+	t.mu.Lock()
+	same := sameConn(t.conn, info.Conn)
 	if t.conn = info.Conn; same || !info.Reused {
 		t.uses++
 	}
-	if t.uses > maxUses {
+	over := t.uses > maxUses
+	t.mu.Unlock()
+	if over {
 		t.stop(errUses)
 	}
 }
 
-// limit stops the attempt after d if its request is still held back then, since no
-// connection, or no stream of one, is free. A transport without a trace cannot be
-// watched. It is called before context.
-func (t *trace) limit(d time.Duration) *time.Timer {
-	t.hooks.WroteHeaders = func() { t.wrote.Store(true) }
-	return time.AfterFunc(d, func() {
-		if t.requested.Load() && !t.wrote.Load() {
-			t.stop(errTooLate)
-		}
-	})
+// sameConn compares two connections. It takes two of a type that cannot be
+// compared for the same.
+func sameConn(a, b net.Conn) bool {
+	if a == nil || b == nil || reflect.TypeOf(a) != reflect.TypeOf(b) {
+		return false
+	}
+	if !reflect.ValueOf(a).Comparable() || !reflect.ValueOf(b).Comparable() {
+		return true
+	}
+	return a == b
 }
 
 func (t *trace) stop(why error) {
@@ -87,9 +93,11 @@ const maxInforms = 20
 
 var errInforms = fmt.Errorf("over %d responses of 1xx", maxInforms)
 
+// inform counts a 1xx. It does not return an error: that of a caller's own trace
+// would take its place.
 func (t *trace) inform(int, textproto.MIMEHeader) error {
 	if t.informs.Add(1) > maxInforms {
-		return errInforms
+		t.stop(errInforms)
 	}
 	return nil
 }
@@ -98,8 +106,10 @@ func (t *trace) inform(int, textproto.MIMEHeader) error {
 // first byte of a 1xx says nothing about what came after it.
 func (t *trace) malformed(err error) bool {
 	n := t.informs.Load()
-	onlyInformed := 0 < n && n <= maxInforms
-	return t.responded.Load() && !onlyInformed && !broke(err)
+	if n > maxInforms {
+		return true
+	}
+	return t.responded.Load() && n == 0 && !broke(err)
 }
 
 // rejected reports whether the TLS handshake failed because of the other side's
@@ -121,7 +131,39 @@ func broke(err error) bool {
 		errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
+// timedOut reports whether err is a timeout, of the attempt or of a transport's own.
+func timedOut(err error) bool {
+	var netErr net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout()
+}
+
 func noSuchHost(err error) bool {
 	var dns *net.DNSError
 	return errors.As(err, &dns) && dns.IsNotFound
+}
+
+// proxyError is the error of [DefaultTransport] where a proxy rejects CONNECT.
+type proxyError struct{ status int }
+
+func (e *proxyError) Error() string {
+	return strings.TrimSpace(fmt.Sprintf("the proxy responded to CONNECT with %d %s", e.status, http.StatusText(e.status)))
+}
+
+// proxyRejected reports whether a proxy rejected CONNECT with a 4xx, which passes
+// only once somebody gives it a password, or a rule. net/http itself leaves only the
+// status text in its error.
+func proxyRejected(err error) bool {
+	var proxy *proxyError
+	if errors.As(err, &proxy) {
+		return proxy.status/100 == 4
+	}
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	for status := 400; status < 500; status++ {
+		if text := http.StatusText(status); text != "" && strings.EqualFold(err.Error(), text) {
+			return true
+		}
+	}
+	return false
 }
