@@ -1,7 +1,8 @@
 // Package oakra is a client of the Oakra API, an inventory service for shops that
 // sell on many channels. It lists stock records, sets quantities
-// ([StockService.Update]) and changes them by a difference
-// ([StockService.Change]).
+// ([StockService.Update]), changes them by a difference ([StockService.Change]),
+// cancels sales ([SalesService.Cancel]) and starts shipping
+// ([ShippingService.Initiate]).
 //
 //	client, err := oakra.NewClient(os.Getenv("OAKRA_APP_KEY"))
 //	if err != nil {
@@ -17,70 +18,92 @@
 //		return fmt.Errorf("Oakra has no record of %v", key)
 //	}
 //	_, err = client.Stock.Change(ctx, []oakra.StockChange{{ID: record.ID, QuantityChange: -1}})
-//	switch oakra.OutcomeOf(err) {
-//	case oakra.OutcomeApplied: // done; if err is not nil, only the answer was lost
-//	case oakra.OutcomeNotApplied: // nothing changed; oakra.Retryable(err) says if the same call may succeed later
-//	case oakra.OutcomeUnknown: // it may have changed: look before sending again
+//	switch oakra.NextStep(err) {
+//	case oakra.StepDone: // applied; if err is not nil, only the response was lost
+//	case oakra.StepRetry: // nothing was applied; the same call may succeed later
+//	case oakra.StepReject: // nothing was applied; this change is at fault
+//	case oakra.StepAsk: // it may have been applied: look before sending it again
+//	case oakra.StepAlert: // nothing was applied; the key, the address or the like is at fault
 //	}
 //
 // # Outcomes
 //
-// The error of a write says which of three things is true: it was applied, not
-// applied, or that is unknown ([OutcomeOf]). The server takes no idempotency key,
-// and a Change sent twice counts twice; so each request is sent again only where
-// this table says so, up to [RetryPolicy].MaxAttempts times:
+// The error of a write says which of three things is true: the write was applied,
+// it was not applied, or its outcome is unknown ([OutcomeOf]). [Retryable] and
+// [Rejected] say why nothing was applied, and [NextStep] turns all of that into what
+// to do.
 //
-//	what happened                               List    Update  Change  outcome of a write
-//	bad arguments, refused before sending       -       -       -       not applied
-//	limiter or key source failed                -       -       -       not applied
-//	no connection established: refused, timed   resend  resend  resend  not applied
-//	  out, DNS or TLS handshake failed for now
-//	no such host, certificate refused           -       -       -       not applied
-//	429, after its Retry-After or the backoff   resend  resend  resend  not applied
-//	401, and the key source has another key     once    once    once    as the resend's
-//	301 302 307 308 400 401 403 404 405 409     -       -       -       not applied
-//	  410 413 415 422 425
-//	connection broke, attempt timed out,        resend  resend  -       unknown
-//	  408, 5xx but 501
-//	context ended before there was a connection -       -       -       not applied
-//	context ended after that                    -       -       -       unknown
-//	any other status, or not HTTP               -       -       -       unknown
-//	2xx without stock records in it             *       -       -       unknown
-//	2xx that lacks a record that was written    -       -       -       unknown: see MissingIDs
-//	2xx that breaks off, or is bad JSON, after  *       -       -       applied, with an error
-//	  the array of its records began
+// Quantity is the number of units in stock. Oakra has counted units that are
+// reserved for orders apart from it; a shop that sends "available to sell" may count
+// reservations twice.
+//
+// An unknown Change is settled by looking: note the quantity before it, and keep the
+// SKU and location beside the id, as records are read by these. Where others sell
+// the same stock, a look does not settle it, and a person has to.
+//
+// # Delivery
+//
+// The server takes no idempotency key, and a Change that is sent twice counts twice.
+// A request is sent again only where this table says so, up to
+// [RetryPolicy].MaxAttempts times. The Change column also holds for Cancel and
+// Initiate; the outcome is that of a write.
+//
+//	what happened                                  List    Update  Change  outcome
+//	rejected before sending; limiter or key        -       -       -       not applied
+//	  source failed; context ended before
+//	no connection: refused, timed out, DNS or      resend  resend  resend  not applied
+//	  TLS handshake failed for now, proxy 5xx
+//	no such host, certificate rejected, proxy 4xx  -       -       -       not applied
+//	429, after its Retry-After or the backoff      resend  resend  resend  not applied
+//	401, and the key source has another key        once    once    once    as the resend's
+//	301 302 307 308; every other 4xx except 408,   -       -       -       not applied
+//	  460 and 499
+//	connection broke after it was obtained;        resend  resend  -       unknown
+//	  5xx except 501 and 504
+//	attempt timed out; 408 504                     resend  -       -       unknown
+//	context ended after a connection was obtained  -       -       -       unknown
+//	460 499 501, other 3xx, not HTTP               -       -       -       unknown
+//	2xx without a whole record                     *       *       -       unknown
+//	2xx that lacks a record that was sent; 207     -       -       -       unknown: see MissingIDs
+//	2xx that ends early or turns malformed after   *       -       -       applied, with an error
+//	  a whole record
 //
 //	* sent again if the body ended too early
 //
-// After several attempts the outcome is that of the last one; but once an attempt
-// was unknown, the call is never "not applied". An Update is sent again after an unknown
-// only within 5 s, since later it might undo a newer number.
+// The outcome of a call is that of its last attempt, except that "not applied" after
+// an attempt of unknown outcome stays unknown. An Update is sent again after an
+// unknown outcome only if that begins within 5 s of the attempt, since a late resend
+// may undo a newer number; an earlier attempt may still land after a later success.
 //
-// Two facts that the API reference does not state are assumed here: where the table
-// says "not applied" of a status, nothing of the request was applied, a batch being
-// refused whole; and a 2xx is sent after the stock has changed.
+// This rests on what the API reference does not state:
 //
-// An unknown Change is settled by looking: note the quantity before it, and keep
-// the SKU and location beside the id, as records are read by these. Where others
-// sell too, a person or package stocksync has to decide.
+//   - a 4xx other than 408, 460 and 499 means that nothing of the request was
+//     applied: a batch is rejected whole;
+//   - a 2xx is sent after the stock has changed;
+//   - a write with an empty list changes nothing.
+//
+// It also needs a transport that does not send a write again by itself, as net/http
+// does not. A server that lies about its status deceives the client.
 //
 // # Routes
 //
 // The API reference names three routes for an Update and two for a Change. The
-// first write finds out which is there, and the client keeps it: the next one is
-// tried only after a 405, or after a 404 whose path a GET does not find either, so
-// that no write can count twice. [Error].Attempts counts the writes on all of them.
+// first write finds out which is there, and all goroutines keep it. The next
+// candidate is tried only after a response that shows that no code of the API ran:
+// a 405, or a 404 whose path does not take an empty list either. An Update, which
+// does no harm twice, also goes on after a web page. If a kept route responds 404 or
+// 405 later, it is looked for again. [ErrNoRoute] means that none is there.
 //
 // # Time
 //
 // The context bounds a whole call, [WithAttemptTimeout] one attempt. Between
-// attempts the client waits with full jitter, or as long as Retry-After asks; if
-// that is longer than [RetryPolicy] or the context's deadline allows, the call
-// fails at once with the last attempt's error.
+// attempts the client waits with full jitter, or as long as Retry-After says; if
+// that is longer than [RetryPolicy] or the context's deadline allows, the call fails
+// at once with the last attempt's error.
 //
-// A context that ends while a write is under way leaves it unknown. So a program
-// that shuts down should begin no more writes, let those under way end, and wait
-// for them before it exits:
+// A context that ends while a write is under way leaves its outcome unknown. A
+// program that shuts down should therefore begin no more writes, let those under way
+// end, and wait for them before it exits:
 //
 //	if err := ctx.Err(); err != nil {
 //		return err
@@ -88,6 +111,14 @@
 //	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 //	defer cancel()
 //	_, err := client.Stock.Change(ctx, lines)
+//
+// # The app key
+//
+// The key is sent to the scheme, host and port of the base URL only; no redirect is
+// followed. It is in no error and no log of this package: where a server repeats it,
+// it is cut out. What net/http prints with GODEBUG=http2debug, what an httptrace of
+// the caller's or a transport of the caller's sees, and what a proxy sees of plain
+// http, is not this package's.
 package oakra
 
 import (

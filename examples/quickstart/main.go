@@ -69,7 +69,9 @@ func demo(ctx context.Context) error {
 			Header: http.Header{"Retry-After": {"0"}}, Body: `{"detail":"Request was throttled."}`}},
 		{"the order has an unknown id", oakratest.Fault{Kind: oakratest.Respond, Status: 400, Times: 1,
 			Body: `{"stock_records":[{},{"id":["Object does not exist."]}]}`}},
-		{"the answer is lost after applying", oakratest.Fault{Kind: oakratest.ResetAfter, Times: 1}},
+		{"the address is one of a web page", oakratest.Fault{Kind: oakratest.Respond, Status: 404, Times: 4,
+			Body: "<html><title>Page not found</title></html>"}},
+		{"the response is lost after applying", oakratest.Fault{Kind: oakratest.ResetAfter, Times: 1}},
 	} {
 		fmt.Printf("\nAn order, and %s:\n", day.name)
 		server.Inject(day.fault)
@@ -110,8 +112,8 @@ func readAndWrite(ctx context.Context, client *oakra.Client, skus []string) erro
 	return nil
 }
 
-// book changes the stock by the lines of an order, and does with each outcome
-// what a shop would: done, send again, or put aside for a person.
+// book changes the stock by the lines of an order, and takes the next step as a shop
+// would: done, send again, correct the order, put aside for a person, or an alarm.
 func book(ctx context.Context, client *oakra.Client, lines []oakra.StockChange) {
 	// If the program is told to stop now, the write under way should still end:
 	// cut off, its outcome would be unknown.
@@ -120,22 +122,23 @@ func book(ctx context.Context, client *oakra.Client, lines []oakra.StockChange) 
 
 	for {
 		records, err := client.Stock.Change(ctx, lines)
-		switch {
-		case oakra.OutcomeOf(err) == oakra.OutcomeApplied: // err, if any, says that only the answer was lost
+		switch oakra.NextStep(err) {
+		case oakra.StepDone: // err, if any, says that only the response was lost
 			fmt.Printf("  done: %v\n", quantities(records))
 			return
-		case oakra.OutcomeOf(err) == oakra.OutcomeUnknown:
+		case oakra.StepRetry:
+			if !sleep(ctx, err) {
+				fmt.Printf("  not applied, kept for later: %v\n", err)
+				return
+			}
+			fmt.Printf("  not applied, sending it again: %v\n", err)
+		case oakra.StepReject:
+			fmt.Printf("  rejected, the order needs a correction: %v\n", err)
+			return
+		case oakra.StepAsk:
 			fmt.Printf("  put aside for a person: %v\n", err)
 			return
-		case oakra.Retryable(err) && sleep(ctx, err):
-			fmt.Printf("  not applied, sending it again: %v\n", err)
-		case oakra.Retryable(err):
-			fmt.Printf("  not applied, kept for later: %v\n", err)
-			return
-		case errors.Is(err, oakra.ErrInvalidRequest), errors.Is(err, oakra.ErrNotFound), errors.Is(err, oakra.ErrConflict):
-			fmt.Printf("  refused, the order needs a correction: %v\n", err)
-			return
-		default: // the app key, the address: no order is to blame
+		case oakra.StepAlert: // the app key, the address: no order is to blame
 			fmt.Printf("  not applied, the shop's setup needs a correction: %v\n", err)
 			return
 		}

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Without an app key it runs on the fake server, meets each outcome and does what a
-// shop would: of its four orders three are applied, each once.
+// Without an app key it runs on the fake server, meets each next step and does what a
+// shop would: of its five orders three are applied, each once.
 func TestDemo(t *testing.T) {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
@@ -27,8 +27,8 @@ func TestDemo(t *testing.T) {
 	text := <-printed
 	for _, part := range []string{
 		"this is a fake server", "In stock:\n  shirt-blue-m    135", "done: [shirt-blue-m now 133 shirt-green-m now 141]",
-		"not applied, sending it again: oakra: stock.change", "refused, the order needs a correction: ", "Object does not exist.",
-		"put aside for a person: ", "  shirt-blue-m    129\n  shirt-green-m   139\n",
+		"not applied, sending it again: oakra: stock.change", "rejected, the order needs a correction: ", "Object does not exist.",
+		"the shop's setup needs a correction: ", "is the base URL right?", "put aside for a person: ", "  shirt-blue-m    129\n  shirt-green-m   139\n",
 	} {
 		require.Contains(t, text, part)
 	}
