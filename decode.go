@@ -39,8 +39,7 @@ func (c *call) read(ctx context.Context, cancel context.CancelFunc, response *ht
 	defer func() { response.Body = http.NoBody }()
 	var e *Error
 	if response.StatusCode/100 == 2 && response.StatusCode != http.StatusAccepted && c.decoder != nil {
-		if deadline, _ := ctx.Deadline(); !c.client.ownTransport {
-			// A transport of the caller's may return a body that ignores its context.
+		if deadline, _ := ctx.Deadline(); !c.client.heeds {
 			defer time.AfterFunc(time.Until(deadline), func() { body.Close() }).Stop()
 		}
 		e = c.decoder.decode(c, response)

@@ -154,6 +154,7 @@ type Client struct {
 	logger         *slog.Logger
 	observers      observers
 	ownTransport   bool // no transport was given
+	heeds          bool // bodies of the transport end with their context, as those of net/http do
 	userAgent      []string
 	credential     credential
 	limiter        Limiter
@@ -211,6 +212,7 @@ func NewClient(appKey string, opts ...Option) (*Client, error) {
 	if c.http.Transport == nil {
 		c.http.Transport, c.ownTransport = DefaultTransport(), true
 	}
+	_, c.heeds = c.http.Transport.(*http.Transport)
 	if c.logger != nil {
 		c.observers = append(slices.Clip(c.observers), logObserver(c.logger))
 	}

@@ -78,7 +78,7 @@ func newClient[
 			var err error
 			switch op {
 			case opList:
-				records, err = a.list(ctx, "shirt-blue-123")
+				records, err = a.list(ctx, listedSKU)
 			case opUpdate:
 				records, err = a.update(ctx, updates)
 			case opChange:

@@ -19,16 +19,19 @@ const (
 	opChange = "Change"
 )
 
-// serverRecords is what the server answers, whatever it is asked.
+// listedSKU is the SKU of all records, as a client rejects those that it did not
+// request.
+const listedSKU = "shirt-blue-123"
+
+// serverRecords is what the server responds with, whatever is requested.
 func serverRecords(n int) []oakra.StockRecord {
 	records := make([]oakra.StockRecord, n)
-	colours := []string{"blue", "green", "red", "black"}
 	for i := range records {
 		id := int64(i + 1)
 		records[i] = oakra.StockRecord{
 			ID:         id,
 			LocationID: fmt.Sprintf("warehouse-%d", 1+i%5),
-			SKU:        fmt.Sprintf("shirt-%s-%d", colours[i%len(colours)], i+1),
+			SKU:        listedSKU,
 			Quantity:   100 + id%900,
 		}
 	}
