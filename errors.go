@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -154,13 +153,13 @@ func shortened(text string) string {
 }
 
 // list names the first few of many ids.
-func list(ids []int64) string {
+func list[T int64 | string](ids []T) string {
 	var b strings.Builder
 	for i, id := range ids[:min(len(ids), mostNamed)] {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(strconv.FormatInt(id, 10))
+		fmt.Fprint(&b, id)
 	}
 	if len(ids) > mostNamed {
 		fmt.Fprintf(&b, " and %d more", len(ids)-mostNamed)
