@@ -103,7 +103,7 @@ func (s *stockRecords) decode(c *call, response *http.Response) *Error {
 var (
 	errCached      = errors.New("the response is a cache's, and not the service's own")
 	errPages       = errors.New("the list has further pages, which this client does not know how to read")
-	errMultiStatus = errors.New("207 Multi-Status does not say which records were written")
+	errMultiStatus = errors.New("207 Multi-Status does not say what was applied")
 )
 
 // notWhole says why the response to a List cannot be believed, as its header has

@@ -24,8 +24,8 @@ type request[T any] interface {
 	confirm(response T) error
 }
 
-// exchange sends a request and returns its response.
-func exchange[T any](ctx context.Context, c *Client, op operation, r request[T]) (T, error) {
+// exchange sends a request about so many items and returns its response.
+func exchange[T any](ctx context.Context, c *Client, op operation, items int, r request[T]) (T, error) {
 	var response T
 	if err := r.check(); err != nil {
 		return response, invalid(op.String(), "%v", err)
@@ -38,7 +38,7 @@ func exchange[T any](ctx context.Context, c *Client, op operation, r request[T])
 		return response, invalid(op.String(), "the request would be %d bytes long, over %d", len(content), maxRequest)
 	}
 	d := exchangeDecoder[T]{request: r}
-	err = c.do(ctx, op, "", &body{json: content}, &d)
+	err = c.do(ctx, op, items, "", &body{json: content}, &d)
 	return d.response, err
 }
 
@@ -58,7 +58,7 @@ func (d *exchangeDecoder[T]) decode(c *call, response *http.Response) *Error {
 		err = wrong
 	}
 	if err == nil && response.StatusCode == http.StatusMultiStatus {
-		err = errors.New("this status says that a part may have failed")
+		err = errMultiStatus
 	}
 	if lacks := d.request.confirm(value); err == nil {
 		err = lacks
@@ -69,10 +69,9 @@ func (d *exchangeDecoder[T]) decode(c *call, response *http.Response) *Error {
 		d.response = value
 		return nil
 	}
-	e := c.newError(bodyRow(false, readErr != nil))
-	e.StatusCode = response.StatusCode
-	e.Err = fmt.Errorf("%w: %w", ErrBadResponse, c.keys.seen.err(c.withContext(err)))
-	c.setBody(e, content[:min(len(content), maxErrorBody+1024)], true)
+	e := c.badResponse(response, bodyRow(false, readErr != nil), c.withContext(err))
+	e.cut = readErr != nil
+	e.setBody(content[:min(len(content), maxErrorBody+1024)], true)
 	return e
 }
 

@@ -146,6 +146,7 @@ const (
 // is safe for use by many goroutines at once.
 type Client struct {
 	Stock *StockService
+	Sales *SalesService
 
 	base           *url.URL
 	http           http.Client // its Transport makes one attempt
@@ -225,6 +226,7 @@ func NewClient(appKey string, opts ...Option) (*Client, error) {
 	}
 	c.http.Timeout = 0
 	c.Stock = &StockService{client: c}
+	c.Sales = &SalesService{client: c}
 	return c, nil
 }
 

@@ -9,6 +9,7 @@ const (
 	opList operation = iota
 	opUpdate
 	opChange
+	opCancel
 )
 
 // effect is what a request does at the server, in the order of what sending it
@@ -46,6 +47,8 @@ var operations = [...]struct {
 		{method: http.MethodPost, path: "stock/stock-records/change/"},
 		{method: http.MethodPost, path: "stock/stock-record/change/", from2021: true},
 	}, "read the record before sending it again"},
+	opCancel: {"sales.cancel", adds, []route{{method: http.MethodPost, path: "sales/cancel/"}},
+		"look at the sale in Oakra or the marketplace before calling again"},
 }
 
 // String returns the name.
