@@ -145,8 +145,9 @@ const (
 // Client makes the calls of the API. Make one with [NewClient] and share it: it
 // is safe for use by many goroutines at once.
 type Client struct {
-	Stock *StockService
-	Sales *SalesService
+	Stock    *StockService
+	Sales    *SalesService
+	Shipping *ShippingService
 
 	base           *url.URL
 	http           http.Client // its Transport makes one attempt
@@ -227,6 +228,7 @@ func NewClient(appKey string, opts ...Option) (*Client, error) {
 	c.http.Timeout = 0
 	c.Stock = &StockService{client: c}
 	c.Sales = &SalesService{client: c}
+	c.Shipping = &ShippingService{client: c}
 	return c, nil
 }
 

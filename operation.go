@@ -10,6 +10,7 @@ const (
 	opUpdate
 	opChange
 	opCancel
+	opInit
 )
 
 // effect is what a request does at the server, in the order of what sending it
@@ -48,8 +49,12 @@ var operations = [...]struct {
 		{method: http.MethodPost, path: "stock/stock-record/change/", from2021: true},
 	}, "read the record before sending it again"},
 	opCancel: {"sales.cancel", adds, []route{{method: http.MethodPost, path: "sales/cancel/"}},
-		"look at the sale in Oakra or the marketplace before calling again"},
+		lookAtSale},
+	opInit: {"shipping.init", adds, []route{{method: http.MethodPost, path: "fulfillment/shipping/init/"}},
+		lookAtSale},
 }
+
+const lookAtSale = "look at the sale in Oakra or the marketplace before calling again"
 
 // String returns the name.
 func (op operation) String() string { return operations[op].name }

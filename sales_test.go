@@ -30,6 +30,11 @@ func saleCalls(t *testing.T) []saleCall {
 				_, err := c.Sales.Cancel(ctx, oakra.SaleCancelParams{SaleID: "100001235", Reason: oakra.CancelOutOfStock})
 				return err
 			}},
+		{"shipping.init", "fulfillment/shipping/init/", `{"sale_ids":["100001234","100001235"]}`, goldenResponse(t, "init"),
+			func(ctx context.Context, c *oakra.Client) error {
+				_, err := c.Shipping.Initiate(ctx, []string{"100001234", "100001235"})
+				return err
+			}},
 	}
 }
 
