@@ -76,14 +76,14 @@ func (d *exchangeDecoder[T]) decode(c *call, response *http.Response) *Error {
 }
 
 // readJSON reads an object into the struct that v points to. It is stricter than
-// [json.Unmarshal]: a name must match its json tag exactly and occur once, null is
-// not a value, and text must be Unicode. Members without a field are ignored, and
-// fields without a member keep their value. It stops at the first error; v has what
+// [json.Unmarshal]: a name must match its json tag exactly and occur once, and text
+// must be Unicode. Members without a field are ignored, and fields without a member,
+// or with null, keep their value. It stops at the first error; v has what
 // was read before, and a slice only whole elements.
 func readJSON(content []byte, v any) error {
 	content = bytes.TrimPrefix(content, []byte("\ufeff"))
 	r := jsonReader{json.NewDecoder(bytes.NewReader(content))}
-	err := r.value(reflect.ValueOf(v).Elem(), "")
+	err := r.value(reflect.ValueOf(v).Elem(), "", false)
 	if err == nil {
 		if _, end := r.Token(); end != io.EOF {
 			return errors.New("the JSON is followed by something else")
@@ -97,17 +97,20 @@ func readJSON(content []byte, v any) error {
 
 type jsonReader struct{ *json.Decoder }
 
-// value reads the next value, which is at path, into v.
-func (r jsonReader) value(v reflect.Value, path string) error {
+// value reads the next value, which is at path, into v. That of a member may be null.
+func (r jsonReader) value(v reflect.Value, path string, member bool) error {
 	switch v.Kind() {
 	case reflect.Struct:
-		return r.object(v, path)
+		return r.object(v, path, member)
 	case reflect.Slice:
-		return r.array(v, path)
+		return r.array(v, path, member)
 	}
 	var raw json.RawMessage
 	if err := r.Decode(&raw); err != nil {
 		return err
+	}
+	if raw[0] == 'n' && member {
+		return nil
 	}
 	if raw[0] == 'n' || json.Unmarshal(raw, v.Addr().Interface()) != nil {
 		return fmt.Errorf("%q is not of the type %v", path, v.Kind())
@@ -118,8 +121,8 @@ func (r jsonReader) value(v reflect.Value, path string) error {
 	return nil
 }
 
-func (r jsonReader) object(v reflect.Value, path string) error {
-	if err := r.open('{', path); err != nil {
+func (r jsonReader) object(v reflect.Value, path string, member bool) error {
+	if null, err := r.open('{', path, member); null || err != nil {
 		return err
 	}
 	read := make([]bool, v.NumField())
@@ -141,7 +144,7 @@ func (r jsonReader) object(v reflect.Value, path string) error {
 			return fmt.Errorf("%q occurs twice", at)
 		}
 		read[i] = true
-		if err := r.value(v.Field(i), at); err != nil {
+		if err := r.value(v.Field(i), at, true); err != nil {
 			return err
 		}
 	}
@@ -163,8 +166,8 @@ func fieldNamed(t reflect.Type, name string) int {
 // may be hundreds as a struct. A request of maxRequest holds fewer items.
 const maxElements = 1 << 18
 
-func (r jsonReader) array(v reflect.Value, path string) error {
-	if err := r.open('[', path); err != nil {
+func (r jsonReader) array(v reflect.Value, path string, member bool) error {
+	if null, err := r.open('[', path, member); null || err != nil {
 		return err
 	}
 	v.Set(reflect.MakeSlice(v.Type(), 0, 0))
@@ -173,7 +176,7 @@ func (r jsonReader) array(v reflect.Value, path string) error {
 			return fmt.Errorf("%q has over %d elements", path, maxElements)
 		}
 		element := reflect.New(v.Type().Elem()).Elem()
-		if err := r.value(element, fmt.Sprintf("%s[%d]", path, v.Len())); err != nil {
+		if err := r.value(element, fmt.Sprintf("%s[%d]", path, v.Len()), false); err != nil {
 			return err
 		}
 		v.Set(reflect.Append(v, element))
@@ -182,18 +185,21 @@ func (r jsonReader) array(v reflect.Value, path string) error {
 	return err
 }
 
-// open reads the bracket that an object or an array begins with.
-func (r jsonReader) open(bracket json.Delim, path string) error {
+// open reads the bracket that an object or an array begins with, or the null in the
+// place of a member.
+func (r jsonReader) open(bracket json.Delim, path string, member bool) (null bool, err error) {
 	token, err := r.Token()
 	switch {
 	case err != nil:
-		return err
+		return false, err
 	case token == bracket:
-		return nil
+		return false, nil
+	case token == nil && member:
+		return true, nil
 	case path == "":
 		path = "the body"
 	}
-	return fmt.Errorf("%q does not begin with %v", path, bracket)
+	return false, fmt.Errorf("%q does not begin with %v", path, bracket)
 }
 
 // garbled reports whether the string that was decoded from raw has a replacement

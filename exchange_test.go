@@ -86,7 +86,7 @@ func conform(raw json.RawMessage, schema any) (any, bool) {
 		}
 		named := map[string]any{}
 		for name, of := range schema {
-			if member, there := members[name]; there {
+			if member, there := members[name]; there && string(bytes.TrimSpace(member)) != "null" {
 				v, ok := conform(member, of)
 				if !ok {
 					return nil, false
@@ -222,7 +222,7 @@ func TestReadJSONErrors(t *testing.T) {
 		{`{"list":{}}`, `"list" does not begin with [`},
 		{`{"list":[{},null]}`, `"list[1]" does not begin with {`},
 		{`{"list":[{},{"n":"1"}]}`, `"list[1].n" is not of the type int64`},
-		{`{"inner":{"name":null}}`, `"inner.name" is not of the type string`},
+		{`null`, `"the body" does not begin with {`},
 		{`{"rows":[[],[1,true]]}`, `"rows[1][1]" is not of the type int64`},
 		{`{"flag":0}`, `"flag" is not of the type bool`},
 		{`{"text":"\ud800"}`, `"text" is not Unicode text`},

@@ -65,6 +65,9 @@ func (c *call) search() *Error {
 		if failure == nil || failure.StatusCode != http.StatusNotFound && failure.StatusCode != http.StatusMethodNotAllowed {
 			return failure.onProvenRoute()
 		}
+		if len(candidates) == 1 && failure.StatusCode == http.StatusNotFound && failure.json {
+			return failure.onProvenRoute() // what was sent is not there
+		}
 		// Servers are upgraded while clients run.
 		switch c.judge(last, failure) {
 		case routeFound:

@@ -164,7 +164,7 @@ func TestSalesAdvice(t *testing.T) {
 			status int
 			advice string
 		}{
-			{500, "; it is unknown whether the write was applied: look at the sale in Oakra or the marketplace before calling again"},
+			{500, "; it is unknown whether it was applied: look at the sale in Oakra or the marketplace before calling again"},
 			{400, "; nothing was applied"},
 			{429, "; nothing was applied: the same call may be sent again"},
 		} {
@@ -215,11 +215,11 @@ func TestCancelResponse(t *testing.T) {
 		{`{"id":30421,"sale_id":"S ","status":"canceled"}`, `the canceled sale is "S ", and not the one that was sent`},
 		{`{"id":"30421","sale_id":"S","status":"canceled"}`, `"id" is not of the type int64`},
 		{`{"id":30421.5,"sale_id":"S","status":"canceled"}`, `"id" is not of the type int64`},
-		{`{"id":null,"sale_id":"S","status":"canceled"}`, `"id" is not of the type int64`},
+		{`{"id":null,"sale_id":"S","status":"canceled"}`, lacks},
 		{`{"id":9223372036854775808,"sale_id":"S","status":"canceled"}`, `"id" is not of the type int64`},
 		{`{"id":30421,"sale_id":5,"status":"canceled"}`, `"sale_id" is not of the type string`},
 		{`{"id":30421,"sale_id":"S","status":true}`, `"status" is not of the type string`},
-		{`{"id":30421,"sale_id":"S","status":null}`, `"status" is not of the type string`},
+		{`{"id":30421,"sale_id":"S","status":null}`, lacks},
 		{`{"id":30421,"sale_id":"S","status":"canceled\ud83d"}`, `"status" is not Unicode text`},
 		{`{"id":30421,"sale_id":"T","sale_id":"S","status":"canceled"}`, `"sale_id" occurs twice`},
 		{`{"id":30421,"sale_id":"S","status":"canceled"}{}`, "the JSON is followed by something else"},
