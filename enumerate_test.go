@@ -110,6 +110,20 @@ var byteOps = []byteOp{
 			return err
 		},
 	},
+	{
+		name: "sales.cancel", good: `{"id":30421,"sale_id":"100001235","status":"canceled"}`, adds: true,
+		client: func(ctx context.Context, c *oakra.Client) error {
+			_, err := c.Sales.Cancel(ctx, oakra.SaleCancelParams{SaleID: "100001235", Reason: oakra.CancelOther})
+			return err
+		},
+	},
+	{
+		name: "shipping.init", good: `{"fulfillments":[{"id":1,"sale":{"sale_id":"100001234"}},{"id":2,"sale":{"sale_id":"100001235"}}]}`, adds: true,
+		client: func(ctx context.Context, c *oakra.Client) error {
+			_, err := c.Shipping.Initiate(ctx, []string{"100001234", "100001235"})
+			return err
+		},
+	},
 }
 
 // byteKind is a kind of response. What the server applies before it is enumerated
