@@ -17,8 +17,19 @@ type Dialect struct {
 	WrongRouteNotAllowed bool
 	// UnknownPath is the way to respond to unknown paths.
 	UnknownPath UnknownPath
+	// ItemByItem saves each record of a write on its own: the good ones are applied even if
+	// others are rejected. The response names the rejected ones, with 400 and an
+	// empty object for each good one. Otherwise a write is applied whole or not at all.
+	ItemByItem bool
+	// RejectNegative rejects a record whose quantity would be below zero.
+	RejectNegative bool
+	// BatchLimit is how many records a write may have; 0 means any number. A write with
+	// more is rejected with 400 {"detail":"..."}, and nothing of it is applied.
+	BatchLimit int
+
 	// UnknownIDNotFound responds with 404 {"detail":"Not found."} to a write that
-	// names an unknown id, instead of 400.
+	// names an unknown id, instead of 400, unless other records of it are rejected as
+	// well. With ItemByItem it responds so in any case.
 	UnknownIDNotFound bool
 
 	ListObject bool     // {"stock_records":[...]} in response to a list
@@ -67,6 +78,9 @@ func (d *Dialect) check() {
 	}
 	if reference[d.Update] != opUpdate || reference[d.Change] != opChange {
 		panic(fmt.Sprintf("oakratest: a dialect's routes are %q and %q", d.Update, d.Change))
+	}
+	if d.BatchLimit < 0 {
+		panic(fmt.Sprintf("oakratest: a dialect's BatchLimit is %d", d.BatchLimit))
 	}
 	if d.UnknownPath < UnknownNotFound || d.UnknownPath > UnknownLogin {
 		panic(fmt.Sprintf("oakratest: a dialect's UnknownPath is %d", d.UnknownPath))

@@ -2,6 +2,7 @@ package oakratest_test
 
 import (
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -89,6 +90,67 @@ func TestDialectUnknownID(t *testing.T) {
 	assert.Equal(t, 400, got.status, "the fields are checked first")
 	assert.Equal(t, []int64{135, 150, 7}, quantities(server))
 	assert.Equal(t, 405, call(t, server, "GET", changePath, "").status)
+}
+
+const (
+	invalidPK = "Invalid pk \"99\" - object does not exist."
+	negative  = "Ensure this value is greater than or equal to 0."
+)
+
+func TestRejectNegative(t *testing.T) {
+	server := newServer(t, shirts...)
+	server.SetDialect(oakratest.Dialect{RejectNegative: true})
+	got := call(t, server, "POST", changePath, `{"stock_records":[{"id":122,"quantity_change":-135},{"id":124,"quantity_change":-8}]}`)
+	assert.Equal(t, 400, got.status)
+	assert.JSONEq(t, `{"stock_records":[{},{"quantity_change":["`+negative+`"]}]}`, got.body)
+	got = call(t, server, "POST", updatePath, `{"stock_records":[{"id":122,"quantity":-1},{"id":124,"quantity":0}]}`)
+	assert.Equal(t, 400, got.status)
+	assert.JSONEq(t, `{"stock_records":[{"quantity":["`+negative+`"]},{}]}`, got.body)
+	got = call(t, server, "POST", changePath, `{"stock_records":[{"id":122,"quantity_change":-9223372036854775807},{"id":122,"quantity_change":-9223372036854775807}]}`)
+	assert.Equal(t, 400, got.status)
+	assert.Equal(t, asItWas, quantities(server))
+	got = call(t, server, "POST", changePath, `{"stock_records":[{"id":122,"quantity_change":-135},{"id":124,"quantity_change":-7}]}`)
+	assert.Equal(t, 200, got.status)
+	assert.Equal(t, []int64{0, 150, 0}, quantities(server))
+}
+
+func TestItemByItem(t *testing.T) {
+	server := newServer(t, shirts...)
+	server.SetDialect(oakratest.Dialect{ItemByItem: true, RejectNegative: true})
+	got := call(t, server, "POST", changePath, `{"stock_records":[{"id":122,"quantity_change":2},{"id":99,"quantity_change":1},
+		{"id":124,"quantity_change":-8},{"id":123,"quantity_change":2},{"id":122,"quantity_change":2},{"id":124,"quantity_change":"x"},null]}`)
+	assert.Equal(t, 400, got.status)
+	assert.JSONEq(t, `{"stock_records":[{},{"id":[`+strconv.Quote(invalidPK)+`]},{"quantity_change":["`+negative+`"]},{},{"id":["This id is given twice."]},
+		{"quantity_change":["A valid integer is required."]},{"non_field_errors":["Invalid data. Expected a dictionary."]}]}`, got.body)
+	assert.Equal(t, added, quantities(server))
+	assert.Equal(t, []oakratest.Applied{{ID: 122, From: 135, To: 137}, {ID: 123, From: 150, To: 152}}, only(t, server).Applied)
+
+	got = call(t, server, "POST", changePath, addTwo)
+	assert.Equal(t, 200, got.status)
+	assert.Len(t, decode(t, strings.TrimSuffix(strings.TrimPrefix(got.body, `{"stock_records":`), "}")), 2)
+	got = call(t, server, "POST", changePath, `{"stock_records":[{"id":99,"quantity_change":1}]}`)
+	assert.Equal(t, 400, got.status)
+	assert.Nil(t, server.Requests()[2].Applied)
+
+	server.SetDialect(oakratest.Dialect{ItemByItem: true, UnknownIDNotFound: true})
+	got = call(t, server, "POST", updatePath, `{"stock_records":[{"id":122,"quantity":1},{"id":99,"quantity":1},{"id":123,"quantity":"x"},{"id":124,"quantity":-1}]}`)
+	assert.Equal(t, 404, got.status)
+	assert.JSONEq(t, `{"detail":"Not found."}`, got.body)
+	assert.Equal(t, []int64{1, 154, -1}, quantities(server))
+}
+
+func TestBatchLimit(t *testing.T) {
+	server := newServer(t, shirts...)
+	for _, itemByItem := range []bool{false, true} {
+		server.SetDialect(oakratest.Dialect{BatchLimit: 2, ItemByItem: itemByItem})
+		got := call(t, server, "POST", changePath, `{"stock_records":[{"id":122,"quantity_change":2},{"id":123,"quantity_change":1},{"id":124,"quantity_change":"x"}]}`)
+		assert.Equal(t, 400, got.status)
+		assert.JSONEq(t, `{"detail":"A request may have 2 stock records at most, this one has 3."}`, got.body)
+		assert.Equal(t, asItWas, quantities(server))
+	}
+	assert.Equal(t, 200, call(t, server, "POST", changePath, addTwo).status)
+	assert.Equal(t, added, quantities(server))
+	assert.Panics(t, func() { server.SetDialect(oakratest.Dialect{BatchLimit: -1}) })
 }
 
 func TestTextsAreEscaped(t *testing.T) {

@@ -59,7 +59,8 @@
 //
 // The contract is the API reference. It leaves much open and contradicts itself;
 // a [Dialect] chooses between its readings. The checks run in this order, and a
-// write that fails any of them changes nothing, however many records it names:
+// write that fails any of them changes nothing, however many records it names, unless
+// the dialect is item by item:
 //
 //   - a request line over 4,094 bytes: 400 with a page, as gunicorn responds;
 //   - an unknown path: 404 with a page, or as [UnknownPath] says; a known path without
@@ -73,7 +74,8 @@
 //     quantity_change): 400. Names must match exactly. Other fields are ignored, and
 //     5.0, "5" and "5.0" are whole numbers, as in Django REST;
 //   - a write that names an unknown id, or an id twice, or whose result would not
-//     fit into an int64: 400. A quantity may fall below zero.
+//     fit into an int64: 400. A quantity may fall below zero, unless the dialect
+//     rejects that.
 //
 // The response to a rejected write says what is wrong with which item, and the
 // client has it in [oakra.Error].Fields: {"stock_records":[{},{"id":["Invalid pk
