@@ -42,39 +42,55 @@ const (
 	notObject  = "Invalid data. Expected a dictionary."
 )
 
-// readItems reads the body of a write. If the body has no items at all, rejection
-// is the body of the response.
+// readItems reads the body of a write of stock records. If the body has no items at
+// all, rejection is the body of the response.
 func readItems(body []byte, field string) (items []item, p problems, rejection any) {
-	if !json.Valid(body) {
-		var v any
-		return nil, nil, map[string]string{"detail": fmt.Sprintf("JSON parse error - %v", json.Unmarshal(body, &v))}
+	object, rejection := readObject(body)
+	if rejection != nil {
+		return nil, nil, rejection
 	}
-	body = trimSpace(body)
-	if body[0] != '{' {
-		return nil, nil, map[string][]string{nonField: {notObject}}
-	}
-	var records []byte
-	each(body, func(name, value []byte) {
-		if string(name) == "stock_records" {
-			records = value
-		}
-	})
-	switch {
-	case records == nil:
-		return nil, nil, map[string][]string{"stock_records": {required}}
-	case records[0] == 'n':
-		return nil, nil, map[string][]string{"stock_records": {notNull}}
-	case records[0] != '[':
-		return nil, nil, map[string]any{"stock_records": map[string][]string{nonField: {"Expected a list of items."}}}
+	records, rejection := readList(object, "stock_records")
+	if rejection != nil {
+		return nil, nil, rejection
 	}
 	p = make(problems)
 	each(records, func(_, value []byte) {
 		items = append(items, readItem(value, field, p, len(items)))
 	})
-	if len(items) == 0 {
-		return nil, nil, map[string]any{"stock_records": map[string][]string{nonField: {"This list may not be empty."}}}
-	}
 	return items, p, nil
+}
+
+// readObject returns the JSON object that a body must be.
+func readObject(body []byte) (object []byte, rejection any) {
+	if !json.Valid(body) {
+		var v any
+		return nil, map[string]string{"detail": fmt.Sprintf("JSON parse error - %v", json.Unmarshal(body, &v))}
+	}
+	if body = trimSpace(body); body[0] != '{' {
+		return nil, map[string][]string{nonField: {notObject}}
+	}
+	return body, nil
+}
+
+// readList returns the list that a member of an object must be, with one item at
+// least.
+func readList(object []byte, member string) (list []byte, rejection any) {
+	each(object, func(name, value []byte) {
+		if string(name) == member {
+			list = value
+		}
+	})
+	switch {
+	case list == nil:
+		return nil, map[string][]string{member: {required}}
+	case list[0] == 'n':
+		return nil, map[string][]string{member: {notNull}}
+	case list[0] != '[':
+		return nil, map[string]any{member: map[string][]string{nonField: {"Expected a list of items."}}}
+	case trimSpace(list[1:])[0] == ']':
+		return nil, map[string]any{member: map[string][]string{nonField: {"This list may not be empty."}}}
+	}
+	return list, nil
 }
 
 func readItem(object []byte, field string, p problems, i int) item {
@@ -131,6 +147,27 @@ func integer(value []byte) (n int64, problem string) {
 		return 0, invalid
 	}
 	return n, ""
+}
+
+// text reads a string as Django REST does, which also accepts a number, and removes
+// white space around it.
+func text(value []byte) (s, problem string) {
+	switch {
+	case value == nil:
+		return "", required
+	case value[0] == 'n':
+		return "", notNull
+	case value[0] == '"':
+		_ = json.Unmarshal(value, &s) // it is valid
+	case strings.IndexByte("-0123456789", value[0]) >= 0:
+		s = string(value)
+	default:
+		return "", "Not a valid string."
+	}
+	if s = strings.TrimSpace(s); s == "" {
+		return "", "This field may not be blank."
+	}
+	return s, ""
 }
 
 // The functions below walk through JSON that is known to be valid. encoding/json

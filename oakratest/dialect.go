@@ -5,11 +5,15 @@ import (
 	"strings"
 )
 
-// Dialect is a reading of the API reference, which contradicts itself. The zero
-// value has the routes of its endpoint lines and the responses of its examples: a
-// bare array for a list, an object for a write.
+// Dialect is a reading of the API reference, which contradicts itself and has changed
+// since. The zero value has the routes of its endpoint lines and the responses of its
+// examples: a bare array for a list, an object for a write.
 type Dialect struct {
-	Update Route // one of the Update constants; "" is UpdateEndpoint
+	// Newest speaks the newest state of the reference: an Update has the route
+	// UpdateNewer, and sales can be canceled and shipped, see [Server.SetSales].
+	Newest bool
+
+	Update Route // one of the Update constants; "" is UpdateEndpoint, or UpdateNewer if Newest
 	Change Route // one of the Change constants; "" is ChangeEndpoint
 	// WrongRouteNotAllowed responds with 405 {"detail":"..."} to the reference's other
 	// routes, as if something else of the API were there. Otherwise their paths are
@@ -17,19 +21,19 @@ type Dialect struct {
 	WrongRouteNotAllowed bool
 	// UnknownPath is the way to respond to unknown paths.
 	UnknownPath UnknownPath
-	// ItemByItem saves each record of a write on its own: the good ones are applied even if
-	// others are rejected. The response names the rejected ones, with 400 and an
+	// ItemByItem saves each stock record of a write on its own: the good ones are applied
+	// even if others are rejected. The response names the rejected ones, with 400 and an
 	// empty object for each good one. Otherwise a write is applied whole or not at all.
 	ItemByItem bool
 	// RejectNegative rejects a record whose quantity would be below zero.
 	RejectNegative bool
-	// BatchLimit is how many records a write may have; 0 means any number. A write with
+	// BatchLimit is how many stock records a write may have; 0 means any number. A write with
 	// more is rejected with 400 {"detail":"..."}, and nothing of it is applied.
 	BatchLimit int
 
 	// UnknownIDNotFound responds with 404 {"detail":"Not found."} to a write that
-	// names an unknown id, instead of 400, unless other records of it are rejected as
-	// well. With ItemByItem it responds so in any case.
+	// names an unknown id or sale, instead of 400, unless other records of it are
+	// rejected as well. With ItemByItem it responds so in any case.
 	UnknownIDNotFound bool
 
 	ListObject bool     // {"stock_records":[...]} in response to a list
@@ -51,7 +55,11 @@ const (
 	ChangeExample  Route = "POST stock/stock-record/change/"  // the example
 )
 
-const routeList Route = "GET stock/stock-records/"
+const (
+	routeList   Route = "GET stock/stock-records/"
+	routeCancel Route = "POST sales/cancel/"
+	routeInit   Route = "POST fulfillment/shipping/init/"
+)
 
 // Quantity is the form of a quantity such as 135 in a response.
 type Quantity int
@@ -72,6 +80,9 @@ func (r Route) split() (method, path string) {
 func (d *Dialect) check() {
 	if d.Update == "" {
 		d.Update = UpdateEndpoint
+		if d.Newest {
+			d.Update = UpdateNewer
+		}
 	}
 	if d.Change == "" {
 		d.Change = ChangeEndpoint
@@ -90,7 +101,10 @@ func (d *Dialect) check() {
 // lookUp reports whether a path below the base URL is known, and returns its method,
 // or "" if no method is allowed there.
 func (d *Dialect) lookUp(path string) (method string, known bool) {
-	for _, r := range []Route{routeList, d.Update, d.Change} {
+	for _, r := range []Route{routeList, d.Update, d.Change, routeCancel, routeInit} {
+		if !d.Newest && (r == routeCancel || r == routeInit) {
+			continue
+		}
 		if m, p := r.split(); p == path {
 			return m, true
 		}

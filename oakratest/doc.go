@@ -77,6 +77,13 @@
 //     fit into an int64: 400. A quantity may fall below zero, unless the dialect
 //     rejects that.
 //
+// In the newest state of the reference, see [Dialect], there are sales as well:
+//
+//   - a sales.cancel without sale_id, or without one of the three reasons: 400;
+//   - a shipping.init whose sale_ids is not a list of at least one text: 400;
+//   - either of an unknown sale, a sales.cancel of a canceled one, a shipping.init of one
+//     that is not pending, or of one twice: 400, and none of its sales changes.
+//
 // The response to a rejected write says what is wrong with which item, and the
 // client has it in [oakra.Error].Fields: {"stock_records":[{},{"id":["Invalid pk
 // \"99\" - object does not exist."]}]}. Where the request itself is wrong, the text

@@ -56,8 +56,8 @@ const (
 	// the whole body, but only half of the body; then it closes the connection.
 	CutBody FaultKind = "cut body"
 
-	// OmitRecord applies the request, and leaves the last record out of the
-	// response.
+	// OmitRecord applies the request, and leaves the last record, or fulfillment of a
+	// shipping.init, out of the response.
 	OmitRecord FaultKind = "omit record"
 )
 

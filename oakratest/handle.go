@@ -52,18 +52,24 @@ func (s *Server) handle(x *exchange) *response {
 	if media, _, _ := mime.ParseMediaType(x.Header.Get("Content-Type")); media != "application/json" {
 		return detail(http.StatusUnsupportedMediaType, fmt.Sprintf("Unsupported media type %q in request.", x.Header.Get("Content-Type")))
 	}
+	switch x.op {
+	case opCancel:
+		return s.cancel(x)
+	case opInit:
+		return s.initiate(x)
+	}
 	return s.write(x)
 }
 
 func (s *Server) list(x *exchange) *response {
 	skus := slices.Clone(x.Query["sku"])
 	if len(skus) == 0 {
-		return reject(http.StatusBadRequest, map[string][]string{"sku": {"This field is required."}})
+		return reject(map[string][]string{"sku": {"This field is required."}})
 	}
 	slices.Sort(skus)
 	skus = slices.Compact(skus)
 	if strings.TrimSpace(skus[0]) == "" {
-		return reject(http.StatusBadRequest, map[string][]string{"sku": {"This field may not be blank."}})
+		return reject(map[string][]string{"sku": {"This field may not be blank."}})
 	}
 	location := ""
 	if all := x.Query["location_id"]; len(all) > 0 {
@@ -81,5 +87,5 @@ func (s *Server) list(x *exchange) *response {
 	}
 	s.mu.Unlock()
 	slices.SortFunc(records, byID)
-	return ok(records)
+	return x.withStock(records)
 }

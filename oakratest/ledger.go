@@ -9,8 +9,8 @@ import (
 
 // Request is a request that arrived at the server, and its result.
 type Request struct {
-	// Op is the operation, named as in [oakra.Error]: "stock.list",
-	// "stock.update" or "stock.change". It is set on each of the reference's routes
+	// Op is the operation, named as in [oakra.Error]: "stock.list", "stock.update",
+	// "stock.change", "sales.cancel" or "shipping.init". It is set on each of the reference's routes
 	// for it, whether or not the [Dialect] has that route. It is "" for anything
 	// else, such as a GET of the path of a write, or a write of an empty list, by
 	// which a client finds out whether a route is there.
@@ -23,9 +23,12 @@ type Request struct {
 	// Status is the status of the response, set just before that is sent; 0 if there
 	// was no response, or none yet.
 	Status int
-	// Applied is what a write changed, in the order of its body; nil if it was
+	// Applied is what a write of stock changed, in the order of its body; nil if it was
 	// not applied, or not yet.
 	Applied []Applied
+	// AppliedSales is what a sales.cancel or shipping.init changed, in the order of its
+	// body; nil if it was not applied, or not yet.
+	AppliedSales []AppliedSale
 	// Fault is the kind of the fault that struck the request, "" if none did.
 	Fault FaultKind
 }

@@ -10,6 +10,8 @@ const (
 	opList   = "stock.list"
 	opUpdate = "stock.update"
 	opChange = "stock.change"
+	opCancel = "sales.cancel"
+	opInit   = "shipping.init"
 )
 
 // reference holds all routes, whatever the dialect.
@@ -20,12 +22,14 @@ var reference = map[Route]string{
 	UpdateExample:  opUpdate,
 	ChangeEndpoint: opChange,
 	ChangeExample:  opChange,
+	routeCancel:    opCancel,
+	routeInit:      opInit,
 }
 
 // isOp reports whether op is an operation, or "", which stands for any request.
 func isOp(op string) bool {
 	switch op {
-	case "", opList, opUpdate, opChange:
+	case "", opList, opUpdate, opChange, opCancel, opInit:
 		return true
 	}
 	return false

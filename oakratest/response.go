@@ -9,12 +9,14 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// response is what the server sends: records, or a body if they are nil.
+// response is what the server sends: n records, which encode writes, or if that is nil
+// the body.
 type response struct {
-	status  int
-	header  http.Header
-	records []oakra.StockRecord
-	body    []byte
+	status int
+	header http.Header
+	n      int
+	encode func(n int) []byte // the body of the first n records
+	body   []byte
 }
 
 func (f *Fault) response() *response {
@@ -31,23 +33,32 @@ func (f *Fault) response() *response {
 	return &response{status: f.Status, header: header, body: []byte(f.Body)}
 }
 
-func ok(records []oakra.StockRecord) *response {
-	return &response{status: http.StatusOK, header: jsonHeader(), records: records}
+func ok(n int, encode func(n int) []byte) *response {
+	return &response{status: http.StatusOK, header: jsonHeader(), n: n, encode: encode}
+}
+
+// withStock returns a response that shows stock records.
+func (x *exchange) withStock(records []oakra.StockRecord) *response {
+	return ok(len(records), func(n int) []byte { return x.dialect.encode(x.op, records[:n]) })
 }
 
 func jsonHeader() http.Header { return http.Header{"Content-Type": {"application/json"}} }
 
-// reject returns an error in the manner of Django REST.
-func reject(status int, errors any) *response {
-	body, err := json.Marshal(errors)
+// inJSON returns a response whose body is v.
+func inJSON(status int, v any) *response {
+	body, err := json.Marshal(v)
 	if err != nil {
 		panic(err)
 	}
 	return &response{status: status, header: jsonHeader(), body: body}
 }
 
+// reject returns errors in the manner of Django REST.
+func reject(errors any) *response { return inJSON(http.StatusBadRequest, errors) }
+
+// detail returns an error in the manner of Django REST that is not about a field.
 func detail(status int, text string) *response {
-	return reject(status, map[string]string{"detail": text})
+	return inJSON(status, map[string]string{"detail": text})
 }
 
 // page returns an HTML page, as a server in front of the API sends it.

@@ -49,7 +49,7 @@ func (s *Server) respond(x *exchange, fault Fault) *response {
 		return fault.response()
 	}
 	resp := s.handle(x)
-	if !s.sleep(s.latency(len(resp.records))) {
+	if !s.sleep(s.latency(resp.n)) {
 		return nil
 	}
 	switch fault.Kind {
@@ -58,10 +58,10 @@ func (s *Server) respond(x *exchange, fault Fault) *response {
 	case RespondAfter:
 		return fault.response()
 	case OmitRecord:
-		resp.records = resp.records[:max(0, len(resp.records)-1)]
+		resp.n = max(0, resp.n-1)
 	}
-	if resp.records != nil {
-		resp.body = x.dialect.encode(x.op, resp.records)
+	if resp.encode != nil {
+		resp.body = resp.encode(resp.n)
 	}
 	return resp
 }

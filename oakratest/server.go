@@ -38,19 +38,22 @@ type Server struct {
 	closing chan struct{}   // closed by Close, to end all delays
 	close   sync.Once
 
-	mu         sync.Mutex
-	byID       map[int64]*record
-	bySKU      map[string][]*record
-	lastID     int64
-	requests   []*Request
-	inFlight   []*Request
-	watches    []watch
-	refused    int
-	faults     []*fault
-	dialect    Dialect
-	perRequest time.Duration
-	perRecord  time.Duration
-	transports []*transport
+	mu              sync.Mutex
+	byID            map[int64]*record
+	bySKU           map[string][]*record
+	lastID          int64
+	sales           map[string]*Sale // by SaleID
+	lastSaleID      int64
+	lastFulfillment int64
+	requests        []*Request
+	inFlight        []*Request
+	watches         []watch
+	refused         int
+	faults          []*fault
+	dialect         Dialect
+	perRequest      time.Duration
+	perRecord       time.Duration
+	transports      []*transport
 }
 
 type record struct {
@@ -127,6 +130,7 @@ func newServer(addr net.TCPAddr, records []oakra.StockRecord) *Server {
 		closing: make(chan struct{}),
 		byID:    make(map[int64]*record, len(records)),
 		bySKU:   make(map[string][]*record, len(records)),
+		sales:   make(map[string]*Sale),
 	}
 	s.SetDialect(Dialect{})
 	s.SetRecords(records...)

@@ -16,7 +16,7 @@ func (s *Server) write(x *exchange) *response {
 	}
 	items, problems, rejection := readItems(x.Body, field)
 	if rejection != nil {
-		return reject(http.StatusBadRequest, rejection)
+		return reject(rejection)
 	}
 	if limit := x.dialect.BatchLimit; limit > 0 && len(items) > limit {
 		return detail(http.StatusBadRequest, fmt.Sprintf("A request may have %d stock records at most, this one has %d.", limit, len(items)))
@@ -73,9 +73,9 @@ func (s *Server) write(x *exchange) *response {
 	}
 	switch {
 	case good:
-		return ok(records)
+		return x.withStock(records)
 	case unknown && (len(problems) == 0 || x.dialect.ItemByItem):
 		return detail(http.StatusNotFound, "Not found.")
 	}
-	return reject(http.StatusBadRequest, map[string]any{"stock_records": problems.list(len(items))})
+	return reject(map[string]any{"stock_records": problems.list(len(items))})
 }
