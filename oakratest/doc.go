@@ -60,7 +60,7 @@
 // The contract is the API reference. It leaves much open and contradicts itself;
 // a [Dialect] chooses between its readings. The checks run in this order, and a
 // write that fails any of them changes nothing, however many records it names, unless
-// the dialect is item by item:
+// the dialect saves item by item:
 //
 //   - a request line over 4,094 bytes: 400 with a page, as gunicorn responds;
 //   - an unknown path: 404 with a page, or as [UnknownPath] says; a known path without
@@ -80,7 +80,7 @@
 // In the newest state of the reference, see [Dialect], there are sales as well:
 //
 //   - a sales.cancel without sale_id, or without one of the three reasons: 400;
-//   - a shipping.init whose sale_ids is not a list of at least one text: 400;
+//   - a shipping.init whose sale_ids is not a list of at least one string: 400;
 //   - either of an unknown sale, a sales.cancel of a canceled one, a shipping.init of one
 //     that is not pending, or of one twice: 400, and none of its sales changes.
 //

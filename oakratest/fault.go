@@ -14,7 +14,7 @@ import (
 //     applied;
 //   - ResetBefore, ResetAfter and ApplyLate: an unknown outcome, at once, since it
 //     must not send the request again;
-//   - CutBody: applied;
+//   - CutBody: applied, if a whole record is in the half that arrives;
 //   - OmitRecord: an unknown outcome, except for the records that are in the response;
 //   - Respond and RespondAfter: whatever the status and body mean.
 type FaultKind string
@@ -63,10 +63,10 @@ const (
 
 // Fault is something that goes wrong, for [Server.Inject].
 type Fault struct {
-	// Op is the operation that it strikes, as in [Request]; "" for all requests, also
-	// those that have no Op.
+	// Op is the operation whose requests the fault may strike, as in [Request]; "" stands
+	// for all requests, also those without an Op.
 	Op string
-	// Times is how many requests it strikes; 0 for every one.
+	// Times is how many requests the fault strikes; 0 means every one.
 	Times int
 	// Probability is the probability that a request is struck, above 0 and up to 1; 0
 	// means 1. Each request of the Op is one draw, whatever other faults there are,

@@ -85,7 +85,7 @@ func TestApplyLate(t *testing.T) {
 		synctest.Wait()
 		assert.Equal(t, asItWas, quantities(server))
 		assert.Nil(t, only(t, server).Applied)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		assert.Equal(t, added, quantities(server))
 		assert.Equal(t, []oakratest.Applied{{ID: 122, From: 135, To: 137}, {ID: 123, From: 150, To: 152}}, only(t, server).Applied)

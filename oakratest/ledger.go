@@ -10,10 +10,10 @@ import (
 // Request is a request that arrived at the server, and its result.
 type Request struct {
 	// Op is the operation, named as in [oakra.Error]: "stock.list", "stock.update",
-	// "stock.change", "sales.cancel" or "shipping.init". It is set on each of the reference's routes
-	// for it, whether or not the [Dialect] has that route. It is "" for anything
-	// else, such as a GET of the path of a write, or a write of an empty list, by
-	// which a client finds out whether a route is there.
+	// "stock.change", "sales.cancel" or "shipping.init". It is set on each of the
+	// reference's routes for it, whether or not the [Dialect] has that route. It is ""
+	// for anything else, such as a GET of the path of a write, or an empty list of stock
+	// records, by which a client finds out whether a route is there.
 	Op     string
 	Method string
 	Path   string // all of it: "/api/v1/stock/stock-records/"

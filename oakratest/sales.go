@@ -9,16 +9,18 @@ import (
 )
 
 // Sale is a sale that the server knows, for [Dialect].Newest. Neither canceling nor
-// shipping it changes a stock record, as the reference does not mention that.
+// shipping it changes a stock record, since the reference does not mention that.
 type Sale struct {
-	ID     int64
-	SaleID string // ID at the channel
+	ID     int64  // number of the sale in responses
+	SaleID string // ID at the channel, which requests name
 	Status SaleStatus
 }
 
 // SaleStatus is the status of a [Sale], as responses spell it.
 type SaleStatus string
 
+// The statuses of a sale. A pending one can be shipped, and is then in fulfillment. A
+// pending one and one in fulfillment can be canceled.
 const (
 	SalePending       SaleStatus = "pending"
 	SaleInFulfillment SaleStatus = "in_fulfillment"

@@ -6,7 +6,7 @@ import (
 )
 
 // UnknownPath is the way in which a server responds to a path that it does not know.
-// Hosts with web pages beside the API differ in it. All responses are HTML.
+// Hosts that have web pages beside the API differ in it. All responses are HTML.
 type UnknownPath int
 
 const (

@@ -70,7 +70,7 @@ func TestWaitFlight(t *testing.T) {
 				require.NoError(t, server.Wait(t.Context(), "stock.change"))
 				time.Sleep(time.Minute - 1)
 				require.NoError(t, server.Wait(t.Context(), "stock.change"))
-				time.Sleep(1)
+				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				late := waiter(t, server, "stock.change")
 				synctest.Wait()
@@ -95,7 +95,7 @@ func TestWaitOutsideOfABubble(t *testing.T) {
 
 func TestStart(t *testing.T) {
 	var server *oakratest.Server
-	t.Run("", func(t *testing.T) { server = oakratest.Start(t, shirts...) })
+	t.Run("outside", func(t *testing.T) { server = oakratest.Start(t, shirts...) })
 	require.ErrorContains(t, server.Wait(t.Context(), ""), "closed")
 	assert.Equal(t, shirts, server.Records())
 
