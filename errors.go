@@ -213,26 +213,37 @@ func sentinelOf(status int) error {
 func (e *Error) Items() map[int][]string {
 	var items map[int][]string
 	for _, name := range slices.Sorted(maps.Keys(e.Fields)) {
-		rest, ok := strings.CutPrefix(name, "stock_records[")
+		index, member, ok := itemOf(name)
 		if !ok {
-			rest, ok = strings.CutPrefix(name, "sale_ids[")
-		}
-		number, member, closed := strings.Cut(rest, "]")
-		index, err := strconv.Atoi(number)
-		if !ok || !closed || err != nil || index < 0 {
 			continue
 		}
 		if items == nil {
 			items = make(map[int][]string)
 		}
 		for _, message := range e.Fields[name] {
-			if member = strings.TrimPrefix(member, "."); member != "" {
+			if member != "" {
 				message = member + ": " + message
 			}
 			items[index] = append(items[index], message)
 		}
 	}
 	return items
+}
+
+// itemOf reads the name of a field such as stock_records[1].quantity, or sale_ids.1,
+// as Django names the elements of a list of texts.
+func itemOf(name string) (index int, member string, ok bool) {
+	for _, list := range []string{"stock_records", "sale_ids"} {
+		rest, ok := strings.CutPrefix(name, list)
+		if !ok || rest == "" {
+			continue
+		}
+		number, member, _ := strings.Cut(strings.Replace(rest[1:], "]", "", 1), ".")
+		if index, err := strconv.Atoi(number); err == nil && index >= 0 && (rest[0] == '[' || rest[0] == '.') {
+			return index, member, true
+		}
+	}
+	return 0, "", false
 }
 
 // RequestID returns what the response calls the request, for a support ticket: its

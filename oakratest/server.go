@@ -124,7 +124,7 @@ var noAddr = net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}
 func newServer(addr net.TCPAddr, records []oakra.StockRecord) *Server {
 	s := &Server{
 		URL:     "http://" + addr.String() + basePath,
-		Key:     "oakratest-app-key",
+		Key:     "5f0e2c1a9b7d4e3f",
 		memory:  newMemoryListener(&addr),
 		host:    addr.String(),
 		closing: make(chan struct{}),

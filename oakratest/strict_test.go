@@ -41,9 +41,9 @@ func TestRequestsRejected(t *testing.T) {
 	}{
 		{"no key", "POST", updatePath, good, setHeader("Authorization", ""), 401,
 			`{"detail":"Authentication credentials were not provided."}`, map[string]string{"WWW-Authenticate": `Bearer realm="api"`}},
-		{"other scheme", "POST", updatePath, good, setHeader("Authorization", "Basic oakratest-app-key"), 401,
+		{"other scheme", "POST", updatePath, good, setHeader("Authorization", "Basic 5f0e2c1a9b7d4e3f"), 401,
 			`{"detail":"Authentication credentials were not provided."}`, nil},
-		{"wrong key", "POST", updatePath, good, setHeader("Authorization", "Bearer oakratest-app-keyx"), 401,
+		{"wrong key", "POST", updatePath, good, setHeader("Authorization", "Bearer 5f0e2c1a9b7d4e3fx"), 401,
 			`{"detail":"Invalid token."}`, map[string]string{"WWW-Authenticate": `Bearer realm="api"`}},
 		{"key before version", "POST", updatePath, good, func(r *http.Request) { r.Header = http.Header{} }, 401,
 			`{"detail":"Authentication credentials were not provided."}`, nil},
