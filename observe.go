@@ -179,6 +179,7 @@ func (c *call) observeEnd(a attempt, n next) {
 		ResendAfter: n.wait,
 	}
 	if a.err != nil {
+		c.keys.seen.redact(a.err) // decide may have added a cause
 		end.Outcome = a.err.Outcome
 		end.Err = a.err.observed()
 	}
