@@ -37,12 +37,15 @@ func (c *call) read(ctx context.Context, cancel context.CancelFunc, response *ht
 	}
 	defer body.Close()
 	defer func() { response.Body = http.NoBody }()
+	if deadline, _ := ctx.Deadline(); !c.client.heeds {
+		defer time.AfterFunc(time.Until(deadline), func() { body.Close() }).Stop()
+	}
 	var e *Error
 	if response.StatusCode/100 == 2 && response.StatusCode != http.StatusAccepted && c.decoder != nil {
-		if deadline, _ := ctx.Deadline(); !c.client.heeds {
-			defer time.AfterFunc(time.Until(deadline), func() { body.Close() }).Stop()
-		}
 		e = c.decoder.decode(c, response)
+		if e != nil && e.cut && c.ctx.Err() == nil && ctx.Err() != nil && !errors.Is(e.Err, ctx.Err()) {
+			e.Err = fmt.Errorf("%w, at the attempt timeout of %v: %w", e.Err, c.client.attemptTimeout, ctx.Err())
+		}
 	} else {
 		e = c.readError(response, body, cancel)
 	}
@@ -73,8 +76,15 @@ func (s *stockRecords) decode(c *call, response *http.Response) *Error {
 	records, err := decode(d, response.ContentLength)
 	multi := response.StatusCode == http.StatusMultiStatus
 	if err != nil {
-		e := c.badResponse(response, bodyRow(len(records) > 0 && !multi, d.Cut()), c.withContext(err))
+		r := bodyRow(len(records) > 0, d.Cut())
+		if multi { // whatever it holds
+			r = row{OutcomeUnknown, none}
+		}
+		e := c.badResponse(response, r, c.withContext(err))
 		e.cut = d.Cut()
+		if multi && c.effect != reads {
+			e.Records = records
+		}
 		e.setBody(bytes.Clone(d.Head()), len(records) == 0)
 		return e
 	}
@@ -181,10 +191,7 @@ func (c *call) readError(response *http.Response, body io.ReadCloser, cancel con
 	var text []byte
 	var cut error
 	if response.StatusCode != http.StatusSwitchingProtocols { // whose body is the connection
-		timer := time.AfterFunc(errorBodyFor, func() {
-			cancel()
-			body.Close() // for one that ignores the context
-		})
+		timer := time.AfterFunc(errorBodyFor, cancel)
 		// A little more than is kept, lest a key is cut in two at the end.
 		text, cut = io.ReadAll(io.LimitReader(body, maxErrorBody+1024))
 		timer.Stop()

@@ -91,7 +91,7 @@ func (t *trace) stop(why error) {
 // maxInforms is how many 1xx responses may come before the real one.
 const maxInforms = 20
 
-var errInforms = fmt.Errorf("over %d responses of 1xx", maxInforms)
+var errInforms = fmt.Errorf("%w: over %d responses of 1xx", ErrBadResponse, maxInforms)
 
 // inform counts a 1xx. It does not return an error: that of a caller's own trace
 // would take its place.
