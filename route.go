@@ -69,10 +69,10 @@ func (c *call) search() *Error {
 			return failure.onProvenRoute() // what was sent is not there
 		}
 		// Servers are upgraded while clients run.
-		switch c.judge(last, failure) {
-		case routeFound:
+		switch found := c.judge(last, failure); {
+		case found == routeFound, found == routeUncertain && len(candidates) == 1: // with one route, a 404 in JSON is a record's
 			return failure.onProvenRoute()
-		case routeUncertain:
+		case found == routeUncertain:
 			kept.CompareAndSwap(last, nil)
 			return failure
 		}
