@@ -86,7 +86,7 @@ func TestDeliveryBeforeTheFirstAttempt(t *testing.T) {
 
 	t.Run("validation", func(t *testing.T) {
 		s := newRawServer(t, deliverOK)
-		client := rawClient(t, s)
+		client := keptClient(t, s)
 		for _, tt := range []struct {
 			name string
 			call func() ([]oakra.StockRecord, error)
@@ -165,7 +165,7 @@ func TestDeliveryNoConnection(t *testing.T) {
 					}
 					return nil, row.dial(ctx)
 				}
-				client := rawClientOn(t, s.baseURL, transport)
+				client := oakra.KeepRoutes(rawClientOn(t, s.baseURL, transport))
 
 				failing.Store(1 << 30)
 				records, err := op.call(t.Context(), client)
@@ -196,33 +196,49 @@ func TestDeliveryNoConnection(t *testing.T) {
 
 // TestDeliveryProxy has the row of a proxy that refuses CONNECT.
 func TestDeliveryProxy(t *testing.T) {
-	for _, row := range []struct {
-		name string
-		turn rawTurn
-	}{
-		{"407", rawWrite("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", rawClose)},
-		{"502", rawWrite("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\n\r\nsorry", rawClose)},
-		{"EOF", rawWrite("", rawClose)},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			t.Parallel()
-			eachOp(t, func(t *testing.T, op deliveryOp) {
-				proxy := newRawServer(t, row.turn)
-				transport := rawTransport(t, proxy)
-				transport.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://proxy.invalid:8080") }
-				client := rawClientOn(t, "https://oakra.invalid/api/v1/", transport)
-				records, err := op.call(t.Context(), client)
-				verdict{outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrUnreachable}.
-					check(t, op, records, err, rawTries)
-				proxy.close()
-				ledger := proxy.ledger()
-				require.Len(t, ledger.requests, rawTries)
-				for _, r := range ledger.requests {
-					assert.Equal(t, http.MethodConnect, r.method)
-					assert.Empty(t, r.key, "the app key is none of the proxy's business")
-				}
+	passing := verdict{outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrUnreachable}
+	final := verdict{outcome: notApplied, is: oakra.ErrUnreachable}
+	type row struct {
+		name    string
+		turn    rawTurn
+		verdict verdict
+	}
+	rows := []row{{"EOF", rawWrite("", rawClose), passing}, {"not HTTP", rawWrite("SSH-2.0\r\n", rawClose), passing}}
+	for _, status := range []int{400, 401, 403, 404, 407, 429, 451, 500, 502, 503, 504} {
+		text := fmt.Sprintf("HTTP/1.1 %d %s\r\nProxy-Authenticate: Basic\r\nContent-Length: 5\r\n\r\nsorry", status, http.StatusText(status))
+		rows = append(rows, row{fmt.Sprint(status), rawWrite(text, rawClose), map[bool]verdict{true: passing, false: final}[status >= 500]})
+	}
+	// A transport of the caller's has no hook that tells a proxy's status.
+	plain := func(t *testing.T, s *rawServer) *http.Transport {
+		transport := &http.Transport{DialContext: s.dial}
+		t.Cleanup(transport.CloseIdleConnections)
+		return transport
+	}
+	for _, row := range rows {
+		for kind, newTransport := range map[string]func(t *testing.T, s *rawServer) *http.Transport{
+			"the client's own": func(t *testing.T, s *rawServer) *http.Transport { return rawTransport(t, s) },
+			"plain":            plain,
+		} {
+			t.Run(row.name+"/"+kind, func(t *testing.T) {
+				t.Parallel()
+				eachOp(t, func(t *testing.T, op deliveryOp) {
+					proxy := newRawServer(t, row.turn)
+					transport := newTransport(t, proxy)
+					transport.Proxy = func(*http.Request) (*url.URL, error) { return url.Parse("http://proxy.invalid:8080") }
+					client := oakra.KeepRoutes(rawClientOn(t, "https://oakra.invalid/api/v1/", transport))
+					records, err := op.call(t.Context(), client)
+					attempts := row.verdict.attempts(op)
+					row.verdict.check(t, op, records, err, attempts)
+					proxy.close()
+					ledger := proxy.ledger()
+					require.Len(t, ledger.requests, attempts)
+					for _, r := range ledger.requests {
+						assert.Equal(t, http.MethodConnect, r.method)
+						assert.Empty(t, r.key, "the app key is none of the proxy's business")
+					}
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -265,7 +281,7 @@ func TestDeliveryTLS(t *testing.T) {
 				if row.name == "timeout" {
 					transport.TLSHandshakeTimeout = 20 * time.Millisecond
 				}
-				client := rawClientOn(t, good.URL+"/api/v1/", transport)
+				client := oakra.KeepRoutes(rawClientOn(t, good.URL+"/api/v1/", transport))
 				records, err := op.call(t.Context(), client)
 				attempts := row.verdict.attempts(op)
 				row.verdict.check(t, op, records, err, attempts)
@@ -295,7 +311,7 @@ func TestDeliveryTLS(t *testing.T) {
 			server, _ := newTLSServer(t, func(http.ResponseWriter, *http.Request) { handled.Add(1) })
 			transport := oakra.DefaultTransport()
 			defer transport.CloseIdleConnections()
-			client := rawClientOn(t, server.URL, transport)
+			client := oakra.KeepRoutes(rawClientOn(t, server.URL, transport))
 			records, err := op.call(t.Context(), client)
 			final.check(t, op, records, err, 1)
 			var authority x509.UnknownAuthorityError
@@ -312,7 +328,7 @@ func TestDeliveryTLS(t *testing.T) {
 			transport := oakra.DefaultTransport()
 			transport.TLSClientConfig = &tls.Config{RootCAs: pool, MaxVersion: tls.VersionTLS12}
 			defer transport.CloseIdleConnections()
-			client := rawClientOn(t, server.URL, transport)
+			client := oakra.KeepRoutes(rawClientOn(t, server.URL, transport))
 			records, err := op.call(t.Context(), client)
 			final.check(t, op, records, err, 1)
 			assert.Zero(t, handled.Load())
@@ -362,7 +378,7 @@ func TestDeliveryBrokenConnection(t *testing.T) {
 				t.Run(map[bool]string{false: "new", true: "reused"}[reused], func(t *testing.T) {
 					eachOp(t, func(t *testing.T, op deliveryOp) {
 						s := newRawServer(t, row.turn)
-						client := rawClient(t, s)
+						client := keptClient(t, s)
 						if reused {
 							warmUp(t, op, client, s, row.turn)
 						}
@@ -401,7 +417,7 @@ func TestDeliveryIdleConnectionClosed(t *testing.T) {
 				transport.Proxy = nil
 				transport.DialContext = s.dial
 				t.Cleanup(transport.CloseIdleConnections)
-				client := rawClientOn(t, s.baseURL, transport)
+				client := oakra.KeepRoutes(rawClientOn(t, s.baseURL, transport))
 				for pause := 1900 * time.Millisecond; pause <= 2100*time.Millisecond; pause += 10 * time.Millisecond {
 					_, err := op.call(t.Context(), client)
 					require.NoError(t, err)
@@ -441,7 +457,7 @@ func TestDeliveryTransportWithoutTrace(t *testing.T) {
 	}
 	t.Run("neither response nor error", func(t *testing.T) {
 		eachOp(t, func(t *testing.T, op deliveryOp) {
-			client := rawClientOn(t, "https://oakra.invalid/", stubTransport(func(*http.Request) (*http.Response, error) { return nil, nil }))
+			client := oakra.KeepRoutes(rawClientOn(t, "https://oakra.invalid/", stubTransport(func(*http.Request) (*http.Response, error) { return nil, nil })))
 			records, err := op.call(t.Context(), client)
 			row := verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}
 			row.check(t, op, records, err, row.attempts(op))
@@ -463,7 +479,7 @@ func TestDeliveryStalePool(t *testing.T) {
 		script = append(script, rawReset)
 	}
 	s := newRawServer(t, append(script, deliverOK)...)
-	client := rawClient(t, s, oakra.WithRetryPolicy(rawPolicy(1)))
+	client := keptClient(t, s, oakra.WithRetryPolicy(rawPolicy(1)))
 	var callers sync.WaitGroup
 	for range idle {
 		callers.Go(func() {
@@ -482,7 +498,7 @@ func TestDeliveryPool(t *testing.T) {
 	for _, callers := range []int{8, 64} {
 		t.Run(fmt.Sprint(callers), func(t *testing.T) {
 			s := newRawServer(t)
-			client := rawClient(t, s, oakra.WithRetryPolicy(rawPolicy(1)))
+			client := keptClient(t, s, oakra.WithRetryPolicy(rawPolicy(1)))
 			// together makes calls that are all under way at the same time:
 			// each needs a connection.
 			together := func(op deliveryOp) {
@@ -534,7 +550,7 @@ func TestDeliveryNoGoroutineLeak(t *testing.T) {
 	func() {
 		s := newRawServer(t)
 		transport := rawTransport(t, s)
-		client := rawClientOn(t, s.baseURL, transport, oakra.WithAttemptTimeout(5*time.Second))
+		client := oakra.KeepRoutes(rawClientOn(t, s.baseURL, transport, oakra.WithAttemptTimeout(5*time.Second)))
 		for _, turn := range []rawTurn{
 			deliverOK,
 			rawUnread(rawReset),

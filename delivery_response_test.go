@@ -40,7 +40,7 @@ func TestDeliveryReadableResponse(t *testing.T) {
 			t.Parallel()
 			eachOp(t, func(t *testing.T, op deliveryOp) {
 				s := newRawServer(t, row.turn)
-				records, err := op.call(t.Context(), rawClient(t, s))
+				records, err := op.call(t.Context(), keptClient(t, s))
 				require.NoError(t, err)
 				assert.Equal(t, deliveredRecords, records)
 				assert.Equal(t, applied, oakra.OutcomeOf(err))
@@ -62,8 +62,8 @@ func TestDeliveryUnreadableResponse(t *testing.T) {
 	for _, row := range []struct {
 		name  string
 		turn  rawTurn
-		began bool
-		cut   bool // whether a List is sent again
+		whole bool // a record was read to its end
+		cut   bool // the body ended too early
 		check func(t *testing.T, op deliveryOp, e *oakra.Error)
 	}{
 		{name: "end before the body", turn: cut(length, "", rawClose), cut: true},
@@ -71,29 +71,38 @@ func TestDeliveryUnreadableResponse(t *testing.T) {
 		{name: "end before the records", turn: cut(length, `{"count":1,`, rawClose), cut: true},
 		{name: "reset before the records", turn: cut(length, `{"count":1,`, rawReset), cut: true},
 		{name: "end in the key before the records", turn: cut(length, `{"stock_rec`, rawClose), cut: true},
-		{name: "end after the bracket", turn: cut(length, `[`, rawClose), began: true, cut: true},
-		{name: "end in the array", turn: cut(length, `[`+firstRecord, rawClose), began: true, cut: true},
-		{name: "reset in the array", turn: cut(length, `[`+firstRecord, rawReset), began: true, cut: true},
-		{name: "half-closed in the array", turn: cut(length, `[`+firstRecord+`,{"id":`, rawHalfClose), began: true, cut: true},
-		{name: "end in stock_records", turn: cut(length, `{"stock_records":[`+firstRecord+`,`, rawClose), began: true, cut: true},
-		{name: "end in the chunked array", turn: cut(chunked, chunkText(`[`+firstRecord, 20), rawClose), began: true, cut: true},
-		{name: "reset in the chunked array", turn: cut(chunked, chunkText(`[`+firstRecord, 20), rawReset), began: true, cut: true},
-		{name: "end in a chunk", turn: cut(chunked, "ff\r\n["+firstRecord, rawClose), began: true, cut: true},
-		{name: "last chunk missing", turn: cut(chunked, chunkText(deliveryRecords, 50), rawClose), began: true, cut: true},
-		{name: "end after the records, before the length", turn: cut(length, deliveryRecords, rawClose), began: true, cut: true},
-		{name: "cut gzip", turn: cut(length+"Content-Encoding: gzip\r\n", gzipped[:len(gzipped)-9], rawClose), began: true, cut: true},
+		{name: "end after the bracket", turn: cut(length, `[`, rawClose), cut: true},
+		{name: "end in the first record", turn: cut(length, firstRecord[:len(firstRecord)-1], rawClose), cut: true},
+		{name: "end in the first record of stock_records", turn: cut(length, `{"stock_records":[`+firstRecord[:len(firstRecord)-1], rawClose), cut: true},
+		{name: "end in the array", turn: cut(length, `[`+firstRecord, rawClose), whole: true, cut: true},
+		{name: "reset in the array", turn: cut(length, `[`+firstRecord, rawReset), whole: true, cut: true},
+		{name: "half-closed in the array", turn: cut(length, `[`+firstRecord+`,{"id":`, rawHalfClose), whole: true, cut: true},
+		{name: "end in stock_records", turn: cut(length, `{"stock_records":[`+firstRecord+`,`, rawClose), whole: true, cut: true},
+		{name: "end in the chunked array", turn: cut(chunked, chunkText(`[`+firstRecord, 20), rawClose), whole: true, cut: true},
+		{name: "reset in the chunked array", turn: cut(chunked, chunkText(`[`+firstRecord, 20), rawReset), whole: true, cut: true},
+		{name: "end in a chunk", turn: cut(chunked, "ff\r\n["+firstRecord, rawClose), whole: true, cut: true},
+		{name: "last chunk missing", turn: cut(chunked, chunkText(deliveryRecords, 50), rawClose), whole: true, cut: true},
+		{name: "end after the records, before the length", turn: cut(length, deliveryRecords, rawClose), whole: true, cut: true},
+		{name: "cut gzip", turn: cut(length+"Content-Encoding: gzip\r\n", gzipped[:len(gzipped)-9], rawClose), whole: true, cut: true},
 
-		{name: "malformed in the array", turn: rawRespond(200, "", `[{"id":1,,}]`), began: true},
-		{name: "malformed in stock_records", turn: rawRespond(200, "", `{"stock_records":[}`), began: true},
-		{name: "JSON ends early", turn: rawRespond(200, "", `[`+firstRecord+`,`), began: true, cut: true},
-		{name: "null for a record", turn: rawRespond(200, "", `[null]`), began: true},
-		{name: "number for a record", turn: rawRespond(200, "", `[1]`), began: true},
-		{name: "fraction for a quantity", turn: rawRespond(200, "", `[{"id":1,"location_id":"w","sku":"a","quantity":5.5}]`), began: true},
-		{name: "record without fields", turn: rawRespond(200, "", `[{}]`), began: true},
-		{name: "trailing garbage", turn: rawRespond(200, "", deliveryRecords+`x`), began: true},
-		{name: "two values", turn: rawRespond(200, "", deliveryRecords+deliveryRecords), began: true},
-		{name: "JSON ends after stock_records", turn: rawRespond(200, "", `{"stock_records":`+deliveryRecords+`,`), began: true, cut: true},
-		{name: "malformed after stock_records", turn: rawRespond(200, "", `{"stock_records":`+deliveryRecords+`,]`), began: true},
+		{name: "malformed in the array", turn: rawRespond(200, "", `[{"id":1,,}]`)},
+		{name: "malformed after a record", turn: rawRespond(200, "", `[`+firstRecord+`,{"id":1,,}]`), whole: true},
+		{name: "malformed in stock_records", turn: rawRespond(200, "", `{"stock_records":[}`)},
+		{name: "JSON ends early", turn: rawRespond(200, "", `[`+firstRecord+`,`), whole: true, cut: true},
+		{name: "null for a record", turn: rawRespond(200, "", `[null]`)},
+		{name: "null after a record", turn: rawRespond(200, "", `[`+firstRecord+`,null]`), whole: true},
+		{name: "number for a record", turn: rawRespond(200, "", `[1]`)},
+		{name: "fraction for a quantity", turn: rawRespond(200, "", `[{"id":1,"location_id":"w","sku":"a","quantity":5.5}]`)},
+		{name: "record without fields", turn: rawRespond(200, "", `[{}]`)},
+		{name: "texts for records", turn: rawRespond(200, "", `["You may not do this."]`),
+			check: func(t *testing.T, _ deliveryOp, e *oakra.Error) { assert.Equal(t, "You may not do this.", e.Message) }},
+		{name: "details for records", turn: rawRespond(200, "", `[{"detail":"You may not."}]`),
+			check: func(t *testing.T, _ deliveryOp, e *oakra.Error) { assert.Equal(t, "You may not.", e.Message) }},
+		{name: "details in stock_records", turn: rawRespond(200, "", `{"stock_records":[{"detail":"You may not."}]}`)},
+		{name: "trailing garbage", turn: rawRespond(200, "", deliveryRecords+`x`), whole: true},
+		{name: "two values", turn: rawRespond(200, "", deliveryRecords+deliveryRecords), whole: true},
+		{name: "JSON ends after stock_records", turn: rawRespond(200, "", `{"stock_records":`+deliveryRecords+`,`), whole: true, cut: true},
+		{name: "malformed after stock_records", turn: rawRespond(200, "", `{"stock_records":`+deliveryRecords+`,]`), whole: true},
 
 		{name: "HTML", turn: rawRespond(200, "Content-Type: text/html\r\n", "<html>Welcome</html>")},
 		{name: "empty", turn: rawRespond(200, "", "")},
@@ -118,13 +127,16 @@ func TestDeliveryUnreadableResponse(t *testing.T) {
 			t.Parallel()
 			eachOp(t, func(t *testing.T, op deliveryOp) {
 				s := newRawServer(t, row.turn)
-				records, err := op.call(t.Context(), rawClient(t, s))
+				records, err := op.call(t.Context(), keptClient(t, s))
 				want := verdict{outcome: unknown, status: 200, is: oakra.ErrBadResponse}
-				if row.began {
+				if row.whole {
 					want.outcome = applied
 				}
-				if row.cut {
+				switch {
+				case row.cut && row.whole:
 					want.resent, want.retryable = onlyList, onlyList
+				case row.cut:
+					want.resent, want.retryable = listAndUpdate, onlyList
 				}
 				if name, _, _ := strings.Cut(row.name, " "); name == "202" || name == "204" {
 					fmt.Sscan(name, &want.status)
@@ -168,7 +180,7 @@ func TestDeliveryMissingIDs(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			for _, op := range []deliveryOp{deliverUpdate, deliverChange} {
 				s := newRawServer(t, rawRespond(200, "", row.body))
-				records, err := op.call(t.Context(), rawClient(t, s))
+				records, err := op.call(t.Context(), keptClient(t, s))
 				e := verdict{outcome: unknown, status: 200, is: oakra.ErrBadResponse}.check(t, op, records, err, 1)
 				assert.Equal(t, row.missing, e.MissingIDs)
 				assert.Equal(t, row.records, e.Records)
@@ -177,7 +189,13 @@ func TestDeliveryMissingIDs(t *testing.T) {
 			}
 			// A List has no ids, and returns the records that there are.
 			s := newRawServer(t, rawRespond(200, "", row.body))
-			records, err := deliverList.call(t.Context(), rawClient(t, s))
+			records, err := deliverList.call(t.Context(), keptClient(t, s))
+			if strings.Contains(row.body, third) { // which it did not ask for
+				e := verdict{status: 200, is: oakra.ErrBadResponse}.check(t, deliverList, records, err, 1)
+				assert.Contains(t, err.Error(), `"c"`)
+				assert.Nil(t, e.Records)
+				return
+			}
 			require.NoError(t, err)
 			assert.Equal(t, row.records, records)
 		})
@@ -191,7 +209,7 @@ func TestDeliveryMissingIDs(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, op := range []deliveryOp{deliverUpdate, deliverChange} {
 				s := newRawServer(t, rawRespond(200, "", tt.body))
-				_, err := op.call(t.Context(), rawClient(t, s))
+				_, err := op.call(t.Context(), keptClient(t, s))
 				require.NoError(t, err)
 			}
 		})
@@ -254,8 +272,9 @@ func TestDeliveryTooLarge(t *testing.T) {
 		{"white space in the array", rawApply(huge("200 OK", "[", spaces)), inRecords, both[:1]},
 		{"unknown field", rawApply(huge("200 OK", `{"x":[`, fill("1,"))), noRecords, both},
 		{"text in an unknown field", rawApply(huge("200 OK", `{"x":"`, fill("x"))), noRecords, both},
-		{"long SKU", rawApply(huge("200 OK", `[{"sku":"`, fill("x"))), inRecords, both},
-		{"digits", rawApply(huge("200 OK", `[{"id":`, fill("1"))), inRecords, both},
+		{"long SKU", rawApply(huge("200 OK", `[{"sku":"`, fill("x"))), noRecords, both},
+		{"long SKU after a record", rawApply(huge("200 OK", `[`+firstRecord+`,{"sku":"`, fill("x"))), inRecords, both},
+		{"digits", rawApply(huge("200 OK", `[{"id":`, fill("1"))), noRecords, both},
 		{"nesting", rawApply(huge("200 OK", `{"x":`, fill("["))), noRecords, both},
 		{"page", rawApply(huge("200 OK", "<html>", fill("x"))), noRecords, both},
 	} {
@@ -268,7 +287,7 @@ func TestDeliveryTooLarge(t *testing.T) {
 					conn, err := s.dial(ctx, network, addr)
 					return countingConn{conn, &read}, err
 				}
-				client := rawClientOn(t, s.baseURL, transport)
+				client := oakra.KeepRoutes(rawClientOn(t, s.baseURL, transport))
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
 				records, err := op.call(t.Context(), client)

@@ -28,23 +28,29 @@ func TestDeliveryStatus(t *testing.T) {
 		return verdict{outcome: notApplied, status: status, is: is}
 	}
 	rows := []verdict{
-		refused(400, oakra.ErrInvalidRequest),
-		refused(401, oakra.ErrUnauthorized),
-		refused(403, oakra.ErrForbidden),
-		refused(404, oakra.ErrNotFound),
-		refused(405, oakra.ErrNotFound),
-		refused(409, oakra.ErrConflict),
-		refused(410, oakra.ErrNotFound),
-		refused(413, oakra.ErrInvalidRequest),
-		refused(415, oakra.ErrInvalidRequest),
-		refused(422, oakra.ErrInvalidRequest),
-		refused(425, nil),
-
-		{status: 408, outcome: unknown, resent: listAndUpdate, retryable: onlyList},
+		{status: 408, outcome: unknown, resent: onlyList, retryable: onlyList},
 		{status: 429, outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrRateLimited},
+		{status: 460, outcome: unknown},
+		{status: 499, outcome: unknown},
 		{status: 501, outcome: unknown, is: oakra.ErrServer},
+		{status: 504, outcome: unknown, resent: onlyList, retryable: onlyList, is: oakra.ErrServer},
 		{status: 600, outcome: unknown},
 		{status: 999, outcome: unknown},
+	}
+	special := map[int]error{
+		400: oakra.ErrInvalidRequest, 413: oakra.ErrInvalidRequest, 415: oakra.ErrInvalidRequest, 422: oakra.ErrInvalidRequest,
+		401: oakra.ErrUnauthorized,
+		403: oakra.ErrForbidden,
+		409: oakra.ErrConflict,
+		410: oakra.ErrNotFound,
+	}
+	for status := 400; status < 500; status++ {
+		switch status {
+		case 408, 429, 460, 499: // above
+		case 404, 405: // TestDeliveryNoSuchRoute
+		default:
+			rows = append(rows, refused(status, special[status]))
+		}
 	}
 	for _, status := range []int{301, 302, 307, 308} {
 		rows = append(rows, verdict{status: status, outcome: notApplied, is: oakra.ErrRedirect})
@@ -52,10 +58,7 @@ func TestDeliveryStatus(t *testing.T) {
 	for _, status := range []int{300, 303, 304, 305, 306, 399} {
 		rows = append(rows, verdict{status: status, outcome: unknown, is: oakra.ErrRedirect})
 	}
-	for _, status := range []int{402, 406, 407, 411, 412, 414, 416, 417, 418, 421, 423, 424, 426, 428, 431, 451, 499} {
-		rows = append(rows, verdict{status: status, outcome: unknown})
-	}
-	for _, status := range []int{500, 502, 503, 504, 505, 507, 511, 520, 599} {
+	for _, status := range []int{500, 502, 503, 505, 507, 511, 520, 599} {
 		rows = append(rows, verdict{status: status, outcome: unknown, resent: listAndUpdate, retryable: onlyList, is: oakra.ErrServer})
 	}
 	bodies := []struct{ kind, body string }{
@@ -75,8 +78,7 @@ func TestDeliveryStatus(t *testing.T) {
 							turn = rawApply(turn)
 						}
 						s := newRawServer(t, turn)
-						client := rawClient(t, s)
-						// A 404 or 405 starts no search for a route that is kept.
+						client := keptClient(t, s)
 						warmUp(t, op, client, s, turn)
 						records, err := op.call(t.Context(), client)
 						attempts := row.attempts(op)
@@ -107,7 +109,7 @@ func TestDeliveryStatus(t *testing.T) {
 				eachOp(t, func(t *testing.T, op deliveryOp) {
 					turn := rawWrite(fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 100\r\n\r\n{\"det", row.status), rawClose)
 					s := newRawServer(t, turn)
-					records, err := op.call(t.Context(), rawClient(t, s))
+					records, err := op.call(t.Context(), keptClient(t, s))
 					e := row.check(t, op, records, err, row.attempts(op))
 					assert.Equal(t, `{"det`, string(e.Body))
 				})
@@ -121,7 +123,7 @@ func TestDeliveryStatus(t *testing.T) {
 			s := newRawServer(t,
 				rawWrite(early+rawText(429, "", ""), rawKeep),
 				rawApply(rawWrite(early+rawText(200, "", deliveryRecords), rawKeep)))
-			records, err := op.call(t.Context(), rawClient(t, s))
+			records, err := op.call(t.Context(), keptClient(t, s))
 			require.NoError(t, err)
 			assert.Equal(t, deliveredRecords, records)
 			assert.Equal(t, 2, s.ledger().turns)
@@ -134,7 +136,7 @@ func TestDeliveryStatus(t *testing.T) {
 		eachOp(t, func(t *testing.T, op deliveryOp) {
 			t.Parallel()
 			s := newRawServer(t, rawApply(rawWrite("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", rawStall)))
-			client := rawClient(t, s)
+			client := keptClient(t, s)
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
 			hung := time.AfterFunc(15*time.Second, func() {
@@ -152,6 +154,44 @@ func TestDeliveryStatus(t *testing.T) {
 				"the connection is left open")
 		})
 	})
+}
+
+// TestDeliveryNoSuchRoute has the rows of 404 and 405. They start a search for the
+// route, also where one is kept, and whatever it finds, nothing was applied.
+func TestDeliveryNoSuchRoute(t *testing.T) {
+	for _, status := range []int{404, 405} {
+		for _, response := range []struct{ kind, body string }{
+			{"JSON", `{"detail":"because"}`},
+			{"HTML", "<html>because</html>"},
+			{"nothing", ""},
+			{"records", deliveryRecords},
+		} {
+			t.Run(fmt.Sprintf("%d/%s", status, response.kind), func(t *testing.T) {
+				eachOp(t, func(t *testing.T, op deliveryOp) {
+					s := newRawServer(t, rawRespond(status, "", response.body))
+					for _, client := range []*oakra.Client{rawClient(t, s), keptClient(t, s)} {
+						s.play(rawRespond(status, "", response.body))
+						records, err := op.call(t.Context(), client)
+						want := verdict{outcome: notApplied, status: status, is: oakra.ErrNoRoute}
+						attempts := max(1, len(routesOf[op.name]))
+						isJSON := response.kind == "JSON" || response.kind == "records"
+						if op.name == "list" && status == 404 && isJSON {
+							want.is = oakra.ErrNotFound // of a record, perhaps
+						}
+						want.check(t, op, records, err, attempts)
+						var writes []string
+						for _, r := range s.ledger().requests {
+							if r.body != emptyList && op.name != "list" {
+								writes = append(writes, r.String())
+							}
+						}
+						assert.Equal(t, routesOf[op.name], writes, "each candidate once")
+						assert.Empty(t, s.ledger().applied)
+					}
+				})
+			})
+		}
+	}
 }
 
 // TestDeliveryRateLimited has the rows of 429, and how long a call may wait.
@@ -186,7 +226,7 @@ func TestDeliveryRateLimited(t *testing.T) {
 					s := newPipeServer(t, limited(row.retryAfter))
 					policy := rawPolicy(rawTries)
 					policy.MaxRetryAfter = 10 * time.Second
-					client := rawClient(t, s, oakra.WithRetryPolicy(policy))
+					client := keptClient(t, s, oakra.WithRetryPolicy(policy))
 					call := func() ([]oakra.StockRecord, error) {
 						ctx := t.Context()
 						if row.deadline != 0 {
@@ -230,7 +270,7 @@ func TestDeliveryRateLimited(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newPipeServer(t, limited(time.Now().Add(3*time.Second).UTC().Format(http.TimeFormat)), deliverOK)
 			begun := time.Now()
-			_, err := deliverChange.call(t.Context(), rawClient(t, s))
+			_, err := deliverChange.call(t.Context(), keptClient(t, s))
 			require.NoError(t, err)
 			assert.InDelta(t, 3*time.Second, time.Since(begun), float64(time.Second), "dates have no fractions")
 		})
@@ -251,7 +291,7 @@ func TestDeliveryEndlessInforms(t *testing.T) {
 				}
 				return deliverOK(c)
 			})
-			records, err := op.call(t.Context(), rawClient(t, s))
+			records, err := op.call(t.Context(), keptClient(t, s))
 			verdict{outcome: unknown, is: oakra.ErrBadResponse}.check(t, op, records, err, 1)
 			require.Equal(t, 1, s.ledger().turns)
 		})
@@ -279,7 +319,7 @@ func TestDeliveryRedirect(t *testing.T) {
 					}
 					turn := rawRespond(status, header, "")
 					s := newRawServer(t, turn)
-					records, err := op.call(t.Context(), rawClient(t, s))
+					records, err := op.call(t.Context(), keptClient(t, s))
 					row := verdict{outcome: notApplied, status: status, is: oakra.ErrRedirect}
 					switch status {
 					case 300, 303, 304, 305, 306:
@@ -479,7 +519,7 @@ func TestDeliverySeveralAttempts(t *testing.T) {
 				}
 				return s.dial(ctx, network, address)
 			}
-			records, err := row.op.call(t.Context(), rawClientOn(t, s.baseURL, transport))
+			records, err := row.op.call(t.Context(), oakra.KeepRoutes(rawClientOn(t, s.baseURL, transport)))
 			s.close()
 			sent := row.attempts
 			if row.dials != 0 {
