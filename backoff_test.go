@@ -124,8 +124,9 @@ func TestBackoffRecovers(t *testing.T) {
 	}
 }
 
-// TestBackoffRetryAfter checks seconds and the three date formats of RFC 9110.
-// Any other value is ignored.
+// TestBackoffRetryAfter checks seconds, of which a fraction is rounded up, the three
+// date formats of RFC 9110, and Unix times. Any other value is ignored, and named in
+// the error.
 func TestBackoffRetryAfter(t *testing.T) {
 	const asked = 7 * time.Second
 	at := func(layout string, after time.Duration) func(time.Time) string {
@@ -153,7 +154,17 @@ func TestBackoffRetryAfter(t *testing.T) {
 		{"empty", is(""), 0},
 		{"negative", is("-7"), 0},
 		{"signed", is("+7"), 0},
-		{"a fraction", is("7.5"), 0},
+		{"a fraction", is("6.001"), asked},
+		{"a fraction of nothing", is("7.000"), asked},
+		{"less than a second", is("0.493"), time.Second},
+		{"Unix time", func(now time.Time) string { return fmt.Sprint(now.Add(asked).Unix()) }, asked},
+		{"Unix time with a fraction", func(now time.Time) string { return fmt.Sprintf("%d.25", now.Add(6*time.Second).Unix()) }, asked},
+		{"Unix time of the past", func(now time.Time) string { return fmt.Sprint(now.Add(-time.Hour).Unix()) }, 0},
+		{"a point without digits", is("7."), 0},
+		{"a point before the digits", is(".5"), 0},
+		{"two points", is("7.5.1"), 0},
+		{"a comma", is("7,5"), 0},
+		{"milliseconds of Unix time", func(now time.Time) string { return fmt.Sprint(now.UnixMilli()) + "x" }, 0},
 		{"an exponent", is("1e3"), 0},
 		{"a unit", is("7s"), 0},
 		{"two", is("7, 8"), 0},
@@ -167,7 +178,7 @@ func TestBackoffRetryAfter(t *testing.T) {
 				if code == 503 && call.name == "stock.change" {
 					continue // it is not sent again at all
 				}
-				if code == 503 && call.name == "stock.update" && tt.want > 5*time.Second {
+				if code == 503 && call.name == "stock.update" && tt.want >= 5*time.Second {
 					continue // nor is an Update so long after an unknown outcome
 				}
 				t.Run(fmt.Sprintf("%s/%d/%s", tt.name, code, call.name), func(t *testing.T) {
@@ -196,6 +207,11 @@ func TestBackoffRetryAfterTooLong(t *testing.T) {
 		want   time.Duration // 0 for any wait above the policy's
 	}{
 		{"a second over", "31", 0, 31 * time.Second},
+		{"a fraction over", "30.001", 0, 31 * time.Second},
+		{"minutes with a fraction", "299.997", 0, 5 * time.Minute},
+		{"Unix time", "946688400", 0, time.Hour}, // a bubble begins on 2000-01-01
+		{"Unix time in a year", "978220800", 0, 365 * 24 * time.Hour},
+		{"seconds like a distant time", "2000000000", 0, 2_000_000_000 * time.Second},
 		{"over its own cap", "3", 2 * time.Second, 3 * time.Second},
 		{"an hour", "3600", 0, time.Hour},
 		{"huge", "9223372036", 0, 0},
@@ -235,6 +251,48 @@ func TestBackoffRetryAfterTooLong(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestBackoffRetryAfterDate checks that a date, and a Unix time, count from the
+// response's own Date: the clocks of two machines differ.
+func TestBackoffRetryAfterDate(t *testing.T) {
+	for _, skew := range []time.Duration{-3 * time.Hour, -10 * time.Second, 0, 10 * time.Second, 48 * time.Hour} {
+		for _, row := range []struct {
+			name, date string
+			form       func(server time.Time) string
+			want       time.Duration
+		}{
+			{"date", http.TimeFormat, func(server time.Time) string { return server.Add(9 * time.Second).Format(http.TimeFormat) }, 9 * time.Second},
+			{"date past", http.TimeFormat, func(server time.Time) string { return server.Add(-9 * time.Second).Format(http.TimeFormat) }, 0},
+			{"Unix time", http.TimeFormat, func(server time.Time) string { return fmt.Sprint(server.Add(9 * time.Second).Unix()) }, 9 * time.Second},
+			{"seconds", http.TimeFormat, func(time.Time) string { return "9" }, 9 * time.Second},
+			// Without a readable Date only the client's clock is there.
+			{"unreadable Date", "yesterday", func(server time.Time) string {
+				return server.Add(9*time.Second - skew).Format(http.TimeFormat)
+			}, 9 * time.Second},
+		} {
+			t.Run(fmt.Sprintf("%s, %v off", row.name, skew), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					server := time.Now().UTC().Add(skew)
+					transport := sequence(status(429, "Retry-After", row.form(server), "Date", server.Format(row.date)), success)
+					_, err := stockCalls[2].call(t.Context(), stubClient(t, transport, oakra.WithRetryPolicy(noWait)))
+					require.NoError(t, err)
+					require.InDelta(t, row.want, transport.gaps()[0], 1)
+				})
+			})
+		}
+	}
+}
+
+// TestBackoffRetryAfterUnreadable checks that the error shows what it could not read.
+func TestBackoffRetryAfterUnreadable(t *testing.T) {
+	for _, value := range []string{"soon", "7s", "-1", "2000-01-01T00:00:07Z", "7,5", strings.Repeat("x", 300)} {
+		transport := sequence(status(429, "Retry-After", value))
+		_, err := stockCalls[2].call(t.Context(), stubClient(t, transport, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1})))
+		require.ErrorContains(t, err, value[:min(len(value), 30)])
+		require.Less(t, len(err.Error()), 400)
+		require.Zero(t, requireError(t, err).RetryAfter)
 	}
 }
 

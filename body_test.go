@@ -39,7 +39,7 @@ const longItems = 2000
 // write before the transport has closed it, whatever the result of the call.
 func TestBodyReadLate(t *testing.T) {
 	late := &lateReader{}
-	client := stubClient(t, late, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}))
+	client := oakra.KeepRoutes(stubClient(t, late, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1})))
 	const n = 20
 	for i := range int64(n) {
 		_, err := client.Stock.Change(t.Context(), longChange(i))
@@ -104,7 +104,7 @@ func TestBodyClosedWhileRead(t *testing.T) {
 			for i := range int64(30) {
 				changes := longChange(worker*100 + i)
 				transport := checkingReader{t, longBody(t, changes), &running}
-				client := stubClient(t, transport, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}))
+				client := oakra.KeepRoutes(stubClient(t, transport, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1})))
 				_, err := client.Stock.Change(context.Background(), changes)
 				assert.ErrorIs(t, err, oakra.ErrRateLimited)
 			}

@@ -58,6 +58,11 @@ func TestErrorSentinels(t *testing.T) {
 	requireSentinel(t, &oakra.Error{Err: oakra.ErrUnreachable}, oakra.ErrUnreachable)
 	requireSentinel(t, &oakra.Error{StatusCode: 200, Err: oakra.ErrBadResponse}, oakra.ErrBadResponse)
 	requireSentinel(t, &oakra.Error{Err: oakra.ErrInvalidRequest}, oakra.ErrInvalidRequest)
+	// A wrong address is not a record that was not found.
+	for _, status := range []int{404, 405, 410} {
+		requireSentinel(t, &oakra.Error{StatusCode: status, Err: oakra.ErrNoRoute}, oakra.ErrNoRoute)
+		requireSentinel(t, &oakra.Error{StatusCode: status, Err: fmt.Errorf("x: %w", oakra.ErrNoRoute)}, oakra.ErrNoRoute)
+	}
 	for _, sentinel := range sentinels {
 		requireSentinel(t, sentinel, sentinel)
 	}
@@ -73,8 +78,12 @@ func TestErrorSentinelsOfResponses(t *testing.T) {
 			require.Equal(t, status, e.StatusCode)
 			require.Equal(t, call.name, e.Op)
 			require.Equal(t, "No.", e.Message)
+			byHand := &oakra.Error{StatusCode: status}
+			if status == 405 || status == 404 && isWrite(call) { // no candidate is there
+				byHand.Err = oakra.ErrNoRoute
+			}
 			for _, sentinel := range sentinels {
-				require.Equal(t, errors.Is(&oakra.Error{StatusCode: status}, sentinel), errors.Is(err, sentinel), "errors.Is(%v, %q)", err, sentinel)
+				require.Equal(t, errors.Is(byHand, sentinel), errors.Is(err, sentinel), "errors.Is(%v, %q)", err, sentinel)
 			}
 		}
 	}
@@ -305,7 +314,7 @@ func TestErrorText(t *testing.T) {
 	call := func(i int, transport http.RoundTripper, opts ...oakra.Option) func(*testing.T) error {
 		return func(t *testing.T) error {
 			opts = append([]oakra.Option{oakra.WithRetryPolicy(policy)}, opts...)
-			_, err := stockCalls[i].call(t.Context(), stubClient(t, transport, opts...))
+			_, err := stockCalls[i].call(t.Context(), oakra.KeepRoutes(stubClient(t, transport, opts...)))
 			return err
 		}
 	}
@@ -323,7 +332,7 @@ func TestErrorText(t *testing.T) {
 		{
 			"refused by field",
 			call(change, responds(400, `{"stock_records":[{},{"quantity_change":["A valid integer is required."]}]}`)),
-			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 400 Bad Request: stock_records[1].quantity_change: A valid integer is required.; nothing was applied",
+			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 400 Bad Request: stock_records[1].quantity_change: A valid integer is required.; nothing was applied: correct what was sent",
 		},
 		{
 			"rate limited",
@@ -333,12 +342,12 @@ func TestErrorText(t *testing.T) {
 		{
 			"server error, change",
 			call(change, responds(502, "<html>")),
-			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 502 Bad Gateway; it is unknown whether the write was applied: read the record before sending it again",
+			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 502 Bad Gateway; it is unknown whether it was applied: read the record before sending it again",
 		},
 		{
 			"server error, update",
 			call(update, responds(502, "<html>")),
-			"oakra: stock.update: POST /api/v1/stock/stock-record/update/: 502 Bad Gateway (3 attempts); it is unknown whether the write was applied: send it again if its quantity is still the newest",
+			"oakra: stock.update: POST /api/v1/stock/stock-record/update/: 502 Bad Gateway (3 attempts); it is unknown whether it was applied: send it again if its quantity is still the newest",
 		},
 		{
 			"server error, list",
@@ -358,7 +367,7 @@ func TestErrorText(t *testing.T) {
 		{
 			"missing",
 			call(change, responds(200, "["+recordA+"]")),
-			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 200 OK: bad response: no record in the answer for id 2; it is unknown whether the write was applied: read the record before sending it again",
+			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 200 OK: bad response: no record in the response for id 2; it is unknown whether it was applied: read the record before sending it again",
 		},
 		{
 			"redirected",
@@ -366,12 +375,22 @@ func TestErrorText(t *testing.T) {
 			"oakra: stock.update: POST /api/v1/stock/stock-record/update/: 301 Moved Permanently: it points to https://other.test/login, which is not followed; nothing was applied",
 		},
 		{
+			"no such route",
+			call(list, responds(404, "<html><head><title> Page not\n found </title>")),
+			"oakra: stock.list: GET /api/v1/stock/stock-records/: 404 Not Found: Page not found: no such route (GET stock/stock-records/): is the base URL right?",
+		},
+		{
+			"a page that forbids",
+			call(change, responds(403, "<!DOCTYPE html><TITLE lang=en>Access &amp; denied</TITLE>")),
+			"oakra: stock.change: POST /api/v1/stock/stock-records/change/: 403 Forbidden: Access & denied; this page is not from the API, but from something on the way to it; nothing was applied",
+		},
+		{
 			"not sent",
 			func(t *testing.T) error {
 				_, err := stubClient(t, refused).Stock.Change(t.Context(), []oakra.StockChange{{ID: -3}})
 				return err
 			},
-			"oakra: stock.change: invalid request: item 0: the id -3 is not more than 0; nothing was applied",
+			"oakra: stock.change: invalid request: item 0: the id -3 is not more than 0; nothing was applied: correct what was sent",
 		},
 		{
 			"client",
@@ -449,40 +468,6 @@ func TestErrorLogValue(t *testing.T) {
 	require.NoError(t, json.Unmarshal(logged.Bytes(), &line))
 	require.Equal(t, []any{2.0}, line.Failure["missing_ids"])
 	require.Equal(t, "unknown", line.Failure["outcome"])
-}
-
-// TestErrorLogger: each attempt is a line at Debug, and none above it.
-func TestErrorLogger(t *testing.T) {
-	statuses := []int{503, 429, 200}
-	var logged bytes.Buffer
-	newClient := func(level slog.Level) *oakra.Client {
-		n := 0
-		return stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
-			n++
-			if status := statuses[n-1]; status != 200 {
-				return stubResponse(status, "<html>hidden"), nil
-			}
-			return stubResponse(200, "["+recordA+"]"), nil
-		}), oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1}),
-			oakra.WithLogger(slog.New(slog.NewJSONHandler(&logged, &slog.HandlerOptions{Level: level}))))
-	}
-	_, err := stockCalls[0].call(t.Context(), newClient(slog.LevelDebug))
-	require.NoError(t, err)
-	lines := strings.Split(strings.TrimSpace(logged.String()), "\n")
-	require.Len(t, lines, 3)
-	for i, line := range lines {
-		require.Contains(t, line, "stock.list")
-		require.Contains(t, line, fmt.Sprintf(`"attempt":%d`, i+1))
-		require.NotContains(t, line, "sku", "no query")
-		require.NotContains(t, line, "hidden", "no body")
-	}
-	require.Contains(t, lines[0], "503")
-	require.Contains(t, lines[1], "429")
-
-	logged.Reset()
-	_, err = stockCalls[0].call(t.Context(), newClient(slog.LevelInfo))
-	require.NoError(t, err)
-	require.Empty(t, logged.String())
 }
 
 // TestErrorTextIsShort: a refusal of many items, or a talkative server, makes no

@@ -2,56 +2,67 @@ package oakra
 
 import (
 	"math"
+	"math/big"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
 
-// FuzzRetryAfter compares the parser with what the standard library says of the
-// same text: seconds or a date, else nothing.
+// FuzzRetryAfter compares the parser with another one, made of regular expressions
+// and numbers of any size.
 func FuzzRetryAfter(f *testing.F) {
 	now := time.Date(2026, 2, 3, 4, 5, 6, 700, time.UTC)
-	for _, value := range []string{
-		"", " ", "0", "1", "120", "007", "-1", "+1", "1.5", "1e3", "0x10", "1_000", "٣", "soon", "1, 2", "1;q=1", "\x00", "\xff",
-		"9223372036", "9223372037", "9223372036854775807", "9223372036854775808", "18446744073709551616", strings.Repeat("9", 300),
+	for i, value := range []string{
+		"", " ", "0", "1", "120", "007", "-1", "+1", "1.5", "1.0", "0.493", "299.997", "1.", ".5", "1.2.3", "1e3", "0x10", "1_000", "٣", "soon", "1, 2", "1;q=1", "\x00", "\xff",
+		"9223372035", "9223372036", "9223372036.5", "9223372037", "9223372036854775807", "9223372036854775808", "18446744073709551616", strings.Repeat("9", 300),
+		"0." + strings.Repeat("0", 300), "0." + strings.Repeat("0", 300) + "1",
+		"1770091506", "1770091526", "1770091506.001", "1738468706", "1801627506", "1801800000", "1738000000", "1770091526000",
 		"Tue, 03 Feb 2026 04:06:06 GMT", "Tuesday, 03-Feb-26 04:06:06 GMT", "Tue Feb  3 04:06:06 2026",
 		"Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994",
 		"Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 0001 00:00:00 GMT", "Tue, 03 Feb 2026 04:06:06 +0100", "2026-02-03T04:06:06Z",
 	} {
-		f.Add(value)
+		f.Add(value, []string{"", "Tue, 03 Feb 2026 04:05:00 GMT", "Tue, 03 Feb 2026 09:00:00 GMT", "yesterday"}[i%4])
 	}
-	f.Fuzz(func(t *testing.T, value string) {
-		got := retryAfterOf(value, now)
-		if got < 0 {
-			t.Fatalf("%q is %v, less than zero", value, got)
+	number := regexp.MustCompile(`^([0-9]+)(\.[0-9]+)?$`)
+	f.Fuzz(func(t *testing.T, value, date string) {
+		got, problem := retryAfter(http.Header{"Retry-After": {value}, "Date": {date}}, now)
+		server := now
+		if at, err := http.ParseTime(date); err == nil {
+			server = at
 		}
 		text := strings.TrimSpace(value)
-		digits := text != ""
-		for _, r := range text {
-			digits = digits && '0' <= r && r <= '9'
-		}
-		if digits {
-			seconds, err := strconv.ParseUint(text, 10, 64)
-			if err != nil || seconds > math.MaxInt64/uint64(time.Second) {
-				// More than a Duration holds: as long as can be, and never short.
-				if got < 290*365*24*time.Hour {
-					t.Fatalf("%q is %v, which is too short", value, got)
-				}
+		var want time.Duration
+		readable := true
+		if m := number.FindStringSubmatch(text); m != nil {
+			seconds, _ := new(big.Int).SetString(m[1], 10)
+			if strings.ContainsAny(m[2], "123456789") {
+				seconds.Add(seconds, big.NewInt(1))
+			}
+			sinceNow := new(big.Int).Sub(seconds, big.NewInt(now.Unix()))
+			switch {
+			case sinceNow.CmpAbs(big.NewInt(365*24*60*60)) < 0: // a Unix time near now
+				want = max(0, time.Unix(seconds.Int64(), 0).Sub(server))
+			case sinceNow.CmpAbs(big.NewInt(367*24*60*60)) < 0: // how near is not for a test to say
 				return
+			case seconds.Cmp(big.NewInt(math.MaxInt64/int64(time.Second))) >= 0:
+				// More than a Duration holds: as long as can be, and never short.
+				want = math.MaxInt64
+			default:
+				want = time.Duration(seconds.Int64()) * time.Second
 			}
-			if want := time.Duration(seconds) * time.Second; got != want {
-				t.Fatalf("%q is %v, want %v", value, got, want)
-			}
-			return
+		} else if at, err := http.ParseTime(text); err == nil {
+			want = max(0, at.Sub(server))
+		} else {
+			readable = text == ""
 		}
-		at, err := http.ParseTime(text)
-		switch {
-		case err != nil && got != 0:
-			t.Fatalf("%q is %v, but no date", value, got)
-		case err == nil && got != max(0, at.Sub(now)):
-			t.Fatalf("%q is %v, want %v", value, got, at.Sub(now))
+		if got != want {
+			t.Fatalf("%q, by the Date %q, is %v, want %v", value, date, got, want)
+		}
+		if readable != (problem == "") {
+			t.Fatalf("%q: the problem is %q", value, problem)
 		}
 	})
 }
@@ -70,9 +81,4 @@ func FuzzAppendInt(f *testing.F) {
 			t.Fatalf("%d is written %q", n, got)
 		}
 	})
-}
-
-func retryAfterOf(value string, now time.Time) time.Duration {
-	wait, _ := retryAfter(http.Header{"Retry-After": {value}}, now)
-	return wait
 }

@@ -384,8 +384,14 @@ func TestLookup(t *testing.T) {
 		t.Run(row.name+", filters ignored", func(t *testing.T) {
 			client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) { return stubRecords(lookupRecords), nil }))
 			got, err := client.Stock.Lookup(t.Context(), row.keys)
-			require.NoError(t, err)
-			require.Equal(t, want, got)
+			if row.name == "another case" { // whose SKUs are those of all records
+				require.NoError(t, err)
+				require.Equal(t, want, got)
+				return
+			}
+			require.ErrorIs(t, err, oakra.ErrBadResponse)
+			require.ErrorContains(t, err, "requested")
+			require.Nil(t, got)
 		})
 	}
 }
@@ -403,13 +409,18 @@ func TestLookupMany(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		respond func(int, []string) *http.Response
+		err     error
 	}{
-		{"as asked", nil},
-		{"filters ignored", func(int, []string) *http.Response { return stubRecords(all) }},
+		{"as asked", nil, nil},
+		{"filters ignored", func(int, []string) *http.Response { return stubRecords(all) }, oakra.ErrBadResponse},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s := &shelf{respond: row.respond}
 			found, err := stubClient(t, s).Stock.Lookup(t.Context(), keys)
+			if row.err != nil {
+				require.ErrorIs(t, err, row.err)
+				return
+			}
 			require.NoError(t, err)
 			require.Len(t, s.requests, len(keys)/perRequest)
 			require.Len(t, found, len(keys))
@@ -467,11 +478,11 @@ func TestLookupErrors(t *testing.T) {
 		})
 	}
 
-	t.Run("two records that nobody asked for", func(t *testing.T) {
+	t.Run("two records at a location that nobody asked for", func(t *testing.T) {
 		client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
 			return stubRecords(append(slices.Clone(twins), lookupRecords[2])), nil
 		}))
-		found, err := client.Stock.Lookup(t.Context(), []oakra.StockKey{{"b", "w1"}})
+		found, err := client.Stock.Lookup(t.Context(), []oakra.StockKey{{"b", "w1"}, {"a", "w2"}})
 		require.NoError(t, err)
 		require.Len(t, found, 1)
 	})

@@ -238,6 +238,7 @@ func TestOptionHTTPClientIsCopied(t *testing.T) {
 	}
 	client, err := oakra.NewClient(stubKey, oakra.WithHTTPClient(given))
 	require.NoError(t, err)
+	oakra.KeepRoutes(client)
 	for _, call := range stockCalls {
 		_, err = call.call(t.Context(), client)
 		require.ErrorIs(t, err, oakra.ErrRedirect)

@@ -83,8 +83,8 @@ func TestResponseTexts(t *testing.T) {
 		{`"null"`, "null"},
 		{`"\u0000"`, "\x00"},
 	} {
-		records, err := stockCalls[0].call(t.Context(), responding(t, 200,
-			fmt.Sprintf(`[{"id":1,"location_id":%[1]s,"sku":%[1]s,"quantity":5}]`, row.written)))
+		records, err := responding(t, 200, fmt.Sprintf(`[{"id":1,"location_id":%[1]s,"sku":%[1]s,"quantity":5}]`, row.written)).
+			Stock.Update(t.Context(), []oakra.StockUpdate{{ID: 1, Quantity: 5}})
 		require.NoError(t, err, "%.40s", row.written)
 		require.Equal(t, []oakra.StockRecord{{ID: 1, LocationID: row.want, SKU: row.want, Quantity: 5}}, records)
 	}
@@ -165,7 +165,7 @@ func TestResponseNumbers(t *testing.T) {
 // the fault are not returned. TestDeliveryUnreadableResponse has further rows.
 func TestResponseBad(t *testing.T) {
 	const (
-		began  = oakra.OutcomeApplied // the records began
+		began  = oakra.OutcomeApplied // a record was read to its end
 		absent = oakra.OutcomeUnknown // the response may be a refusal
 	)
 	tests := []struct {
@@ -180,17 +180,17 @@ func TestResponseBad(t *testing.T) {
 		{"a single record", recordA, absent},
 		{"two objects", `{}{"stock_records":[]}`, absent},
 		{"null after a record", `[` + recordA + `,null]`, began},
-		{"a list for a record", `[[` + recordA + `]]`, began},
-		{"no id", `[{"location_id":"l","sku":"a","quantity":5}]`, began},
-		{"no sku", `[{"id":1,"location_id":"l","quantity":5}]`, began},
-		{"no location", `[{"id":1,"sku":"a","quantity":5}]`, began},
-		{"no quantity", `[{"id":1,"location_id":"l","sku":"a"}]`, began},
+		{"a list for a record", `[[` + recordA + `]]`, absent},
+		{"no id", `[{"location_id":"l","sku":"a","quantity":5}]`, absent},
+		{"no sku", `[{"id":1,"location_id":"l","quantity":5}]`, absent},
+		{"no location", `[{"id":1,"sku":"a","quantity":5}]`, absent},
+		{"no quantity", `[{"id":1,"location_id":"l","sku":"a"}]`, absent},
 		{"no quantity after a record", `{"stock_records":[` + recordA + `,{"id":2,"location_id":"l","sku":"a"}]}`, began},
-		{"quantity in another case", `[{"id":1,"location_id":"l","sku":"a","Quantity":5}]`, began},
-		{"id in another case", `[{"ID":1,"location_id":"l","sku":"a","quantity":5}]`, began},
-		{"null sku", `[{"id":1,"location_id":"l","sku":null,"quantity":5}]`, began},
-		{"null location", `[{"id":1,"location_id":null,"sku":"a","quantity":5}]`, began},
-		{"a number for a sku", `[{"id":1,"location_id":"l","sku":5,"quantity":5}]`, began},
+		{"quantity in another case", `[{"id":1,"location_id":"l","sku":"a","Quantity":5}]`, absent},
+		{"id in another case", `[{"ID":1,"location_id":"l","sku":"a","quantity":5}]`, absent},
+		{"null sku", `[{"id":1,"location_id":"l","sku":null,"quantity":5}]`, absent},
+		{"null location", `[{"id":1,"location_id":null,"sku":"a","quantity":5}]`, absent},
+		{"a number for a sku", `[{"id":1,"location_id":"l","sku":5,"quantity":5}]`, absent},
 		{"cut in a record", `[` + recordA + `,{"id":2,"loc`, began},
 		{"cut after a record", `[` + recordA, began},
 		{"cut after a comma", `{"stock_records":[` + recordA + `,`, began},
@@ -199,10 +199,10 @@ func TestResponseBad(t *testing.T) {
 		{"garbage after an object", `{"stock_records":[` + recordA + `,` + recordB + `]}}`, began},
 		{"a comma too many", `[` + recordA + `,` + recordB + `,]`, began},
 		{"a comma too few", `[` + recordA + recordB + `]`, began},
-		{"single quotes", `[{'id':1,'location_id':'l','sku':'a','quantity':5}]`, began},
-		{"a line break in a text", "[{\"id\":1,\"location_id\":\"l\nm\",\"sku\":\"a\",\"quantity\":5}]", began},
-		{"a bad escape", `[{"id":1,"location_id":"\x","sku":"a","quantity":5}]`, began},
-		{"bad syntax in unknown field", `[{"id":1,"location_id":"l","sku":"a","quantity":5,"x":[1,}]`, began},
+		{"single quotes", `[{'id':1,'location_id':'l','sku':'a','quantity':5}]`, absent},
+		{"a line break in a text", "[{\"id\":1,\"location_id\":\"l\nm\",\"sku\":\"a\",\"quantity\":5}]", absent},
+		{"a bad escape", `[{"id":1,"location_id":"\x","sku":"a","quantity":5}]`, absent},
+		{"bad syntax in unknown field", `[{"id":1,"location_id":"l","sku":"a","quantity":5,"x":[1,}]`, absent},
 	}
 	for _, tt := range tests {
 		for _, call := range stockCalls {
@@ -285,7 +285,11 @@ func TestResponseLarge(t *testing.T) {
 		fmt.Fprintf(&body, `{"id":%d,"location_id":"warehouse-%d","sku":"sku-%d","quantity":%d}`, i+1, i%3, i, -i)
 	}
 	body.WriteString(`]}`)
-	records, err := stockCalls[0].call(t.Context(), responding(t, 200, body.String()))
+	updates := make([]oakra.StockUpdate, n)
+	for i := range updates {
+		updates[i].ID = int64(i) + 1
+	}
+	records, err := responding(t, 200, body.String()).Stock.Update(t.Context(), updates)
 	require.NoError(t, err)
 	require.Len(t, records, n)
 	for i, record := range records {

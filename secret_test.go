@@ -495,7 +495,7 @@ func TestSecretCause(t *testing.T) {
 				_, err := secretStub(t, key, func(*http.Request) (*http.Response, error) {
 					response := stubResponse(200, "")
 					response.ContentLength = -1
-					response.Body = io.NopCloser(io.MultiReader(strings.NewReader("["), readFunc(func([]byte) (int, error) {
+					response.Body = io.NopCloser(io.MultiReader(strings.NewReader("["+recordA), readFunc(func([]byte) (int, error) {
 						cancel(saying)
 						return 0, io.ErrUnexpectedEOF
 					})))
@@ -553,12 +553,8 @@ func TestSecretLogLater(t *testing.T) {
 	var outcomes []string
 	for _, record := range later.records {
 		record.Attrs(func(a slog.Attr) bool {
-			if a.Key == "failure" {
-				for _, f := range a.Value.Resolve().Group() {
-					if f.Key == "outcome" {
-						outcomes = append(outcomes, f.Value.String())
-					}
-				}
+			if a.Key == "outcome" && record.Message == "oakra: attempt" {
+				outcomes = append(outcomes, a.Value.String())
 			}
 			return true
 		})

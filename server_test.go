@@ -500,13 +500,13 @@ func stubClient(t testing.TB, transport http.RoundTripper, opts ...oakra.Option)
 	return client
 }
 
-// responding returns a client that gets the same response to every request and
-// never sends a request again.
+// responding returns a client that gets the same response to every request, never
+// sends a request again, and keeps the routes.
 func responding(t testing.TB, status int, body string) *oakra.Client {
 	t.Helper()
 	mock := httpmock.NewMockTransport()
 	mock.RegisterNoResponder(httpmock.NewStringResponder(status, body))
-	return stubClient(t, mock, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}))
+	return oakra.KeepRoutes(stubClient(t, mock, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1})))
 }
 
 // stubSequence is a transport that takes one step for each request and repeats

@@ -3,6 +3,7 @@ package oakra_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -208,7 +209,7 @@ func TestWireGoldenRequests(t *testing.T) {
 			{"list", "", wireResponse{200, goldenResponse(t, "list-array")}},
 		}},
 		{"list at all locations", listAnywhere, []step{
-			{"list-anywhere", "", wireResponse{200, goldenResponse(t, "list-object")}},
+			{"list-anywhere", "", wireResponse{200, `{"stock_records":[]}`}},
 		}},
 		{"update", update, []step{
 			{"update-endpoint-line", updateBody, wireResponse{200, goldenResponse(t, "update")}},
@@ -229,10 +230,16 @@ func TestWireGoldenRequests(t *testing.T) {
 			{"change-endpoint-line", changeBody, notAllowed},
 			{"change-example", changeBody, wireResponse{200, goldenResponse(t, "change")}},
 		}},
-		{"change looks with a GET whether a route is missing", change, []step{
+		{"change asks with an empty list whether a route is missing", change, []step{
 			{"change-endpoint-line", changeBody, missing},
-			{"change-probe", "", missing},
+			{"change-probe", emptyList, missing},
 			{"change-example", changeBody, wireResponse{200, goldenResponse(t, "change")}},
+		}},
+		{"update asks with the route's own method", update, []step{
+			{"update-endpoint-line", updateBody, notAllowed},
+			{"update-newer-reference", updateBody, notAllowed},
+			{"update-example", updateBody, missing},
+			{"update-probe-example", emptyList, wireResponse{200, `[]`}},
 		}},
 	}
 	for _, tt := range tests {
@@ -244,7 +251,12 @@ func TestWireGoldenRequests(t *testing.T) {
 				return tt.steps[n-1].response
 			})
 			client := server.client(t, "/api/v1/", oakra.WithUserAgent("my-shop/2.1"))
-			require.NoError(t, tt.call(t.Context(), client))
+			err := tt.call(t.Context(), client)
+			if tt.steps[len(tt.steps)-1].body == emptyList { // and the 404 is the caller's
+				require.ErrorIs(t, err, oakra.ErrNotFound)
+			} else {
+				require.NoError(t, err)
+			}
 
 			requests := server.seen()
 			require.Len(t, requests, len(tt.steps))
@@ -286,7 +298,7 @@ func TestWireHeader(t *testing.T) {
 	named := server.client(t, "/api/v1/", oakra.WithUserAgent("my-shop/2.1 (nightly)"))
 
 	for _, client := range []*oakra.Client{plain, named} {
-		_, err := client.Stock.List(t.Context(), oakra.StockListParams{SKUs: []string{"a"}})
+		_, err := client.Stock.List(t.Context(), oakra.StockListParams{SKUs: []string{"shirt-blue-m", "shirt-green-m"}})
 		require.NoError(t, err)
 		_, err = client.Stock.Update(t.Context(), []oakra.StockUpdate{{ID: 123, Quantity: 150}})
 		require.NoError(t, err)
@@ -304,7 +316,9 @@ func TestWireHeader(t *testing.T) {
 		if i%3 == 0 {
 			require.Empty(t, header.Values("Content-Type"), "a read has no body")
 			require.Empty(t, header.Values("Content-Length"))
+			require.Equal(t, []string{"no-cache"}, header.Values("Cache-Control"))
 		} else {
+			require.Empty(t, header.Values("Cache-Control"), "a write is not kept by a cache")
 			require.Equal(t, []string{"application/json"}, header.Values("Content-Type"))
 		}
 		userAgent := "oakra-go/" + oakra.Version
@@ -440,7 +454,8 @@ func splitServer(t *testing.T) *wireServer {
 		}
 		var records []string
 		for i, sku := range values["sku"] {
-			records = append(records, fmt.Sprintf(`{"id":%d,"sku":%q,"location_id":"l","quantity":0}`, i+1, sku))
+			location, _ := json.Marshal(values.Get("location_id"))
+			records = append(records, fmt.Sprintf(`{"id":%d,"sku":%q,"location_id":%s,"quantity":0}`, i+1, sku, location))
 		}
 		return wireResponse{200, "[" + strings.Join(records, ",") + "]"}
 	})
