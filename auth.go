@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 )
 
 // credential is the app key, or the caller's source of it. The key lives in these
@@ -27,11 +28,40 @@ func staticKey(key string) credential {
 	}
 }
 
+// mostRecent is how many keys of a source are remembered. A server may show one that
+// was used before a rotation.
+const mostRecent = 4
+
 func keyFrom(source func(ctx context.Context, rejected string) (string, error)) credential {
+	var mu sync.Mutex
+	var recent []string // the newest last
+	var known secrets   // the same
+	remember := func(key string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if slices.Contains(recent, key) {
+			return
+		}
+		recent = append(recent, key)
+		recent = recent[max(0, len(recent)-mostRecent):]
+		known = nil
+		for _, key := range recent {
+			known = known.with(key)
+		}
+		known = slices.Clip(known)
+	}
 	return credential{
-		key:     source,
-		header:  func(key string) []string { return []string{"Bearer " + key} },
-		known:   func() secrets { return nil },
+		key: func(ctx context.Context, rejected string) (string, error) {
+			key, err := source(ctx, rejected)
+			remember(key)
+			return key, err
+		},
+		header: func(key string) []string { return []string{"Bearer " + key} },
+		known: func() secrets {
+			mu.Lock()
+			defer mu.Unlock()
+			return known
+		},
 		rotates: true,
 	}
 }

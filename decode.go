@@ -35,17 +35,15 @@ func (c *call) read(ctx context.Context, cancel context.CancelFunc, response *ht
 	if body == nil {
 		body = http.NoBody
 	}
+	if !c.client.heeds {
+		body = &bounded{ctx: ctx, body: body}
+	}
+	response.Body = body
 	defer body.Close()
 	defer func() { response.Body = http.NoBody }()
-	if deadline, _ := ctx.Deadline(); !c.client.heeds {
-		defer time.AfterFunc(time.Until(deadline), func() { body.Close() }).Stop()
-	}
 	var e *Error
 	if response.StatusCode/100 == 2 && response.StatusCode != http.StatusAccepted && c.decoder != nil {
 		e = c.decoder.decode(c, response)
-		if e != nil && e.cut && c.ctx.Err() == nil && ctx.Err() != nil && !errors.Is(e.Err, ctx.Err()) {
-			e.Err = fmt.Errorf("%w, at the attempt timeout of %v: %w", e.Err, c.client.attemptTimeout, ctx.Err())
-		}
 	} else {
 		e = c.readError(response, body, cancel)
 	}

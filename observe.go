@@ -149,7 +149,8 @@ func (c *call) observeStart(request *http.Request, header http.Header) context.C
 // has set by then.
 var reservedHeaders = []string{
 	"Authorization", "X-Oakra-Api-Version", "Idempotency-Key", "X-Idempotency-Key",
-	"Host", "Content-Length", "Content-Type", "Transfer-Encoding", "Connection", "Trailer", "Expect", "Cookie",
+	"Host", "Content-Length", "Content-Type", "Transfer-Encoding", "Connection", "Upgrade", "Trailer", "Expect", "Cookie",
+	"Accept-Encoding", // with one, net/http would leave a response compressed
 }
 
 // number counts the attempt that begins or has just begun; the empty list of the

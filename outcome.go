@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
 	"strconv"
 )
 
@@ -115,12 +116,12 @@ func (e *Error) retryable() bool {
 
 // Rejected reports whether nothing was applied because of what was sent, for
 // certain: correct the items before sending them again. That is so for the client's
-// own checks of items, for a response of 400, 404, 409 or 422 that names an item
-// (stock_records[1].quantity), and for a 404, 409 or 422 in JSON on a route that is
-// known to be right. It is not so for an HTML page, an empty body, 401, 403, 405,
-// 410, 413, 415, a 400 that names no item, bad options, or an item of a bulk run
-// that was not sent: what is at fault there is the setup, or not known, and every
-// other call would meet the same. All parts of a joined error must be so.
+// own checks of items, for a 4xx that names an item (stock_records[1].quantity), and
+// for a 404, 409 or 422 in JSON on a route that is known to be right. It is not so
+// for an HTML page, an empty body, any other 4xx that names no item, bad options, or
+// an item of a bulk run that was not sent: what is at fault there is the setup, or not
+// known, and every other call would meet the same. All parts of a joined error must be
+// so.
 func Rejected(err error) bool { return all(err, (*Error).rejected) }
 
 func (e *Error) rejected() bool {
@@ -133,16 +134,14 @@ func (e *Error) rejected() bool {
 	switch e.StatusCode {
 	case 0:
 		return errors.Is(e.Err, ErrInvalidRequest) && e.Op != opNewClient
-	case 400:
-		return e.content || e.namesContent()
 	case 404, 409, 422:
 		known := e.json && e.proven
 		if !e.made {
 			known = e.Message != "" || len(e.Fields) > 0
 		}
-		return e.content || known || e.namesContent()
+		return known || e.namesContent()
 	}
-	return false
+	return e.StatusCode/100 == 4 && e.StatusCode != http.StatusTooManyRequests && e.namesContent()
 }
 
 // namesContent reports whether the server names an item, or a sale.

@@ -1,0 +1,58 @@
+package oakra
+
+import (
+	"context"
+	"io"
+	"sync"
+)
+
+// bounded is the body of a response of a caller's own kind of transport, which may
+// ignore its context and even Close. It gives up reading when the context ends.
+type bounded struct {
+	ctx   context.Context
+	body  io.ReadCloser
+	stuck bool // a Read goes on
+}
+
+// boundedBuffers are for what is read, since a Read that was given up may still write.
+var boundedBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// Read implements [io.Reader].
+func (b *bounded) Read(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil {
+		return 0, err
+	}
+	type result struct {
+		n     int
+		err   error
+		panic *workerPanic
+	}
+	done, buffer := make(chan result, 1), boundedBuffers.Get().(*[32 << 10]byte)
+	size := min(len(p), len(buffer))
+	go func() {
+		var r result
+		r.panic = catch(func() { r.n, r.err = b.body.Read(buffer[:size]) })
+		done <- r
+	}()
+	select {
+	case r := <-done:
+		if r.panic != nil {
+			panic(r.panic)
+		}
+		copy(p, buffer[:r.n])
+		boundedBuffers.Put(buffer)
+		return r.n, r.err
+	case <-b.ctx.Done():
+		b.stuck = true
+		return 0, b.ctx.Err()
+	}
+}
+
+// Close implements [io.Closer].
+func (b *bounded) Close() error {
+	if b.stuck {
+		go catch(func() { b.body.Close() }) // it may wait for the Read
+		return nil
+	}
+	return b.body.Close()
+}
