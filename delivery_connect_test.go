@@ -305,6 +305,23 @@ func TestDeliveryTLS(t *testing.T) {
 		})
 	}
 
+	// Our own stack rejects what it reads, with an alert of its own.
+	t.Run("local alert", func(t *testing.T) {
+		eachOp(t, func(t *testing.T, op deliveryOp) {
+			s := newRawServer(t, func(c *rawConn) bool {
+				c.Write([]byte{21, 3, 3, 0, 1, 0}) // an alert of one byte
+				return rawStall(c)
+			})
+			client := rawClientOn(t, strings.Replace(s.baseURL, "http", "https", 1), rawTransport(t, s))
+			records, err := op.call(t.Context(), client)
+			final.check(t, op, records, err, 1)
+			var failure *net.OpError
+			require.ErrorAs(t, err, &failure)
+			assert.Equal(t, "local error", failure.Op)
+			assert.Equal(t, 1, s.ledger().turns)
+		})
+	})
+
 	t.Run("certificate refused", func(t *testing.T) {
 		eachOp(t, func(t *testing.T, op deliveryOp) {
 			var handled atomic.Int64
@@ -463,6 +480,38 @@ func TestDeliveryTransportWithoutTrace(t *testing.T) {
 			row.check(t, op, records, err, row.attempts(op))
 		})
 	})
+}
+
+// TestDeliveryNotRequested has the row of a transport that fails without asking for a
+// connection, here because of a header that cannot be sent. If the client made the
+// transport itself, nothing was sent; another one proves nothing.
+func TestDeliveryNotRequested(t *testing.T) {
+	s := newRawServer(t, deliverOK)
+	bad := oakra.WithObserver(oakra.Observer{AttemptStart: func(ctx context.Context, a oakra.AttemptStart) context.Context {
+		a.Header.Set("X-Bad", "a\nb")
+		return ctx
+	}})
+	for name, opts := range map[string][]oakra.Option{
+		"no client":                   {},
+		"a client without transport":  {oakra.WithHTTPClient(&http.Client{})},
+		"a transport of the caller's": {oakra.WithHTTPClient(&http.Client{Transport: oakra.DefaultTransport()})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachOp(t, func(t *testing.T, op deliveryOp) {
+				client, err := oakra.NewClient(rawKey, append(opts, bad, oakra.WithBaseURL(s.baseURL), oakra.WithRetryPolicy(rawPolicy(rawTries)))...)
+				require.NoError(t, err)
+				records, err := op.call(t.Context(), client)
+				want := verdict{outcome: notApplied}
+				if name == "a transport of the caller's" {
+					want = verdict{outcome: unknown, resent: listAndUpdate, retryable: onlyList}
+				}
+				want.check(t, op, records, err, want.attempts(op))
+				assert.ErrorContains(t, err, "X-Bad")
+			})
+		})
+	}
+	s.close()
+	assert.Zero(t, s.ledger().accepted)
 }
 
 // TestDeliveryStalePool checks that net/http may go on by itself to the next

@@ -216,6 +216,123 @@ func TestDeliveryMissingIDs(t *testing.T) {
 	}
 }
 
+// TestDeliveryMultiStatus has the row of 207, which proves nothing whatever it holds.
+// The records that are there are on the error.
+func TestDeliveryMultiStatus(t *testing.T) {
+	const length = "HTTP/1.1 207 Multi-Status\r\nContent-Length: 999\r\n\r\n"
+	for _, row := range []struct {
+		name    string
+		turn    rawTurn
+		records []oakra.StockRecord
+		missing []int64
+	}{
+		{"all records", rawRespond(207, "", deliveryRecords), deliveredRecords, nil},
+		{"all records in an object", rawRespond(207, "", `{"stock_records":`+deliveryRecords+`}`), deliveredRecords, nil},
+		{"one record", rawRespond(207, "", `[`+firstRecord+`]`), deliveredRecords[:1], []int64{2}},
+		{"one record, one error", rawRespond(207, "", `[`+firstRecord+`,{"detail":"No."}]`), deliveredRecords[:1], nil},
+		{"cut after a record", rawApply(rawWrite(length+"["+firstRecord, rawClose)), deliveredRecords[:1], nil},
+		{"cut before the records", rawApply(rawWrite(length, rawClose)), nil, nil},
+		{"statuses", rawRespond(207, "", `{"results":[{"status":200},{"status":409}]}`), nil, nil},
+		{"a page", rawRespond(207, "", "<html>"), nil, nil},
+		{"nothing", rawRespond(207, "", ""), nil, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			eachOp(t, func(t *testing.T, op deliveryOp) {
+				s := newRawServer(t, row.turn)
+				records, err := op.call(t.Context(), keptClient(t, s))
+				e := verdict{outcome: unknown, status: 207, is: oakra.ErrBadResponse}.check(t, op, records, err, 1)
+				if op.name == "list" {
+					assert.Empty(t, e.Records)
+					assert.Empty(t, e.MissingIDs)
+				} else {
+					assert.ElementsMatch(t, row.records, e.Records)
+					assert.Equal(t, row.missing, e.MissingIDs)
+				}
+				checkLedger(t, op, err, 1, s.ledger())
+			})
+		})
+	}
+}
+
+// TestDeliveryStrictList has what makes a List an error although its records are
+// readable. A write is not concerned: its proof is in the ids.
+func TestDeliveryStrictList(t *testing.T) {
+	const third = `{"id":3,"location_id":"w","sku":"c","quantity":7}`
+	type row struct {
+		name   string
+		header string
+		body   string
+		says   string // "" if it is a success
+		resent who
+	}
+	rows := []row{}
+	for _, age := range []string{"1", "120", "31536000", "00001", "1.5"} {
+		rows = append(rows, row{"Age: " + age, "Age: " + age + "\r\n", deliveryRecords, "Age", onlyList})
+	}
+	for _, age := range []string{"0", "00", " 0 "} {
+		rows = append(rows, row{"Age: " + age, "Age: " + age + "\r\n", deliveryRecords, "", nobody})
+	}
+	for _, link := range []string{
+		`</x?page=2>; rel="next"`, `</x?page=2>; rel=next`, `</x?page=2>;rel=NEXT`, `</x>; title="a"; Rel="next"`, `</x>; rel="last next"`,
+		`</a>; rel="prev", </x?page=2>; rel="next"`, `</x?page=2>; rel="next", </a>; rel="last"`, `</x>; rel = "next"`,
+	} {
+		rows = append(rows, row{"Link: " + link, "Link: " + link + "\r\n", deliveryRecords, "further pages", nobody})
+	}
+	rows = append(rows, row{"second Link", "Link: </a>; rel=prev\r\nLink: </b>; rel=next\r\n", deliveryRecords, "further pages", nobody})
+	for _, link := range []string{`</x>; rel="prev"`, `</next>; rel=last`, `</x>; rel="nextish"`, `</x>; title="next"`, `</x>`} {
+		rows = append(rows, row{"Link: " + link, "Link: " + link + "\r\n", deliveryRecords, "", nobody})
+	}
+	rows = append(rows,
+		row{"another SKU", "", `[` + firstRecord + `,` + third + `]`, `"c"`, nobody},
+		row{"another SKU first", "", `[` + third + `,` + firstRecord + `]`, `"c"`, nobody},
+		row{"SKUs in another case", "", strings.NewReplacer(`"a"`, `"A"`, `"b"`, `"B"`).Replace(deliveryRecords), "", nobody},
+		row{"SKU with a space", "", strings.ReplaceAll(deliveryRecords, `"b"`, `"b "`), `"b "`, nobody},
+		row{"a record twice", "", `[` + firstRecord + `,` + firstRecord + `]`, "", nobody},
+		row{"in another order", "", `[` + secondRecord + `,` + firstRecord + `,` + secondRecord + `]`, "", nobody},
+		row{"fewer", "", `[` + secondRecord + `]`, "", nobody},
+	)
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			s := newRawServer(t, rawRespond(200, row.header, row.body))
+			records, err := deliverList.call(t.Context(), rawClient(t, s))
+			if row.says == "" {
+				require.NoError(t, err)
+				require.NotEmpty(t, records)
+				return
+			}
+			want := verdict{resent: row.resent, retryable: row.resent, status: 200, is: oakra.ErrBadResponse}
+			want.check(t, deliverList, records, err, want.attempts(deliverList))
+			assert.ErrorContains(t, err, row.says)
+			assert.Equal(t, want.attempts(deliverList), s.ledger().turns)
+
+			if row.header != "" { // another read is fresh, and a write is not a read
+				s.play(rawRespond(200, row.header, row.body), deliverOK)
+				_, err = deliverList.call(t.Context(), rawClient(t, s))
+				assert.Equal(t, row.resent == onlyList, err == nil)
+				for _, op := range routedOps {
+					s.play(rawRespond(200, row.header, row.body))
+					_, err = op.call(t.Context(), rawClient(t, s))
+					assert.NoError(t, err)
+				}
+			}
+		})
+	}
+
+	t.Run("another location", func(t *testing.T) {
+		for location, ok := range map[string]bool{"w": true, "W": true, "w2": false, "w ": false} {
+			s := newRawServer(t, rawRespond(200, "", strings.ReplaceAll(deliveryRecords, `"w"`, `"`+location+`"`)))
+			_, err := rawClient(t, s).Stock.List(t.Context(), oakra.StockListParams{SKUs: []string{"a", "b"}, LocationID: "w"})
+			if ok {
+				assert.NoError(t, err)
+				continue
+			}
+			assert.ErrorIs(t, err, oakra.ErrBadResponse)
+			assert.ErrorContains(t, err, `"`+location+`"`)
+			assert.False(t, oakra.Retryable(err))
+		}
+	})
+}
+
 // TestDeliveryTooLarge has the row of a response over 64 MiB. It also checks that
 // the rest of the response is not read, and how much memory the call takes.
 func TestDeliveryTooLarge(t *testing.T) {

@@ -402,6 +402,7 @@ func TestDeliveryNewKey(t *testing.T) {
 		{"the source fails", rawTries, func(string) (string, error) { return "", broken }, []rawTurn{denied}, []string{"old-key"}, refused, broken},
 		{"a bad key", rawTries, func(string) (string, error) { return "a b", nil }, []rawTurn{denied}, []string{"old-key"}, refused, nil},
 		{"then 429", rawTries, otherKey, []rawTurn{denied, rawRespond(429, "", ""), deliverOK}, []string{"old-key", "new-key", "old-key"}, verdict{}, nil},
+		{"after a 429", rawTries, otherKey, []rawTurn{rawRespond(429, "Retry-After: 3\r\n", ""), denied, deliverOK}, []string{"old-key", "old-key", "new-key"}, verdict{}, nil},
 		{"then 409", rawTries, otherKey, []rawTurn{denied, rawRespond(409, "", "")}, []string{"old-key", "new-key"},
 			verdict{outcome: notApplied, status: 409, is: oakra.ErrConflict}, nil},
 		{"then 501", rawTries, otherKey, []rawTurn{denied, rawApply(rawRespond(501, "", ""))}, []string{"old-key", "new-key"},
@@ -425,7 +426,10 @@ func TestDeliveryNewKey(t *testing.T) {
 					require.NoError(t, err)
 					begun := time.Now()
 					records, err := op.call(t.Context(), client)
-					if !strings.HasSuffix(row.name, "429") {
+					switch {
+					case row.name == "after a 429":
+						assert.Equal(t, 3*time.Second, time.Since(begun), "it waits once")
+					case !strings.HasSuffix(row.name, "429"):
 						assert.Zero(t, time.Since(begun), "the new key is sent at once")
 					}
 					ledger := s.ledger()

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,6 +106,23 @@ func TestDeliveryStalled(t *testing.T) {
 	}
 }
 
+// TestDeliveryResponseHeaderTimeout checks that a timeout of the caller's transport
+// counts as that of an attempt: the server may still be at work.
+func TestDeliveryResponseHeaderTimeout(t *testing.T) {
+	eachOp(t, func(t *testing.T, op deliveryOp) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newPipeServer(t, rawApply(rawWrite("", rawStall)))
+			transport := rawTransport(t, s)
+			transport.ResponseHeaderTimeout = time.Second
+			records, err := op.call(t.Context(), rawClientOn(t, s.baseURL, transport))
+			want := verdict{outcome: unknown, resent: onlyList, retryable: onlyList}
+			want.check(t, op, records, err, want.attempts(op))
+			synctest.Wait()
+			checkLedger(t, op, err, want.attempts(op), s.ledger())
+		})
+	})
+}
+
 // TestDeliveryStalledErrorBody checks that a status decides although its body
 // stalls. The call waits for the body for one second.
 func TestDeliveryStalledErrorBody(t *testing.T) {
@@ -163,21 +181,83 @@ func TestDeliveryContextInErrorBody(t *testing.T) {
 	}
 }
 
-// TestDeliveryBodyWithoutContext checks that the call waits for the body of a
-// response that is not 2xx for one second even if the transport's body ignores
-// its context.
+// stuckBody is a body that is never read, whatever its context, until the test ends.
+// Its Close, as some do, waits for the Read.
+type stuckBody struct {
+	begin *strings.Reader
+	end   <-chan struct{}
+	mu    sync.Mutex
+}
+
+func (b *stuckBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n, _ := b.begin.Read(p); n > 0 {
+		return n, nil
+	}
+	<-b.end
+	copy(p, "too late for this memory")
+	return len(p), nil
+}
+
+func (b *stuckBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return nil
+}
+
+// TestDeliveryBodyWithoutContext checks that a body that ignores its context holds a
+// call no longer than its attempt or its context, and that of an error for a second
+// at most.
 func TestDeliveryBodyWithoutContext(t *testing.T) {
-	for _, op := range deliveryOps {
-		synctest.Test(t, func(t *testing.T) {
-			client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
-				endless, _ := io.Pipe()
-				return &http.Response{StatusCode: 409, Header: http.Header{}, Body: endless, ContentLength: -1}, nil
-			}))
-			begun := time.Now()
-			_, err := op.call(t.Context(), client)
-			require.ErrorIs(t, err, oakra.ErrConflict)
-			require.Equal(t, time.Second, time.Since(begun))
-		})
+	for _, row := range []struct {
+		name    string
+		status  int
+		begin   string
+		attempt time.Duration
+		cancel  time.Duration // 0 for never
+		took    time.Duration
+		verdict verdict
+	}{
+		{name: "error", status: 409, begin: `{"detail":"lo`, attempt: 30 * time.Second, took: time.Second,
+			verdict: verdict{outcome: notApplied, is: oakra.ErrConflict}},
+		{name: "error, short attempt", status: 409, attempt: 300 * time.Millisecond, took: 300 * time.Millisecond,
+			verdict: verdict{outcome: notApplied, is: oakra.ErrConflict}},
+		{name: "error, canceled", status: 409, attempt: time.Minute, cancel: 200 * time.Millisecond, took: 200 * time.Millisecond,
+			verdict: verdict{outcome: notApplied, is: oakra.ErrConflict}},
+		{name: "accepted", status: 202, attempt: 30 * time.Second, took: time.Second,
+			verdict: verdict{outcome: unknown, is: oakra.ErrBadResponse}},
+		{name: "success", status: 200, attempt: 4 * time.Second, took: 4 * time.Second,
+			verdict: verdict{outcome: unknown, retryable: onlyList, is: oakra.ErrBadResponse}},
+		{name: "success after a record", status: 200, begin: "[" + firstRecord, attempt: 4 * time.Second, took: 4 * time.Second,
+			verdict: verdict{outcome: applied, retryable: onlyList, is: oakra.ErrBadResponse}},
+		{name: "success, canceled", status: 200, attempt: time.Minute, cancel: 3 * time.Second, took: 3 * time.Second,
+			verdict: verdict{outcome: unknown, retryable: onlyList, is: oakra.ErrBadResponse}},
+	} {
+		for _, op := range deliveryOps {
+			t.Run(row.name+"/"+op.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					end := make(chan struct{})
+					client := oakra.KeepRoutes(stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+						body := &stuckBody{begin: strings.NewReader(row.begin), end: end}
+						return &http.Response{StatusCode: row.status, Header: http.Header{}, Body: body, ContentLength: -1}, nil
+					}), oakra.WithAttemptTimeout(row.attempt), oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1})))
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					if row.cancel != 0 {
+						time.AfterFunc(row.cancel, cancel)
+					}
+					begun := time.Now()
+					records, err := op.call(ctx, client)
+					took := time.Since(begun)
+					row.verdict.status = row.status
+					e := row.verdict.check(t, op, records, err, 1)
+					assert.Equal(t, row.took, took)
+					assert.Equal(t, row.begin, string(e.Body))
+					close(end)
+				})
+			})
+		}
 	}
 }
 

@@ -729,6 +729,8 @@ func (v verdict) check(t *testing.T, op deliveryOp, records []oakra.StockRecord,
 		assert.Equal(t, sentinel == v.is, errors.Is(err, sentinel), "errors.Is(%v, %q)", err, sentinel)
 	}
 	assert.NotContains(t, err.Error(), rawKey)
+	assert.NotContains(t, err.Error(), "%!", "a verb without its value")
+	assert.NotContains(t, err.Error(), "sku=", "no query")
 	return e
 }
 
