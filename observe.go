@@ -3,6 +3,7 @@ package oakra
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -187,11 +188,15 @@ func (c *call) observeEnd(a attempt, n next) {
 	c.client.observers.attemptEnd(a.ctx, end)
 }
 
-// observed returns a copy of e without the server's body, which stays as it is: a
-// hook may look later.
+// observed returns a copy of e without the server's body, and without the headers that
+// may repeat the query. It stays as it is: a hook may look later.
 func (e *Error) observed() *Error {
 	o := *e
 	o.Body = nil
+	o.Header = maps.Clone(e.Header)
+	for _, name := range []string{"Location", "Content-Location", "Link", "Refresh"} {
+		o.Header.Del(name)
+	}
 	return &o
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"net/http"
 	"strconv"
 )
 
@@ -141,7 +140,7 @@ func (e *Error) rejected() bool {
 		}
 		return known || e.namesContent()
 	}
-	return e.StatusCode/100 == 4 && e.StatusCode != http.StatusTooManyRequests && e.namesContent()
+	return e.StatusCode/100 == 4 && !e.retryable() && e.namesContent()
 }
 
 // namesContent reports whether the server names an item, or a sale.
