@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/oakra/oakra-go"
 )
@@ -91,7 +90,7 @@ func checkRecords(t *testing.T, call stockCall, body []byte, records []oakra.Sto
 	if records == nil {
 		t.Fatal("neither an error nor records")
 	}
-	if !json.Valid(bytes.TrimPrefix(body, []byte("\ufeff"))) && utf8.Valid(body) {
+	if body = bytes.TrimPrefix(body, []byte("\ufeff")); !json.Valid(body) {
 		t.Fatalf("a success that is not JSON: %q", body)
 	}
 	ids := map[int64]bool{}

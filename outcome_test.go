@@ -203,6 +203,7 @@ func TestErrorItems(t *testing.T) {
 		{`{"quantity":["A valid integer is required."]}`, nil},
 		{`{"detail":"No."}`, nil},
 		{`[{},{"id":["x"]}]`, nil},
+		{`{"stock_records":{"1":{"id":["x"]}}}`, map[int][]string{1: {"id: x"}}},
 		{`<html>`, nil},
 		{``, nil},
 	} {
@@ -213,8 +214,8 @@ func TestErrorItems(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]map[int][]string{
-		"stock_records[12].id": {12: {"id: x"}}, "sale_ids[3]": {3: {"x"}},
-		"stock_records[-1].id": nil, "stock_records[].id": nil, "stock_records[1": nil, "stock_records[one].id": nil,
+		"stock_records[12].id": {12: {"id: x"}}, "sale_ids[3]": {3: {"x"}}, "sale_ids.4": {4: {"x"}}, "stock_recordsx1": nil,
+		"stock_records[-1].id": nil, "stock_records[].id": nil, "stock_records[one].id": nil,
 		"stock_records[99999999999999999999].id": nil, "xstock_records[1].id": nil, "": nil,
 	} {
 		e := &oakra.Error{Fields: map[string][]string{name: {"x"}}}

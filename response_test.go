@@ -128,16 +128,12 @@ func TestResponseNumbers(t *testing.T) {
 					require.Equal(t, row.want, records[0].Quantity)
 				}
 			}
-			if row.want <= 0 {
-				return
+			if row.want <= 0 || strings.ContainsAny(row.written, "eE") {
+				return // TestFieldExponentID
 			}
-			// An id is read like a quantity, except that an exponent loses digits.
+			// An id is read like a quantity, except that it has no exponent.
 			records, err := stockCalls[0].call(t.Context(), responding(t, 200,
 				fmt.Sprintf(`[{"id":%s,"location_id":"l","sku":"a","quantity":1}]`, row.written)))
-			if strings.ContainsAny(row.written, "eE") {
-				require.ErrorContains(t, err, "has an exponent")
-				return
-			}
 			require.NoError(t, err)
 			require.Equal(t, row.want, records[0].ID)
 		})
