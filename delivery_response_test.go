@@ -420,6 +420,31 @@ func TestDeliveryTooLarge(t *testing.T) {
 	}
 }
 
+// TestDeliveryLengthIsALie checks that memory grows with what has come, and not with
+// what Content-Length promises.
+func TestDeliveryLengthIsALie(t *testing.T) {
+	const records = 300
+	var body strings.Builder
+	body.WriteString("[" + firstRecord)
+	for range records - 1 {
+		body.WriteString("," + secondRecord)
+	}
+	for _, promised := range []int{1 << 20, 60 << 20, 64 << 20, 1 << 40} {
+		eachOp(t, func(t *testing.T, op deliveryOp) {
+			s := newRawServer(t, rawApply(rawWrite(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", promised, body.String()), rawClose)))
+			client := keptClient(t, s, oakra.WithRetryPolicy(rawPolicy(1)))
+			op.call(t.Context(), client) // the pools are filled
+			s.play(s.script...)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			records, err := op.call(t.Context(), client)
+			runtime.ReadMemStats(&after)
+			verdict{outcome: applied, retryable: onlyList, status: 200, is: oakra.ErrBadResponse}.check(t, op, records, err, 1)
+			assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20), "bytes allocated by both sides for %d that came", body.Len())
+		})
+	}
+}
+
 // countingConn counts the bytes that are read from it.
 type countingConn struct {
 	net.Conn

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -556,4 +557,40 @@ func TestDeliveryCookies(t *testing.T) {
 	_, err = deliverList.call(t.Context(), client)
 	require.ErrorIs(t, err, oakra.ErrServer)
 	require.Equal(t, []string{"", "node=7", "node=7"}, cookies)
+}
+
+// TestDeliveryCookiesOfTwo checks that the cookies of one client are never sent by
+// another, also when they call at once.
+func TestDeliveryCookiesOfTwo(t *testing.T) {
+	newClient := func(name string) *oakra.Client {
+		jar, err := cookiejar.New(nil)
+		require.NoError(t, err)
+		base, err := url.Parse(oakra.DefaultBaseURL)
+		require.NoError(t, err)
+		want := ""
+		if name != "" {
+			want = "shop=" + name
+			jar.SetCookies(base, []*http.Cookie{{Name: "shop", Value: name, Path: "/"}})
+		}
+		transport := stubTransport(func(r *http.Request) (*http.Response, error) {
+			assert.Equal(t, want, strings.Join(r.Header["Cookie"], " and "))
+			return stubResponse(200, deliveryRecords), nil
+		})
+		return oakra.KeepRoutes(stubClient(t, nil, oakra.WithHTTPClient(&http.Client{Jar: jar, Transport: transport})))
+	}
+	clients := []*oakra.Client{newClient("north"), newClient(""), newClient("south")}
+	var callers sync.WaitGroup
+	for i := range 60 {
+		callers.Go(func() {
+			_, err := deliveryOps[i/3%3].call(t.Context(), clients[i%3])
+			assert.NoError(t, err)
+		})
+	}
+	callers.Wait()
+	for _, client := range clients {
+		for _, op := range deliveryOps {
+			_, err := op.call(t.Context(), client)
+			require.NoError(t, err)
+		}
+	}
 }

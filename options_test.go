@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -400,12 +401,63 @@ func TestOptionRetryPolicyExtremes(t *testing.T) {
 func TestOptionDefaultTransport(t *testing.T) {
 	one, two := oakra.DefaultTransport(), oakra.DefaultTransport()
 	require.NotSame(t, one, two, "each is the caller's own, to change")
-	require.Equal(t, 64, one.MaxIdleConnsPerHost)
-	require.Positive(t, one.IdleConnTimeout)
-	require.Less(t, one.IdleConnTimeout, 2*time.Second, "servers of this kind close an idle connection after two")
-	require.NotNil(t, one.Proxy)
-	require.NotZero(t, one.TLSHandshakeTimeout)
 	require.NotSame(t, http.DefaultTransport, one)
+	requireDefaults(t, one)
+	requireDefaults(t, two)
+
+	for name, opts := range map[string][]oakra.Option{
+		"no client":                  nil,
+		"a client without transport": {oakra.WithHTTPClient(&http.Client{Timeout: time.Minute})},
+	} {
+		client, err := oakra.NewClient(stubKey, opts...)
+		require.NoError(t, err, name)
+		transport, ok := oakra.TransportOf(client).(*http.Transport)
+		require.True(t, ok, name)
+		requireDefaults(t, transport)
+	}
+	given := &http.Transport{}
+	client, err := oakra.NewClient(stubKey, oakra.WithHTTPClient(&http.Client{Transport: given}))
+	require.NoError(t, err)
+	require.Same(t, given, oakra.TransportOf(client), "a caller's transport is used as it is")
+	require.Zero(t, given.MaxIdleConnsPerHost)
+}
+
+// requireDefaults checks what DefaultTransport documents.
+func requireDefaults(t *testing.T, transport *http.Transport) {
+	t.Helper()
+	require.Equal(t, 64, transport.MaxIdleConnsPerHost)
+	require.Zero(t, transport.MaxIdleConns, "of all hosts together there is no bound")
+	require.Zero(t, transport.MaxConnsPerHost)
+	require.Equal(t, time.Second, transport.IdleConnTimeout, "servers of this kind close an idle connection after two")
+	require.EqualValues(t, 256<<10, transport.MaxResponseHeaderBytes)
+	require.Equal(t, 10*time.Second, transport.TLSHandshakeTimeout)
+	require.NotNil(t, transport.Proxy)
+	require.True(t, transport.Protocols.HTTP1())
+	require.False(t, transport.Protocols.HTTP2())
+	require.False(t, transport.Protocols.UnencryptedHTTP2())
+	require.False(t, transport.ForceAttemptHTTP2)
+	require.False(t, transport.DisableKeepAlives)
+}
+
+// TestOptionLocalhost: net/http sends requests to localhost past a proxy only if it is
+// written so, and a proxy would see the key.
+func TestOptionLocalhost(t *testing.T) {
+	for _, row := range []struct{ base, host, path string }{
+		{"http://LOCALHOST:8000/Api/v1/", "localhost:8000", "/Api/v1/stock/stock-records/"},
+		{"http://LocalHost", "localhost", "/stock/stock-records/"},
+		{"HTTP://localhost:8000/", "localhost:8000", "/stock/stock-records/"},
+		{"https://App.OAKRA.com/api/v1/", "app.oakra.com", "/api/v1/stock/stock-records/"},
+	} {
+		var proxied *url.URL
+		_, err := stockCalls[0].call(t.Context(), stubClient(t, stubTransport(func(r *http.Request) (*http.Response, error) {
+			proxied = r.URL
+			require.Contains(t, []string{"", row.host}, r.Host)
+			return stubResponse(200, "[]"), nil
+		}), oakra.WithBaseURL(row.base)))
+		require.NoError(t, err)
+		require.Equal(t, row.host, proxied.Host)
+		require.Equal(t, row.path, proxied.Path)
+	}
 }
 
 // TestOptionNothingFromTheEnvironment: an ambient address could send the key

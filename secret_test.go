@@ -14,10 +14,13 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/oakra/oakra-go"
@@ -421,7 +424,8 @@ func TestSecretLocation(t *testing.T) {
 	everyByte := func(s string) string {
 		return "%" + strings.ToUpper(strings.Trim(strings.ReplaceAll(fmt.Sprintf("% x", s), " ", "%"), " "))
 	}
-	for _, key := range append(secretKeys[:1:1], "5ecre7%20of<the>shop-9f86d081884c7d65") {
+	// The last one may be the scheme of a URL.
+	for _, key := range append(secretKeys[:1:1], "5ecre7%20of<the>shop-9f86d081884c7d65", "shop.5ecre7-0f86d081884c7d65+x") {
 		for _, location := range []string{
 			"https://elsewhere.test/" + url.PathEscape(key),
 			"https://elsewhere.test/" + url.PathEscape(url.PathEscape(key)),
@@ -770,6 +774,136 @@ func TestSecretRotation(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSecretRotatedBefore: a server may name a key that an earlier call used, before
+// the source gave another one.
+func TestSecretRotatedBefore(t *testing.T) {
+	const current = "the-current-5ecre7-0f-the-shop"
+	old := []string{"0ldest-5ecre7-0f-the-shop-9f86", "0lder-5ecre7-0f-the-shop-d081", "0ld-5ecre7-0f-the-shop-884c7d65"}
+	keys := append(slices.Clone(old), current)
+	used := 0
+	var logged bytes.Buffer
+	said := strings.Join(old, ", ")
+	client, err := oakra.NewClient("", oakra.WithAppKeySource(func(context.Context, string) (string, error) { return keys[used], nil }),
+		oakra.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+		oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
+			if used < len(old) {
+				return stubResponse(409, ""), nil
+			}
+			return stubResponse(409, `{"detail":"Revoked: `+said+`"}`, "X-Old", said, "X-Request-Id", old[0]), nil
+		})}))
+	require.NoError(t, err)
+	for used = range keys {
+		for _, call := range stockCalls {
+			_, err = call.call(t.Context(), client)
+			requireHiddenError(t, err, keys...)
+		}
+	}
+	require.Contains(t, err.Error(), "Revoked: ", "what stands around the keys is kept")
+	for _, key := range keys {
+		require.NotContains(t, logged.String(), key)
+	}
+	// It may have been used by another goroutine.
+	var callers sync.WaitGroup
+	for i := range 50 {
+		callers.Go(func() {
+			for range 20 {
+				source := fmt.Sprintf("%d-of-the-5ecre7-keys-of-the-shop", i)
+				client, err := oakra.NewClient("", oakra.WithAppKeySource(func(context.Context, string) (string, error) { return source, nil }),
+					oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
+						return stubResponse(403, r.Header.Get("Authorization")), nil
+					})}))
+				if assert.NoError(t, err) {
+					_, err = stockCalls[0].call(context.Background(), client)
+					assert.NotContains(t, fmt.Sprintf("%#v", err), source)
+				}
+			}
+		})
+	}
+	callers.Wait()
+}
+
+// TestSecretEveryField: wherever a server puts the key, in its own case or not, it is
+// cut out of every field of the error. Keys of a length that encoders and excerpts cut
+// evenly, and keys that begin another, are no exception.
+func TestSecretEveryField(t *testing.T) {
+	keys := [][]string{{"shop-5ecre7-0f9a-b3c4-and-5ucce55or", "shop-5ecre7-0f9a"}}
+	for _, length := range []int{8, 16, 24, 64} {
+		keys = append(keys, []string{strings.Repeat("Zy9-5ecre7-0f9A-", 4)[:length]})
+	}
+	for _, keys := range keys {
+		for _, spelled := range []func(string) string{strings.Clone, strings.ToUpper, strings.ToLower} {
+			for _, key := range keys {
+				said := spelled(key)
+				escaped := url.PathEscape(said)
+				for _, row := range []struct {
+					name   string
+					status int
+					body   string
+					header []string
+				}{
+					{"message", 400, `{"detail":"Bad key ` + said + `"}`, nil},
+					{"title", 403, "<html><title>" + said + "</title>", nil},
+					{"field", 400, `{"stock_records":[{},{"id":["for ` + said + `"]}]}`, nil},
+					{"name of a field", 400, `{"` + said + `":["No."]}`, nil},
+					{"SKU of a record", 200, `[{"id":1,"location_id":"l","sku":"x` + said + `x","quantity":5}]`, nil},
+					{"location of a record", 200, `[{"id":1,"location_id":"` + said + `","sku":"a","quantity":5}]`, nil},
+					{"SKU of a 207", 207, `[{"id":1,"location_id":"l","sku":"` + said + `","quantity":5},` + recordB + `]`, nil},
+					{"odd record", 200, `[{"id":1,"location_id":"l","sku":"` + said + `","quantity":5.5}]`, nil},
+					{"header", 409, "{}", []string{"X-Seen", "Bearer " + said}},
+					{"name of a header", 409, "{}", []string{"X-" + said, "1"}},
+					{"request id", 409, "{}", []string{"X-Request-Id", said}},
+					{"Retry-After", 429, "{}", []string{"Retry-After", said}},
+					{"Age", 200, "[" + recordA + "," + recordB + "]", []string{"Age", said}},
+					{"Location", 302, "", []string{"Location", "/" + escaped}},
+					{"scheme of a Location", 307, "", []string{"Location", said + "://x/"}},
+					{"host of a Location", 307, "", []string{"Location", "https://" + escaped + ".test/"}},
+					{"body", 500, "key=" + said + ";", nil},
+				} {
+					if row.name == "name of a header" && strings.ContainsAny(said, "/<>") {
+						continue
+					}
+					var logged bytes.Buffer
+					var seen []any
+					given, warm := 0, false
+					client, err := oakra.NewClient("", oakra.WithAppKeySource(func(context.Context, string) (string, error) {
+						given++
+						return keys[given%len(keys)], nil
+					}), oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
+						if !warm {
+							return stubResponse(409, ""), nil
+						}
+						return stubResponse(row.status, row.body, row.header...), nil
+					})}), oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
+						oakra.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))),
+						oakra.WithObserver(oakra.Observer{
+							AttemptEnd: func(_ context.Context, a oakra.AttemptEnd) { seen = append(seen, a, a.Err) },
+							CallEnd:    func(_ context.Context, c oakra.CallEnd) { seen = append(seen, c, c.Err) },
+						}))
+					require.NoError(t, err)
+					for range keys { // all of them have been used
+						stockCalls[0].call(t.Context(), client)
+					}
+					warm = true
+					for _, call := range stockCalls {
+						_, err = call.call(t.Context(), client)
+						if err == nil { // a write need not look at an Age
+							continue
+						}
+						e := requireError(t, err)
+						text := fmt.Sprintf("%s %#v %+v %s %s %#v", err, err, *e, e.Body, logged.String(), seen)
+						for _, secret := range keys {
+							if at := strings.Index(strings.ToLower(text), strings.ToLower(secret)); at >= 0 {
+								t.Fatalf("%s of %s: the key %q is seen: %.200q", row.name, call.name, secret, text[max(0, at-100):])
+							}
+						}
+						require.NotContains(t, strings.ToLower(text), "5ucce55or", "the rest of a longer key")
+					}
+				}
+			}
+		}
 	}
 }
 
