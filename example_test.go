@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/oakra/oakra-go"
@@ -16,11 +18,17 @@ import (
 
 // shop is the fake server of the examples.
 func shop() *oakratest.Server {
-	return oakratest.NewServer(
+	server := oakratest.NewServer(
 		oakra.StockRecord{ID: 122, LocationID: "warehouse-1", SKU: "shirt-blue-m", Quantity: 135},
 		oakra.StockRecord{ID: 123, LocationID: "warehouse-1", SKU: "shirt-green-m", Quantity: 142},
 		oakra.StockRecord{ID: 124, LocationID: "warehouse-2", SKU: "shirt-green-m", Quantity: 7},
 	)
+	server.SetDialect(oakratest.Dialect{Newest: true})
+	server.SetSales(
+		oakratest.Sale{ID: 30420, SaleID: "100001234"},
+		oakratest.Sale{ID: 30421, SaleID: "100001235"},
+	)
+	return server
 }
 
 func ExampleNewClient() {
@@ -184,6 +192,81 @@ func ExampleStockService_ChangeAll() {
 	// Output: <nil> 131
 }
 
+func ExampleSalesService_Cancel() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+
+	sale, err := client.Sales.Cancel(context.Background(), oakra.SaleCancelParams{
+		SaleID: "100001235",
+		Reason: oakra.CancelOutOfStock,
+	})
+	fmt.Println(sale.SaleID, sale.Status, err)
+	// Output: 100001235 canceled <nil>
+}
+
+func ExampleShippingService_Initiate() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+
+	fulfillments, err := client.Shipping.Initiate(context.Background(), []string{"100001234", "100001235"})
+	if err != nil {
+		log.Fatal(err) // see NextStep: it is not always safe to call again
+	}
+	for _, f := range fulfillments {
+		fmt.Println(f.Sale.SaleID, f.Sale.Status, f.ShippingProvider.Name, f.TrackingNumber)
+	}
+	// Output:
+	// 100001234 in_fulfillment Flash Express TH0000000001
+	// 100001235 in_fulfillment Flash Express TH0000000002
+}
+
+// The path of the base URL was forgotten, and the host responds with a page. That is
+// no reason to give up the order.
+func ExampleNextStep() {
+	server := shop()
+	defer server.Close()
+	client := server.Client(oakra.WithBaseURL(strings.TrimSuffix(server.URL, "api/v1/")))
+
+	_, err := client.Stock.Change(context.Background(), []oakra.StockChange{{ID: 123, QuantityChange: -2}})
+	switch oakra.NextStep(err) {
+	case oakra.StepDone:
+		fmt.Println("ship the order")
+	case oakra.StepRetry:
+		fmt.Println("try the order again later")
+	case oakra.StepReject:
+		fmt.Println("correct the order")
+	case oakra.StepAsk:
+		fmt.Println("let a person look at the stock")
+	case oakra.StepAlert:
+		fmt.Println("keep the order, stop, and call the operator")
+	}
+	// Output: keep the order, stop, and call the operator
+}
+
+// An operator watches how many outcomes are unknown.
+func ExampleObserver() {
+	server := shop()
+	defer server.Close()
+	server.Inject(oakratest.Fault{Kind: oakratest.ResetAfter, Op: "stock.change", Times: 1})
+
+	var calls, unknown atomic.Int64
+	client := server.Client(oakra.WithObserver(oakra.Observer{
+		CallEnd: func(_ context.Context, c oakra.CallEnd) {
+			calls.Add(1)
+			if c.Outcome == oakra.OutcomeUnknown {
+				unknown.Add(1)
+			}
+		},
+	}))
+	for range 3 {
+		_, _ = client.Stock.Change(context.Background(), []oakra.StockChange{{ID: 123, QuantityChange: -2}})
+	}
+	fmt.Println(unknown.Load(), "of", calls.Load(), "outcomes are unknown")
+	// Output: 1 of 3 outcomes are unknown
+}
+
 func ExampleError() {
 	server := shop()
 	defer server.Close()
@@ -195,6 +278,23 @@ func ExampleError() {
 		fmt.Println(errors.Is(err, oakra.ErrInvalidRequest), e.StatusCode, e.Outcome, e.Attempts)
 	}
 	// Output: true 400 not applied 1
+}
+
+// The order line that the server rejects is named by its index.
+func ExampleError_Items() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+
+	lines := []oakra.StockChange{{ID: 122, QuantityChange: -1}, {ID: 999, QuantityChange: -1}}
+	_, err := client.Stock.Change(context.Background(), lines)
+	var e *oakra.Error
+	if errors.As(err, &e) {
+		for i, messages := range e.Items() {
+			fmt.Println(lines[i].ID, messages)
+		}
+	}
+	// Output: 999 [id: Invalid pk "999" - object does not exist.]
 }
 
 // stockChanger is what an order handler needs of the client: an interface of the
