@@ -97,11 +97,12 @@ func (s *session) quantity(id int64) int64 {
 	return 0
 }
 
-// writes is how many requests to write arrived.
+// writes is how many requests to write arrived; the empty lists by which the client
+// finds out a route are none.
 func (s *session) writes() int {
 	n := 0
 	for _, r := range s.server.Requests() {
-		if r.Method != http.MethodGet {
+		if r.Op != "" && r.Op != "stock.list" {
 			n++
 		}
 	}
@@ -384,7 +385,7 @@ func TestExitCodes(t *testing.T) {
 		{"server error", answer(501, nil), "update 122=1", exitUnknown, []string{"an update may be sent twice"}},
 		{"record left out", oakratest.Fault{Kind: oakratest.OmitRecord}, "change 122=1 123=1", exitUnknown,
 			[]string{"122=1  applied", "123=1  unknown"}},
-		{"answer cut short", oakratest.Fault{Kind: oakratest.CutBody}, "change 122=1 123=1", exitOK,
+		{"answer cut short", oakratest.Fault{Kind: oakratest.CutBody}, "change 122=1 123=1 124=1", exitOK,
 			[]string{"stock: changed as asked, only the answer was lost", "next: do not run it again"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
