@@ -23,7 +23,7 @@ The app key comes from the environment variable ` + keyVariable + `, and from no
 
 Ctrl-C stops after the writes that are under way, since one that is cut off may or may not have been applied; a second Ctrl-C cuts them off. Either way the report says what happened to each.
 
-Exit codes: 0 done; 1 wrong usage or another error; 2 refused, nothing changed; 3 nothing changed and the same command may succeed later; 4 partly applied; 5 unknown whether all of it was applied.`
+Exit codes: 0 done; 1 wrong usage, or another error that is no item's fault, such as a wrong key or address; 2 rejected, nothing changed; 3 nothing changed and the same command may succeed later; 4 partly applied; 5 unknown whether all of it was applied.`
 
 // commandLine is what a person can ask for.
 type commandLine struct {
@@ -31,7 +31,7 @@ type commandLine struct {
 	InsecureHTTP bool          `name:"insecure-http" help:"Permit a base URL of plain http to another computer; everyone on the way can read the app key."`
 	Demo         bool          `xor:"server" help:"Use a fake server in this process, with a small catalogue; no app key is needed, and nothing is kept."`
 	JSON         bool          `help:"Print JSON, errors too."`
-	Timeout      time.Duration `default:"30s" help:"How long one request may take, its answer included."`
+	Timeout      time.Duration `default:"30s" help:"How long one request may take, its response included."`
 	Verbose      bool          `short:"v" help:"Log each request on stderr."`
 
 	List   listCommand   `cmd:"" help:"Show stock records."`

@@ -17,20 +17,52 @@ import (
 // The exit codes. Where several fit, the highest is taken.
 const (
 	exitOK      = 0
-	exitError   = 1 // wrong usage, an unreadable file and the like; the message says so if the stock changed
-	exitRefused = 2 // nothing changed, and the same command would fail again
+	exitError   = 1 // wrong usage, an unreadable file, a wrong key or address: no item is to blame; the message says so if anything changed
+	exitRefused = 2 // nothing changed, and what was asked for needs a correction
 	exitRetry   = 3 // nothing changed, and the same command may succeed later
 	exitPartly  = 4 // some items were applied, and others not
 	exitUnknown = 5 // some items may have been applied
 )
 
+// exitCode of a call.
+func exitCode(step oakra.Step) int {
+	switch step {
+	case oakra.StepDone:
+		return exitOK
+	case oakra.StepRetry:
+		return exitRetry
+	case oakra.StepReject:
+		return exitRefused
+	case oakra.StepAsk:
+		return exitUnknown
+	default: // StepAlert
+		return exitError
+	}
+}
+
 // failure is an error as the program reports it.
 type failure struct {
 	code    int
-	message string // what happened
-	next    string // what to do
-	reading bool   // the command reads, and so cannot have changed the stock
-	items   []item // of a write, where they did not all meet the same fate for the same reason
+	message string  // what happened
+	next    string  // what to do
+	subject subject // what a write might have changed
+	items   []item  // what a write consists of
+}
+
+// subject is what a command writes. It is empty where nothing was to be written, or
+// the message says what was.
+type subject string
+
+const (
+	ofStock subject = "stock"
+	ofSales subject = "sales"
+)
+
+func subjectOf(e *oakra.Error) subject {
+	if strings.HasPrefix(e.Op, "stock.") {
+		return ofStock
+	}
+	return ofSales
 }
 
 func (f *failure) Error() string { return f.message }
@@ -42,16 +74,14 @@ type item struct {
 	Reason  string `json:"reason,omitempty"`
 }
 
-// stock says whether it changed, where that is a question.
-func (f *failure) stock() string {
-	switch {
-	case f.reading:
-		return ""
-	case f.code == exitOK:
-		return "changed as asked, only the answer was lost"
-	case f.code == exitPartly:
+// changed says whether the subject changed.
+func (f *failure) changed() string {
+	switch f.code {
+	case exitOK:
+		return "changed as asked, only the response was lost"
+	case exitPartly:
 		return "partly changed"
-	case f.code == exitUnknown:
+	case exitUnknown:
 		return "unknown whether all, some or nothing of it changed"
 	}
 	return "not changed"
@@ -69,13 +99,21 @@ func (a *app) report(err error) int {
 	if a.flags.JSON {
 		encoder := json.NewEncoder(a.stderr)
 		encoder.SetIndent("", "  ")
-		_ = encoder.Encode(map[string]any{"error": struct {
+		report := struct {
 			Message  string `json:"message"`
 			Stock    string `json:"stock,omitempty"`
+			Sales    string `json:"sales,omitempty"`
 			Next     string `json:"next,omitempty"`
 			ExitCode int    `json:"exit_code"`
 			Items    []item `json:"items,omitempty"`
-		}{f.message, f.stock(), f.next, f.code, f.items}})
+		}{Message: f.message, Next: f.next, ExitCode: f.code, Items: f.items}
+		switch f.subject {
+		case ofStock:
+			report.Stock = f.changed()
+		case ofSales:
+			report.Sales = f.changed()
+		}
+		_ = encoder.Encode(map[string]any{"error": report})
 		return f.code
 	}
 	fmt.Fprintf(a.stderr, "stockctl: %s\n", printable(f.message))
@@ -86,8 +124,8 @@ func (a *app) report(err error) int {
 		}
 		_ = t.write(a.stderr)
 	}
-	if stock := f.stock(); stock != "" && f.code != exitError {
-		fmt.Fprintf(a.stderr, "stock: %s\n", stock)
+	if f.subject != "" {
+		fmt.Fprintf(a.stderr, "%s: %s\n", f.subject, f.changed())
 	}
 	if f.next != "" {
 		fmt.Fprintf(a.stderr, "next: %s\n", f.next)
@@ -101,18 +139,12 @@ func explain(err error) *failure {
 	if !errors.As(err, &e) {
 		return &failure{code: exitError, message: err.Error()}
 	}
-	f := &failure{code: exitRefused, message: reason(err)}
-	switch outcome := oakra.OutcomeOf(err); {
-	case outcome == oakra.OutcomeUnknown:
-		f.code = exitUnknown
-	case oakra.Retryable(err):
-		f.code = exitRetry
-	}
+	f := &failure{code: exitCode(oakra.NextStep(err)), message: reason(err), subject: subjectOf(e)}
 	f.next = advice(f.code, err)
 	return f
 }
 
-// counts is how many items of a write met which fate.
+// counts is how many items of a write have which outcome.
 type counts struct{ applied, notApplied, unknown int }
 
 func (c *counts) add(o oakra.Outcome) {
@@ -126,8 +158,9 @@ func (c *counts) add(o oakra.Outcome) {
 	}
 }
 
-// exitCode of a write that failed.
-func (c counts) exitCode(retryable bool) int {
+// exitCode of a write that failed. If all items met the same, the step is that of
+// their error.
+func (c counts) exitCode(step oakra.Step) int {
 	switch {
 	case c.unknown > 0:
 		return exitUnknown
@@ -135,10 +168,8 @@ func (c counts) exitCode(retryable bool) int {
 		return exitOK
 	case c.applied > 0:
 		return exitPartly
-	case retryable:
-		return exitRetry
 	}
-	return exitRefused
+	return exitCode(step)
 }
 
 func (c counts) String() string {
@@ -148,33 +179,47 @@ func (c counts) String() string {
 // advice is what to do after a failure.
 func advice(code int, err error) string {
 	var e *oakra.Error
-	errors.As(err, &e)
-	switch {
-	case code == exitOK:
+	if !errors.As(err, &e) {
+		return ""
+	}
+	switch code {
+	case exitOK:
 		return "do not run it again"
-	case code == exitUnknown && e != nil && e.Op == "stock.update":
-		return "if the numbers are still right, run it again: an update may be sent twice"
-	case code == exitUnknown:
-		return "look at the unknown records (stockctl list SKU) before you run it again for them: a change sent twice counts twice"
-	case code == exitPartly:
+	case exitUnknown:
+		return whenUnknown(e)
+	case exitPartly:
 		return "run it again with the items that were not applied, and only those"
-	case errors.Is(err, errStopped), errors.Is(err, context.Canceled):
-		return "run it again when you like"
-	case code == exitRetry && e != nil && e.RetryAfter > 0:
-		return fmt.Sprintf("run it again in %v", e.RetryAfter.Round(time.Second))
-	case code == exitRetry:
+	case exitRefused:
+		return "correct what is named above"
+	case exitRetry:
+		switch {
+		case errors.Is(err, context.Canceled):
+			return "run it again when you like"
+		case e.RetryAfter > 0:
+			return fmt.Sprintf("run it again in %v", e.RetryAfter.Round(time.Second))
+		}
 		return "run it again later"
+	}
+	switch {
 	case errors.Is(err, oakra.ErrUnauthorized):
 		return "check the app key in " + keyVariable
 	case errors.Is(err, oakra.ErrForbidden):
 		return "use an app key that may do this"
-	case errors.Is(err, oakra.ErrRedirect), errors.Is(err, oakra.ErrUnreachable), errors.Is(err, oakra.ErrBadResponse),
-		errors.Is(err, oakra.ErrNotFound) && e != nil && (e.Err != nil || e.Op == "stock.list"): // no route
+	case errors.Is(err, oakra.ErrNoRoute), errors.Is(err, oakra.ErrRedirect), errors.Is(err, oakra.ErrUnreachable), errors.Is(err, oakra.ErrBadResponse):
 		return "check --base-url"
-	case errors.Is(err, oakra.ErrInvalidRequest), errors.Is(err, oakra.ErrNotFound), errors.Is(err, oakra.ErrConflict):
-		return "correct what is named above"
 	}
-	return ""
+	return "check --base-url, and what is named above: the response does not say what is at fault"
+}
+
+// whenUnknown is what to do about a write with an unknown outcome.
+func whenUnknown(e *oakra.Error) string {
+	switch {
+	case e.Op == "stock.update":
+		return "if the numbers are still right, run it again: an update may be sent twice"
+	case subjectOf(e) == ofSales:
+		return "look at the sales in Oakra or the marketplace before you run it again: it may have been done all the same"
+	}
+	return "look at the unknown records (stockctl list SKU) before you run it again for them: a change sent twice counts twice"
 }
 
 // reason is the text of an error without the name of the library, and without
@@ -215,7 +260,7 @@ func describe(e *oakra.Error) string {
 		parts = append(parts, e.Err.Error())
 	}
 	if len(e.MissingIDs) > 0 {
-		parts = append(parts, "no record in the answer for id "+strings.Trim(fmt.Sprint(e.MissingIDs), "[]"))
+		parts = append(parts, "no record in the response for id "+strings.Trim(fmt.Sprint(e.MissingIDs), "[]"))
 	}
 	text := strings.Join(parts, ": ")
 	if e.Attempts > 1 {

@@ -19,7 +19,7 @@ func (c *listCommand) Run(ctx context.Context, a *app) error {
 	records, err := a.client.Stock.List(ctx, oakra.StockListParams{SKUs: c.SKUs, LocationID: c.Location})
 	if err != nil {
 		f := explain(err)
-		f.reading = true
+		f.subject = "" // a list changes nothing
 		return f
 	}
 	found := make(map[string]bool, len(records))

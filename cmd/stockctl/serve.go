@@ -65,7 +65,7 @@ func (c *serveCommand) Run(ctx context.Context, a *app) error {
 		case <-ctx.Done():
 		}
 		for _, r := range server.Requests()[printed:] {
-			if r.Status == 0 { // not answered yet
+			if r.Status == 0 { // no response yet
 				break
 			}
 			if err := a.printRequest(r); err != nil {

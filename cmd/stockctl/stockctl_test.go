@@ -252,7 +252,7 @@ func TestSyncNoneKnown(t *testing.T) {
 func TestListOfNowhere(t *testing.T) {
 	s := newSession(t)
 	s.server.URL = strings.Replace(s.server.URL, "/api/v1/", "/elsewhere/", 1)
-	_, stderr := s.run(exitRefused, "list", "scarf-red")
+	_, stderr := s.run(exitError, "list", "scarf-red")
 	contains(t, stderr, "next: check --base-url")
 	if strings.Contains(stderr, "stock:") {
 		t.Error(stderr)
@@ -363,7 +363,7 @@ func TestOutputFails(t *testing.T) {
 }
 
 func TestExitCodes(t *testing.T) {
-	answer := func(status int, header http.Header) oakratest.Fault {
+	respond := func(status int, header http.Header) oakratest.Fault {
 		return oakratest.Fault{Kind: oakratest.Respond, Status: status, Header: header, Body: `{"detail": "No ` + appKey + `."}`}
 	}
 	later := http.Header{"Retry-After": {"90"}}
@@ -374,19 +374,23 @@ func TestExitCodes(t *testing.T) {
 		code  int
 		want  []string
 	}{
-		{"list refused", answer(403, nil), "list x", exitRefused, []string{"403", "use an app key that may do this"}},
-		{"key", answer(401, nil), "change 122=1", exitRefused, []string{"stock: not changed", "next: check the app key in OAKRA_APP_KEY"}},
-		{"limit", answer(429, later), "change 122=1", exitRetry, []string{"stock: not changed", "next: run it again in 1m30s"}},
-		{"list limit", answer(429, later), "list x", exitRetry, []string{"run it again in 1m30s"}},
-		{"lookup limit", answer(429, later), "update cap-navy@warehouse-1=1", exitRetry, []string{"stock: not changed"}},
-		{"redirect", answer(302, nil), "change 122=1", exitRefused, []string{"next: check --base-url"}},
-		{"lost answer", oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter}, "change 122=1 123=1", exitUnknown,
+		{"list forbidden", respond(403, nil), "list x", exitError, []string{"403", "use an app key that may do this"}},
+		{"key", respond(401, nil), "change 122=1", exitError, []string{"stock: not changed", "next: check the app key in OAKRA_APP_KEY"}},
+		{"no item named", respond(400, nil), "change 122=1", exitError,
+			[]string{"stock: not changed", "next: check --base-url, and what is named above: the response does not say what is at fault"}},
+		{"limit", respond(429, later), "change 122=1", exitRetry, []string{"stock: not changed", "next: run it again in 1m30s"}},
+		{"list limit", respond(429, later), "list x", exitRetry, []string{"run it again in 1m30s"}},
+		{"lookup limit", respond(429, later), "update cap-navy@warehouse-1=1", exitRetry, []string{"stock: not changed"}},
+		{"redirect", respond(302, nil), "change 122=1", exitError, []string{"next: check --base-url"}},
+		{"lost response", oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter}, "change 122=1 123=1", exitUnknown,
 			[]string{"122=1  unknown", "stock: unknown whether", "a change sent twice counts twice"}},
-		{"server error", answer(501, nil), "update 122=1", exitUnknown, []string{"an update may be sent twice"}},
+		{"server error", respond(501, nil), "update 122=1", exitUnknown, []string{"an update may be sent twice"}},
 		{"record left out", oakratest.Fault{Kind: oakratest.OmitRecord}, "change 122=1 123=1", exitUnknown,
 			[]string{"122=1  applied", "123=1  unknown"}},
-		{"answer cut short", oakratest.Fault{Kind: oakratest.CutBody}, "change 122=1 123=1 124=1", exitOK,
-			[]string{"stock: changed as asked, only the answer was lost", "next: do not run it again"}},
+		{"multi-status", oakratest.Fault{Kind: oakratest.Respond, Status: 207, Body: `[{"id":122,"location_id":"w","sku":"s","quantity":1}]`},
+			"change 122=1 123=1", exitUnknown, []string{"122=1  unknown", "123=1  unknown"}},
+		{"response cut short", oakratest.Fault{Kind: oakratest.CutBody}, "change 122=1 123=1 124=1", exitOK,
+			[]string{"stock: changed as asked, only the response was lost", "next: do not run it again"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newSession(t)
@@ -428,6 +432,16 @@ func TestChangeMany(t *testing.T) {
 	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1})
 	_, stderr = s.run(exitUnknown, append([]string{"change"}, items...)...)
 	contains(t, stderr, "0 not applied", "unknown")
+
+	// Nothing is applied, because of the key, and then because of an item too.
+	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 401})
+	_, stderr = s.run(exitError, append([]string{"change"}, items...)...)
+	contains(t, stderr, "1200 not applied", "stock: not changed", "next: check the app key in OAKRA_APP_KEY")
+	s.server.ClearFaults()
+	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 400, Times: 1, Body: `{"stock_records":[{"id":["No."]}]}`})
+	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 401})
+	_, stderr = s.run(exitRefused, append([]string{"change"}, items...)...)
+	contains(t, stderr, "1200 not applied", "stock: not changed", "next: correct what is named above")
 }
 
 const feed = `sku,location_id,quantity
@@ -541,7 +555,7 @@ func TestSyncSeveralRecords(t *testing.T) {
 }
 
 func TestSyncExitCodes(t *testing.T) {
-	answer := func(status int, header http.Header) oakratest.Fault {
+	respond := func(status int, header http.Header) oakratest.Fault {
 		return oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: status, Header: header, Body: `{"detail": "No."}`}
 	}
 	for _, test := range []struct {
@@ -550,11 +564,12 @@ func TestSyncExitCodes(t *testing.T) {
 		code  int
 		want  []string
 	}{
-		{"key", answer(401, nil), exitRefused, []string{"stock: not changed", "next: check the app key in OAKRA_APP_KEY, then run it again"}},
-		{"refused", answer(400, nil), exitRefused, []string{"stock: not changed", "correct the feed"}},
-		{"limit", answer(429, http.Header{"Retry-After": {"90"}}), exitRetry, []string{"stock: not changed", "next: run it again"}},
-		{"lost answer", oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1}, exitOK, nil}, // settled by reading
-		{"server error", answer(502, nil), exitUnknown, []string{"stock: unknown"}},
+		{"key", respond(401, nil), exitError, []string{"stock: not changed", "next: check the app key in OAKRA_APP_KEY; then run it again"}},
+		{"rejected", oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 400, Body: `{"stock_records":[{"id":["No."]},{"id":["No."]}]}`},
+			exitRefused, []string{"stock: not changed", "correct the feed"}},
+		{"limit", respond(429, http.Header{"Retry-After": {"90"}}), exitRetry, []string{"stock: not changed", "next: run it again"}},
+		{"lost response", oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1}, exitOK, nil}, // settled by reading
+		{"server error", respond(502, nil), exitUnknown, []string{"stock: unknown"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newSession(t)
@@ -568,7 +583,7 @@ func TestSyncExitCodes(t *testing.T) {
 		s := newSession(t)
 		s.stdin = feed
 		s.server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 403})
-		_, stderr := s.run(exitRefused, "sync", "-")
+		_, stderr := s.run(exitError, "sync", "-")
 		contains(t, stderr, "403", "stock: not changed")
 	})
 	t.Run("bad feed", func(t *testing.T) {
@@ -708,11 +723,11 @@ func TestServe(t *testing.T) {
 				// after the start of the server, as far as the race detector sees.)
 				command := exec.CommandContext(t.Context(), "sh")
 				command.Stdin = strings.NewReader(strings.Replace(commands[i], "curl", curl+" --silent --show-error --noproxy '*'", 1))
-				answer, err := command.CombinedOutput()
+				response, err := command.CombinedOutput()
 				if err != nil {
-					t.Fatalf("%v: %s", err, answer)
+					t.Fatalf("%v: %s", err, response)
 				}
-				contains(t, string(answer), want)
+				contains(t, string(response), want)
 			}
 			waitUntil(t, &out, "200  GET   /api/v1/stock/stock-records/?location_id=warehouse-1&sku=shirt-blue-m&sku=shirt-green-m\n",
 				"200  POST  /api/v1/stock/stock-record/update/  123: 142 to 150\n",

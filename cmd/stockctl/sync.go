@@ -26,7 +26,7 @@ type syncCommand struct {
 	Mode        string        `enum:"change,update" default:"change" help:"change (the default) sends differences, which keeps what is sold meanwhile; update sends the numbers."`
 	BatchSize   int           `placeholder:"N" help:"Records in one request, at most (default 500)."`
 	Concurrency int           `placeholder:"N" help:"Requests under way, at most (default 4)."`
-	SettleAfter time.Duration `default:"1m" help:"How long a write whose answer was lost may still land; after that the record is read again (default ${default})."`
+	SettleAfter time.Duration `default:"1m" help:"How long a write whose response was lost may still land; after that the record is read again (default ${default})."`
 }
 
 func (c *syncCommand) Run(ctx context.Context, a *app) error {
@@ -56,6 +56,7 @@ func (c *syncCommand) Run(ctx context.Context, a *app) error {
 			code:    exitRefused,
 			message: fmt.Sprintf("%s would change, over the %d of --max-steps", records(len(plan.Steps)), c.MaxSteps),
 			next:    "look at the plan (--dry-run shows it), and raise --max-steps if it is right",
+			subject: ofStock,
 		}
 	case errors.As(err, &e):
 		return err
@@ -267,7 +268,8 @@ func planFailure(plan *stocksync.Plan) error {
 		code: exitRefused,
 		message: fmt.Sprintf("the feed has %s not found in Oakra, %d with several records there, and %d given several times",
 			records(len(plan.NotFound)), len(plan.Ambiguous), len(plan.Conflicts)),
-		next: "correct the feed, or leave them out",
+		next:    "correct the feed, or leave them out",
+		subject: ofStock,
 	}
 }
 
@@ -355,7 +357,7 @@ func (a *app) printReport(report *stocksync.Report) error {
 // reportFailure is that of a run that left some targets not synced.
 func (c *syncCommand) reportFailure(report *stocksync.Report, err error) error {
 	s := summarize(report)
-	f := &failure{message: "not every target is synced"}
+	f := &failure{message: "not every target is synced", subject: ofStock}
 	if errors.Is(err, stocksync.ErrNoneKnown) {
 		f.message = strings.TrimPrefix(err.Error(), "stocksync: ")
 	}
@@ -369,6 +371,8 @@ func (c *syncCommand) reportFailure(report *stocksync.Report, err error) error {
 		f.code = exitPartly
 	case s.NotTried > 0 && oakra.Retryable(s.gravest):
 		f.code = exitRetry
+	case s.NotTried > 0 && s.Rejected+s.NotFound == 0:
+		f.code = exitError
 	default:
 		f.code = exitRefused
 	}
@@ -377,7 +381,7 @@ func (c *syncCommand) reportFailure(report *stocksync.Report, err error) error {
 	case s.NotTried > 0:
 		f.next = "run it again: it reads the stock anew, and leaves alone what is right"
 		if !oakra.Retryable(s.gravest) {
-			f.next = advice(exitRefused, s.gravest) + ", then run it again"
+			f.next = advice(exitError, s.gravest) + "; then run it again"
 		}
 	default:
 		f.next = "correct the feed, or leave out what is named above"

@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -133,6 +132,7 @@ func (a *app) lookUp(ctx context.Context, orders []order) error {
 			code:    exitRefused,
 			message: "no stock record: " + strings.Join(unknown, ", "),
 			next:    "correct what is named above",
+			subject: ofStock,
 		}
 	}
 	return nil
@@ -141,7 +141,7 @@ func (a *app) lookUp(ctx context.Context, orders []order) error {
 // inOneRequest is how many records a write sends without asking for a bulk run.
 const inOneRequest = 500
 
-// write sends the orders, in one request or in many, and prints what came of it.
+// write sends the orders, in one request or in many, and prints the result.
 func write[T any](ctx context.Context, a *app, orders []order, itemOf func(order) T,
 	one func(*oakra.StockService, context.Context, []T) ([]oakra.StockRecord, error),
 	many func(*oakra.StockService, context.Context, []T, oakra.BulkOptions) error,
@@ -191,45 +191,45 @@ func write[T any](ctx context.Context, a *app, orders []order, itemOf func(order
 	return writeFailure(orders, e)
 }
 
-// writeFailure is that of one request.
+// writeFailure is that of one request to write stock.
 func writeFailure(orders []order, e *oakra.Error) *failure {
 	applied := make(map[int64]bool, len(e.Records))
-	for _, r := range e.Records {
-		applied[r.ID] = true
+	if e.StatusCode != http.StatusMultiStatus { // whose records prove nothing
+		for _, r := range e.Records {
+			applied[r.ID] = true
+		}
 	}
-	var n counts
+	names := make([]string, len(orders))
+	outcomes := make([]oakra.Outcome, len(orders))
+	for i, o := range orders {
+		names[i], outcomes[i] = o.text, e.Outcome
+		if applied[o.id] {
+			outcomes[i] = oakra.OutcomeApplied
+		}
+	}
+	return requestFailure(names, outcomes, e)
+}
+
+// requestFailure is that of one request, whose items have names and outcomes.
+func requestFailure(names []string, outcomes []oakra.Outcome, e *oakra.Error) *failure {
+	messages := e.Items()
 	short := *e
-	if len(orders) > 1 {
+	if len(names) > 1 && len(messages) > 0 {
 		short.Fields = nil // they are said of each item
 	}
-	f := &failure{message: reason(&short)}
-	for i, o := range orders {
-		outcome := e.Outcome
-		if applied[o.id] {
-			outcome = oakra.OutcomeApplied
-		}
-		n.add(outcome)
-		it := item{Item: o.text, Outcome: outcome.String(), Reason: fieldMessage(e, i)}
-		if it.Reason == "" && len(e.Fields) > 0 && outcome == oakra.OutcomeNotApplied {
+	f := &failure{message: reason(&short), subject: subjectOf(e)}
+	var n counts
+	for i, name := range names {
+		n.add(outcomes[i])
+		it := item{Item: name, Outcome: outcomes[i].String(), Reason: strings.Join(messages[i], "; ")}
+		if it.Reason == "" && len(messages) > 0 && outcomes[i] == oakra.OutcomeNotApplied {
 			it.Reason = "refused together with the others"
 		}
 		f.items = append(f.items, it)
 	}
-	f.code = n.exitCode(oakra.Retryable(e))
+	f.code = n.exitCode(oakra.NextStep(e))
 	f.next = advice(f.code, e)
 	return f
-}
-
-// fieldMessage is what the server said of item i of a request.
-func fieldMessage(e *oakra.Error, i int) string {
-	prefix := fmt.Sprintf("stock_records[%d]", i)
-	var all []string
-	for _, name := range slices.Sorted(maps.Keys(e.Fields)) {
-		if field, ok := strings.CutPrefix(name, prefix); ok {
-			all = append(all, strings.TrimPrefix(field+": ", ".")+strings.Join(e.Fields[name], " "))
-		}
-	}
-	return strings.Join(all, "; ")
 }
 
 // bulkFailure is that of many requests.
@@ -239,7 +239,7 @@ func bulkFailure(orders []order, err error) error {
 		return err
 	}
 	n := counts{applied: bulk.Applied}
-	f := &failure{}
+	f := &failure{subject: ofStock}
 	for _, failed := range bulk.Failures {
 		n.add(failed.Outcome)
 		f.items = append(f.items, item{
@@ -248,8 +248,24 @@ func bulkFailure(orders []order, err error) error {
 			Reason:  reason(failed.Err),
 		})
 	}
-	f.code = n.exitCode(oakra.Retryable(err))
+	f.code = n.exitCode(gravest(bulk))
 	f.message = fmt.Sprintf("of %d items %v; those not applied or unknown:", len(orders), n)
 	f.next = advice(f.code, err)
 	return f
+}
+
+// gravest is the next step after a run that applied nothing: the one that its items
+// have in common, or else one that does not pass by itself.
+func gravest(bulk *oakra.BulkError) oakra.Step {
+	steps := make(map[oakra.Step]bool)
+	for _, failed := range bulk.Failures {
+		steps[oakra.NextStep(failed.Err)] = true
+	}
+	switch {
+	case steps[oakra.StepReject]:
+		return oakra.StepReject
+	case steps[oakra.StepAlert]:
+		return oakra.StepAlert
+	}
+	return oakra.StepRetry
 }
