@@ -17,7 +17,7 @@ import (
 
 const keyVariable = "OAKRA_APP_KEY"
 
-const description = `Reads and writes the stock records of an Oakra shop.
+const description = `Reads and writes the stock records of an Oakra shop, and cancels and ships its sales.
 
 The app key comes from the environment variable ` + keyVariable + `, and from nowhere else: a flag would show it to everyone who lists the processes of this computer, and in the history of the shell.
 
@@ -38,6 +38,8 @@ type commandLine struct {
 	Update updateCommand `cmd:"" help:"Set quantities."`
 	Change changeCommand `cmd:"" help:"Add to quantities, or deduct from them."`
 	Sync   syncCommand   `cmd:"" help:"Make the stock what a CSV file says."`
+	Sale   saleCommand   `cmd:"" help:"Cancel sales."`
+	Ship   shipCommand   `cmd:"" help:"Start the shipping of sales."`
 	Serve  serveCommand  `cmd:"" help:"Run the fake server, to try curl commands on."`
 }
 
@@ -108,6 +110,10 @@ func (a *app) parse() error {
 		a.command = &a.flags.Change
 	case "sync":
 		a.command = &a.flags.Sync
+	case "cancel":
+		a.command = &a.flags.Sale.Cancel
+	case "ship":
+		a.command = &a.flags.Ship
 	case "serve":
 		a.command = &a.flags.Serve
 	}

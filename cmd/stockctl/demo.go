@@ -10,8 +10,21 @@ import (
 // newDemo starts the fake server of --demo, slow enough to see the progress.
 func newDemo() *oakratest.Server {
 	server := oakratest.NewServer(catalogue()...)
+	addSales(server)
 	server.SetLatency(200*time.Millisecond, 20*time.Millisecond)
 	return server
+}
+
+// addSales makes a fake server speak the newest state of the API reference, with some
+// sales.
+func addSales(server *oakratest.Server) {
+	server.SetDialect(oakratest.Dialect{Newest: true})
+	server.SetSales(
+		oakratest.Sale{ID: 30420, SaleID: "100001234"},
+		oakratest.Sale{ID: 30421, SaleID: "100001235"},
+		oakratest.Sale{ID: 30422, SaleID: "100001236", Status: oakratest.SaleInFulfillment},
+		oakratest.Sale{ID: 30423, SaleID: "100001237", Status: oakratest.SaleCanceled},
+	)
 }
 
 // catalogue is a small shop. The first two records are those of the API

@@ -1,5 +1,6 @@
-// Command stockctl reads and writes stock records from a terminal: see README.md,
-// or run it with --demo, which needs neither an app key nor a network.
+// Command stockctl reads and writes stock records, and cancels and ships sales, from
+// a terminal: see README.md, or run it with --demo, which needs neither an app key nor
+// a network.
 package main
 
 import (

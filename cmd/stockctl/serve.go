@@ -22,7 +22,7 @@ const curls = `Try it:
     -H 'Authorization: Bearer %[2]s' -H 'X-OAKRA-API-VERSION: v1'
 
   # update: set the quantity
-  curl -X POST '%[1]sstock/stock-record/update/' \
+  curl -X POST '%[1]sstock/stock-records/update/' \
     -H 'Authorization: Bearer %[2]s' -H 'X-OAKRA-API-VERSION: v1' \
     -H 'Content-Type: application/json' \
     -d '{"stock_records": [{"id": 123, "quantity": 150}]}'
@@ -32,6 +32,18 @@ const curls = `Try it:
     -H 'Authorization: Bearer %[2]s' -H 'X-OAKRA-API-VERSION: v1' \
     -H 'Content-Type: application/json' \
     -d '{"stock_records": [{"id": 123, "quantity_change": 20}]}'
+
+  # cancel a sale
+  curl -X POST '%[1]ssales/cancel/' \
+    -H 'Authorization: Bearer %[2]s' -H 'X-OAKRA-API-VERSION: v1' \
+    -H 'Content-Type: application/json' \
+    -d '{"sale_id": "100001235", "cancel_reason": "out_of_stock"}'
+
+  # ship sales
+  curl -X POST '%[1]sfulfillment/shipping/init/' \
+    -H 'Authorization: Bearer %[2]s' -H 'X-OAKRA-API-VERSION: v1' \
+    -H 'Content-Type: application/json' \
+    -d '{"sale_ids": ["100001234"]}'
 
 Ctrl-C ends it. Requests:
 
@@ -47,6 +59,7 @@ func (c *serveCommand) Run(ctx context.Context, a *app) error {
 	}
 	defer server.Close()
 	server.Key = c.Key
+	addSales(server)
 	if a.flags.JSON {
 		if err := a.printJSON(map[string]string{"url": server.URL, "key": c.Key}); err != nil {
 			return err
@@ -84,11 +97,14 @@ func (a *app) printRequest(r oakratest.Request) error {
 		target += "?" + r.Query.Encode()
 	}
 	if a.flags.JSON {
-		return a.printJSON(map[string]any{"method": r.Method, "target": target, "status": r.Status, "applied": r.Applied})
+		return a.printJSON(map[string]any{"method": r.Method, "target": target, "status": r.Status, "applied": r.Applied, "applied_sales": r.AppliedSales})
 	}
 	var effects []string
 	for _, c := range r.Applied {
 		effects = append(effects, fmt.Sprintf("%d: %d to %d", c.ID, c.From, c.To))
+	}
+	for _, s := range r.AppliedSales {
+		effects = append(effects, fmt.Sprintf("%s: %s to %s", s.SaleID, s.From, s.To))
 	}
 	line := fmt.Sprintf("%s  %d  %-5s %s  %s", time.Now().Format(time.TimeOnly), r.Status, r.Method, target, strings.Join(effects, ", "))
 	_, err := fmt.Fprintln(a.stdout, printable(strings.TrimSpace(line)))

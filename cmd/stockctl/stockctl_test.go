@@ -59,6 +59,7 @@ func newSession(t *testing.T, records ...oakra.StockRecord) *session {
 	server := oakratest.NewServer(records...)
 	t.Cleanup(server.Close)
 	server.Key = appKey
+	addSales(server)
 	return &session{t: t, server: server, ctx: t.Context(), cut: make(chan struct{})}
 }
 
@@ -301,6 +302,11 @@ func TestUsage(t *testing.T) {
 		{"sync - --batch-size=-1", "--batch-size"},
 		{"sync - --settle-after=-1s", "not more than zero"},
 		{"sync - --settle-after=0", "not more than zero"},
+		{"sale", "expected"},
+		{"sale cancel --reason other", "<sale-id>"},
+		{"sale cancel 100001235", "missing flags: --reason=REASON"},
+		{"sale cancel 100001235 --reason broken", `--reason must be one of "out_of_stock","customer_request","other"`},
+		{"ship", "<sale-id>"},
 		{"serve --addr nowhere", "nowhere"},
 		{"serve --key it's", "--key"},
 	} {
@@ -323,6 +329,8 @@ func TestHelp(t *testing.T) {
 	contains(t, stdout, keyVariable, "Exit codes: 0 done;", "second Ctrl-C")
 	stdout, _ = s.run(exitOK, "sync", "--help")
 	contains(t, stdout, "--max-steps", "--dry-run")
+	stdout, _ = s.run(exitOK, "sale", "cancel", "--help")
+	contains(t, stdout, "--reason=REASON", "customer_request or other")
 }
 
 func TestNoKey(t *testing.T) {
@@ -345,7 +353,7 @@ func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left
 
 func TestOutputFails(t *testing.T) {
 	s := newSession(t)
-	for _, args := range []string{"list cap-navy", "change 122=-1", "sync -"} {
+	for _, args := range []string{"list cap-navy", "change 122=-1", "sync -", "ship 100001234", "sale cancel 100001234 --reason other"} {
 		var errs output
 		code := run(t.Context(), process{
 			args: append(strings.Fields(args), "--base-url", s.server.URL), stdin: strings.NewReader(feed),
@@ -356,8 +364,11 @@ func TestOutputFails(t *testing.T) {
 			t.Errorf("%s: exit code %d", args, code)
 		}
 		contains(t, errs.String(), "no space left")
-		if args != "list cap-navy" {
+		switch args[:4] {
+		case "chan", "sync":
 			contains(t, errs.String(), "the stock was written")
+		case "ship", "sale":
+			contains(t, errs.String(), "the sales were changed")
 		}
 	}
 }
@@ -715,10 +726,10 @@ func TestServe(t *testing.T) {
 		if flags == nil {
 			waitUntil(t, &out, "Requests:")
 			commands := regexp.MustCompile(`(?m)^  curl (.*\\\n)*.*$`).FindAllString(out.String(), -1)
-			if len(commands) != 3 {
+			if len(commands) != 5 {
 				t.Fatalf("%d commands in:\n%s", len(commands), &out)
 			}
-			for i, want := range []string{`"quantity":135`, `"quantity":150`, `"quantity":170`} {
+			for i, want := range []string{`"quantity":135`, `"quantity":150`, `"quantity":170`, `"status":"canceled"`, `"tracking_number":"TH0000000001"`} {
 				// Pasted into a shell. (Writing to it is also what orders the requests
 				// after the start of the server, as far as the race detector sees.)
 				command := exec.CommandContext(t.Context(), "sh")
@@ -730,8 +741,10 @@ func TestServe(t *testing.T) {
 				contains(t, string(response), want)
 			}
 			waitUntil(t, &out, "200  GET   /api/v1/stock/stock-records/?location_id=warehouse-1&sku=shirt-blue-m&sku=shirt-green-m\n",
-				"200  POST  /api/v1/stock/stock-record/update/  123: 142 to 150\n",
-				"200  POST  /api/v1/stock/stock-records/change/  123: 150 to 170\n")
+				"200  POST  /api/v1/stock/stock-records/update/  123: 142 to 150\n",
+				"200  POST  /api/v1/stock/stock-records/change/  123: 150 to 170\n",
+				"200  POST  /api/v1/sales/cancel/  100001235: pending to canceled\n",
+				"200  POST  /api/v1/fulfillment/shipping/init/  100001234: pending to in_fulfillment\n")
 		} else {
 			waitUntil(t, &out, `"key": "a-$key"`, `"url": "http://127.0.0.1:`)
 		}
