@@ -11,18 +11,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestReadmeProgramCompiles compiles the program that README shows as it stands there.
-func TestReadmeProgramCompiles(t *testing.T) {
+// TestReadmeProgramsCompile compiles the program that README shows as it stands there,
+// and its functions with what they import.
+func TestReadmeProgramsCompile(t *testing.T) {
+	const imports = "package shop\n\nimport (\"context\"; \"fmt\"; \"github.com/oakra/oakra-go\")\n\n"
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
 	programs := 0
 	for _, block := range regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1) {
-		if !strings.HasPrefix(block[1], "package main") {
+		program := block[1]
+		switch {
+		case strings.HasPrefix(program, "func "):
+			program = imports + program
+		case !strings.HasPrefix(program, "package main"):
 			continue
 		}
 		programs++
 		file := filepath.Join(t.TempDir(), "main.go")
-		require.NoError(t, os.WriteFile(file, []byte(block[1]), 0o600))
+		require.NoError(t, os.WriteFile(file, []byte(program), 0o600))
 		// The test may run in a module cache, where no workspace is and nothing can be
 		// written: the flags make both the same in the repository.
 		build := exec.CommandContext(t.Context(), "go", "build", "-mod=readonly", "-o", os.DevNull, file)
@@ -30,5 +36,5 @@ func TestReadmeProgramCompiles(t *testing.T) {
 		out, err := build.CombinedOutput()
 		require.NoError(t, err, "%s", out)
 	}
-	require.Equal(t, 1, programs)
+	require.Equal(t, 2, programs)
 }
