@@ -85,6 +85,10 @@ func TestTest(t *testing.T) {
 			"not tidy"},
 		{"package that no module has", map[string]string{"cmd/say/main.go": "package main\n\nimport _ \"example.com/lib/nowhere\"\n\nfunc main() {}\n"},
 			"example.com/lib/nowhere"},
+		{"package that panics when imported", map[string]string{"more/more.go": "package more\n\nfunc init() { panic(\"early\") }\n"},
+			"panic: early"},
+		{"command that is no program", map[string]string{"cmd/say/main.go": "package say\n\nimport _ \"example.com/lib\"\n"},
+			"not a main package"},
 		{"test fails outside of the repository", map[string]string{"cmd/say/main_test.go": "package main\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\n" +
 			"func TestSay(t *testing.T) {\n\tif _, err := os.Stat(\"../../lib.go\"); err != nil {\n\t\tt.Fatal(err)\n\t}\n}\n"},
 			"FAIL: TestSay"},

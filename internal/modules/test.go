@@ -89,7 +89,7 @@ func (s *stage) testModule(ctx context.Context, m *mod) error {
 	return nil
 }
 
-// useModule builds a program that imports every public package of a module.
+// useModule runs a program that imports every public package of a module.
 func (s *stage) useModule(ctx context.Context, m *mod, dir string) error {
 	packages, err := s.run(ctx, dir, "list", "-f", `{{if ne .Name "main"}}{{.ImportPath}}{{end}}`, m.path+"/...")
 	if err != nil {
@@ -105,6 +105,6 @@ func (s *stage) useModule(ctx context.Context, m *mod, dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(program), 0o644); err != nil {
 		return err
 	}
-	_, err = s.run(ctx, dir, "build", "-o", os.DevNull, ".")
+	_, err = s.run(ctx, dir, "run", ".")
 	return err
 }
