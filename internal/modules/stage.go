@@ -1,10 +1,12 @@
 package main
 
 import (
+	archivezip "archive/zip"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,11 +92,15 @@ func (s *stage) copy(m *mod) error {
 	if err := zip.CreateFromDir(&content, version, s.tree.file(m, "")); err != nil {
 		return err
 	}
-	archive := filepath.Join(s.dir, "copy.zip")
-	if err := os.WriteFile(archive, content.Bytes(), 0o600); err != nil {
+	archive, err := archivezip.NewReader(bytes.NewReader(content.Bytes()), int64(content.Len()))
+	if err != nil {
 		return err
 	}
-	if err := zip.Unzip(s.copyDir(m), version, archive); err != nil {
+	files, err := fs.Sub(archive, version.String())
+	if err != nil {
+		return err
+	}
+	if err := os.CopyFS(s.copyDir(m), files); err != nil {
 		return err
 	}
 	// In a worktree .git is a file, which the zip does not leave out.
