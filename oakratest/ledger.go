@@ -76,7 +76,7 @@ func (s *Server) arrive(r *http.Request, body []byte) (*exchange, Fault) {
 		denied: s.checkKey(r.Header.Get("Authorization")),
 	}
 	if !isProbe(x.op, body) {
-		x.Request.Op = x.op
+		x.Op = x.op
 	}
 	if x.denied == "" {
 		r.Header.Set("Authorization", "Bearer [app key]")

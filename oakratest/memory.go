@@ -3,6 +3,7 @@ package oakratest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -88,10 +89,11 @@ func (c *memoryConn) Write(b []byte) (int, error) {
 }
 
 func (c *memoryConn) opError(op string, err error) error {
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
-	if number, ok := err.(syscall.Errno); ok {
+	var number syscall.Errno
+	if errors.As(err, &number) {
 		err = os.NewSyscallError(op, number)
 	}
 	return &net.OpError{Op: op, Net: c.addr.Network(), Source: c.addr, Addr: c.addr, Err: err}

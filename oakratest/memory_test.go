@@ -1,6 +1,7 @@
 package oakratest_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -51,7 +52,7 @@ func TestClientSeesNoDifference(t *testing.T) {
 			assert.Equal(t, want.Outcome, got.Outcome)
 			assert.Equal(t, want.Body, got.Body)
 			var read *net.OpError
-			if tt.cause == syscall.ECONNRESET {
+			if errors.Is(tt.cause, syscall.ECONNRESET) {
 				require.ErrorAs(t, got, &read)
 				assert.Equal(t, "read", read.Op)
 				assert.Equal(t, "tcp", read.Net)

@@ -9,6 +9,7 @@ import (
 // Hosts that have web pages beside the API differ in it. All responses are HTML.
 type UnknownPath int
 
+// The values of UnknownPath, each with the response.
 const (
 	UnknownNotFound      UnknownPath = iota // 404
 	UnknownPage                             // a page with 200 to a GET, else 405
