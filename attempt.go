@@ -133,7 +133,7 @@ func (c *call) failed(ctx context.Context, t *trace, err error) *Error {
 	case c.ctx.Err() != nil:
 		e.Err = c.withContext(err)
 	case stopped != nil:
-		e.Err = fmt.Errorf("%w: %v", *stopped, err) // that a context ended was not the caller's doing
+		e.Err = fmt.Errorf("%w: %s", *stopped, err.Error()) // that a context ended was not the caller's doing
 	case ctx.Err() != nil:
 		e.Err = fmt.Errorf("no response within the attempt timeout of %v: %w", c.client.attemptTimeout, err)
 	case t.responded.Load() && t.malformed(err):

@@ -51,7 +51,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 // Close implements [io.Closer].
 func (b *bounded) Close() error {
 	if b.stuck {
-		go catch(func() { b.body.Close() }) // it may wait for the Read
+		go func() { _ = catch(func() { b.body.Close() }) }() // it may wait for the Read
 		return nil
 	}
 	return b.body.Close()

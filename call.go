@@ -65,8 +65,8 @@ func (c *call) send(r *route) *Error {
 		ErrorHandler: retryablehttp.PassthroughErrorHandler,
 	}
 	c.request = retryablehttp.Request{Request: c.newRequest()}
-	_, err := c.retry.Do(&c.request)
-	if c.next.pending { // the context ended during a wait
+	_, err := c.retry.Do(&c.request) //nolint:bodyclose // RoundTrip closed it
+	if c.next.pending {              // the context ended during a wait
 		c.failure = c.interrupted(c.failure, cmp.Or(contextError(c.ctx), err))
 	}
 	return c.failure
@@ -96,7 +96,7 @@ func (c *call) backoff(_, _ time.Duration, _ int, _ *http.Response) time.Duratio
 
 // checkRetry is retryablehttp's question after each attempt. It records what the
 // attempt resulted in.
-func (c *call) checkRetry(_ context.Context, _ *http.Response, err error) (bool, error) {
+func (c *call) checkRetry(_ context.Context, _ *http.Response, err error) (bool, error) { //nolint:contextcheck // c.ctx is the context
 	a := c.last
 	c.last = attempt{}
 	if a.started.IsZero() {
@@ -141,7 +141,7 @@ func (c *call) decide(e *Error) next {
 	}
 	if ended := contextError(c.ctx); ended != nil {
 		if !errors.Is(e.Err, c.ctx.Err()) {
-			c.interrupted(e, ended)
+			e.Err = notSentAgain(e.Err, ended)
 		}
 		return next{}
 	}
@@ -184,16 +184,21 @@ func (c *call) tooLate(wait time.Duration) bool {
 // e, the failure of the attempt before, if there was one, with cause as a further
 // cause.
 func (c *call) interrupted(e *Error, cause error) *Error {
-	switch {
-	case e == nil:
+	if e == nil {
 		e = c.newError(row{OutcomeNotApplied, none})
 		e.Err = cause
-	case e.Err == nil:
-		e.Err = fmt.Errorf("not sent again: %w", cause)
-	default:
-		e.Err = fmt.Errorf("%w; not sent again: %w", e.Err, cause)
+		return e
 	}
+	e.Err = notSentAgain(e.Err, cause)
 	return e
+}
+
+// notSentAgain adds the cause to the error of an attempt.
+func notSentAgain(err, cause error) error {
+	if err == nil {
+		return fmt.Errorf("not sent again: %w", cause)
+	}
+	return fmt.Errorf("%w; not sent again: %w", err, cause)
 }
 
 // newError starts the error of an attempt.

@@ -85,11 +85,11 @@ func readJSON(content []byte, v any) error {
 	r := jsonReader{json.NewDecoder(bytes.NewReader(content))}
 	err := r.value(reflect.ValueOf(v).Elem(), "", false)
 	if err == nil {
-		if _, end := r.Token(); end != io.EOF {
+		if _, end := r.Token(); !errors.Is(end, io.EOF) {
 			return errors.New("the JSON is followed by something else")
 		}
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -51,7 +51,7 @@ func FuzzResponse(f *testing.F) {
 		f.Add(uint8(i), 400, []byte(body), "https://elsewhere.test/"+key)
 		f.Add(uint8(i+1), 404, []byte(body), "")
 	}
-	for status := 200; status < 600; status += 1 {
+	for status := 200; status < 600; status++ {
 		f.Add(uint8(status), status, []byte(`{"detail":"No."}`), "https://elsewhere.test/")
 	}
 	f.Fuzz(func(t *testing.T, op uint8, status int, body []byte, location string) {

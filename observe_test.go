@@ -313,7 +313,7 @@ func logLines(t *testing.T, logged string) []map[string]any {
 // keys.
 func TestLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		run := func(level slog.Level, op deliveryOp, transport http.RoundTripper) (error, []map[string]any) {
+		run := func(level slog.Level, op deliveryOp, transport http.RoundTripper) (error, []map[string]any) { //nolint:staticcheck // error first, as the call is
 			var logged bytes.Buffer
 			client := oakra.KeepRoutes(stubClient(t, transport, oakra.WithRetryPolicy(noWait),
 				oakra.WithLogger(slog.New(slog.NewJSONHandler(&logged, &slog.HandlerOptions{Level: level})))))
@@ -429,6 +429,7 @@ func TestPanicReachesCaller(t *testing.T) {
 			},
 			"sequence": func(c *oakra.Client) (err error) {
 				for _, err = range c.Stock.ListSeq(t.Context(), oakra.StockListParams{SKUs: skus}) {
+					_ = err // the last one is returned
 				}
 				return err
 			},
@@ -507,7 +508,7 @@ func TestGoexit(t *testing.T) {
 // unlikeConn is a connection of a type that cannot be compared.
 type unlikeConn struct {
 	countingConn
-	more []byte
+	_ []byte
 }
 
 // TestTraceHooks calls the hooks as net/http may: on several goroutines at once, with

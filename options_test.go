@@ -228,7 +228,7 @@ func TestOptionGoodValues(t *testing.T) {
 // TestOptionHTTPClientIsCopied: programs share one http.Client among libraries.
 func TestOptionHTTPClientIsCopied(t *testing.T) {
 	followed, sent := 0, 0
-	transport := stubTransport(func(r *http.Request) (*http.Response, error) {
+	transport := stubTransport(func(*http.Request) (*http.Response, error) {
 		sent++
 		return stubResponse(307, "", "Location", "https://elsewhere.test/"), nil
 	})

@@ -12,15 +12,15 @@ import (
 type Outcome int
 
 const (
-	// OutcomeUnknown: the write may have been applied, or may still be. Read the
+	// OutcomeUnknown means that the write may have been applied, or may still be. Read the
 	// record before sending a [StockService.Change] again, or let a person decide:
 	// sent twice it counts twice. A [StockService.Update] may be sent again as long
 	// as its number is the newest.
 	OutcomeUnknown Outcome = iota
-	// OutcomeNotApplied: nothing of the write was applied. [Retryable] and [Rejected]
+	// OutcomeNotApplied means that nothing of the write was applied. [Retryable] and [Rejected]
 	// say why.
 	OutcomeNotApplied
-	// OutcomeApplied: the write was applied. An error with this outcome means that
+	// OutcomeApplied means that the write was applied. An error with this outcome means that
 	// only the response was lost: do not send it again.
 	OutcomeApplied
 )
@@ -172,6 +172,7 @@ func (e *Error) splittable() bool {
 // Step is what to do after a call.
 type Step int
 
+// The steps that [NextStep] returns.
 const (
 	StepDone   Step = iota + 1 // it was applied; if there is an error, only the response was lost
 	StepRetry                  // nothing was applied: the same call may succeed later
@@ -236,7 +237,7 @@ func parts(err error) iter.Seq[*Error] {
 }
 
 func walk(err error, yield func(*Error) bool) bool {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // it unwraps by itself
 	case *Error:
 		return yield(e)
 	case *BulkError:

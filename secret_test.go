@@ -760,7 +760,7 @@ func TestSecretRotation(t *testing.T) {
 						return row.keys[1], nil
 					}
 					return row.keys[0], nil
-				}), oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
+				}), oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
 					return stubResponse(401, wrap("neither "+row.keys[0]+" nor "+row.keys[1])), nil
 				})}), oakra.WithLogger(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 				require.NoError(t, err)

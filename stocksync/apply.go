@@ -16,22 +16,22 @@ import (
 type Status int
 
 const (
-	// NotTried: nothing was applied, and the target itself is not at fault: the
+	// NotTried means that nothing was applied, and the target itself is not at fault: the
 	// run was stopped before its turn, or the cause is a passing one, such as 429
 	// or no connection, that lasted for all rounds.
 	NotTried Status = iota
-	// Synced: Oakra had the target's quantity when it was read, or the step was
+	// Synced means that Oakra had the target's quantity when it was read, or the step was
 	// applied. A change was applied exactly once (except in the case that the
 	// package comment describes), which leaves the record at the target minus what
 	// was sold meanwhile.
 	Synced
-	// NotFound: Oakra has no such SKU at that location. Nothing was written.
+	// NotFound means that Oakra has no such SKU at that location. Nothing was written.
 	NotFound
-	// Rejected: nothing was applied, and trying again will not help: Oakra rejected
+	// Rejected means that nothing was applied, and trying again will not help: Oakra rejected
 	// the record (400, 404, 409, 413, 422) or has several for the key, there is
 	// another target for it, or the difference does not fit into 64 bits.
 	Rejected
-	// Unknown: the step may have been applied, or may still be. A change was
+	// Unknown means that the step may have been applied, or may still be. A change was
 	// applied at most once, with the same exception.
 	Unknown
 )

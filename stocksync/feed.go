@@ -107,7 +107,7 @@ func ReadFeed(r io.Reader, o FeedOptions) (Feed, error) {
 func readRows(t *table, c *columns) (rows []row, skipped []SkippedLine, bad []BadLine) {
 	for {
 		rec, err := t.read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return rows, skipped, bad
 		}
 		if err == nil && c.hidesRows(rec, t) {
@@ -188,10 +188,10 @@ func readHeader(lines []string, o FeedOptions) (t table, c columns, err error) {
 	for _, comma := range []string{",", ";", "\t"} {
 		candidate := table{lines: lines, comma: comma, next: begin}
 		rec, e := candidate.read()
-		switch e {
-		case nil:
+		switch {
+		case e == nil:
 			c, e = findColumns(rec.cells, o)
-		case io.EOF:
+		case errors.Is(e, io.EOF):
 			e = errors.New("stocksync: the file has no header")
 		default:
 			e = fmt.Errorf("stocksync: the header: %w", e)

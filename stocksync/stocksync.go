@@ -154,6 +154,7 @@ func (o Options) progress(phase Phase, done, total int) {
 // Phase is what a run is doing.
 type Phase string
 
+// The phases of a run.
 const (
 	Reading  Phase = "reading"  // Compare reads; counted in records asked for
 	Writing  Phase = "writing"  // Apply writes; counted in steps, of which the synced ones are done
@@ -167,14 +168,14 @@ type Progress struct {
 }
 
 var (
-	// ErrTooManySteps: the plan changes more records than [Options].MaxSteps.
+	// ErrTooManySteps means that the plan changes more records than [Options].MaxSteps.
 	ErrTooManySteps = errors.New("stocksync: more steps than MaxSteps")
-	// ErrApplied: the plan was applied before, so its numbers are no longer true.
+	// ErrApplied means that the plan was applied before, so its numbers are no longer true.
 	ErrApplied = errors.New("stocksync: the plan was applied before: compare anew")
-	// ErrIncomplete: a plan was applied, and some targets are Rejected, Unknown or
+	// ErrIncomplete means that a plan was applied, and some targets are Rejected, Unknown or
 	// NotTried.
 	ErrIncomplete = errors.New("stocksync: not every target is synced")
-	// ErrNoneKnown: all targets are NotFound, so the locations or the SKUs are
+	// ErrNoneKnown means that all targets are NotFound, so the locations or the SKUs are
 	// likely written in another way in Oakra.
 	ErrNoneKnown = errors.New("stocksync: Oakra knows none of the targets: are the SKUs and locations written as there?")
 )
