@@ -290,6 +290,7 @@ func TestSecretKeepsTheRest(t *testing.T) {
 	for _, row := range []struct{ body, want, message string }{
 		{"<pre>Bearer " + key + "</pre>", "<pre>Bearer [app key]</pre>", ""},
 		{`{"detail":"Bad key ` + key + `, sorry."}`, `{"detail":"Bad key [app key], sorry."}`, "Bad key [app key], sorry."},
+		{`{"detail":"Bad key ` + strings.ToUpper(key) + `, sorry."}`, `{"detail":"Bad key [app key], sorry."}`, "Bad key [app key], sorry."},
 	} {
 		client, err := oakra.NewClient(key, oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
 			return stubResponse(400, row.body), nil
