@@ -75,21 +75,29 @@ var errHeldBack = errors.New("the limiter, within the context's deadline")
 
 // admit waits until the attempt may begin, and returns its key.
 func (c *call) admit() (string, error) {
+	key, err := c.wait()
+	if stopped := c.client.pace.stopped(); stopped != nil && c.ctx.Err() == nil {
+		return "", stopped
+	}
+	return key, err
+}
+
+func (c *call) wait() (string, error) {
 	if err := contextError(c.ctx); err != nil {
 		return "", err
 	}
 	if c.client.limiter != nil {
-		if err := c.client.limiter.Wait(c.ctx); err != nil {
+		if err := c.client.limiter.Wait(c.waits); err != nil {
 			if _, bounded := c.ctx.Deadline(); bounded {
 				return "", fmt.Errorf("%w: %w", errHeldBack, err)
 			}
 			return "", fmt.Errorf("the limiter: %w", err)
 		}
 	}
-	if err := c.client.pace.wait(c.ctx); err != nil {
+	if err := c.client.pace.wait(c.waits); err != nil {
 		return "", err
 	}
-	key, err := c.keys.get(c.ctx, c.client.credential)
+	key, err := c.keys.get(c.waits, c.client.credential)
 	if err != nil {
 		return "", err
 	}

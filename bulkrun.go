@@ -25,7 +25,7 @@ func bulk[T any](ctx context.Context, s *StockService, op operation, items []T, 
 		return refuseAll(op, len(items), err)
 	}
 	paced := *s.client
-	paced.pace = &pace{}
+	paced.pace = &pace{open: ctx}
 	run := bulkRun[T]{
 		options: o,
 		service: &StockService{client: &paced},

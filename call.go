@@ -19,6 +19,7 @@ import (
 type call struct {
 	client  *Client
 	ctx     context.Context
+	waits   context.Context // ends with ctx, or when its bulk run lets no further attempt begin
 	op      operation
 	effect  effect
 	items   int // number of SKUs, records or sales
@@ -66,14 +67,19 @@ func (c *call) send(r *route) *Error {
 	}
 	c.request = retryablehttp.Request{Request: c.newRequest()}
 	_, err := c.retry.Do(&c.request) //nolint:bodyclose // RoundTrip closed it
-	if c.next.pending {              // the context ended during a wait
-		c.failure = c.interrupted(c.failure, cmp.Or(contextError(c.ctx), err))
+	if c.next.pending {              // the wait was cut short
+		c.failure = c.interrupted(c.failure, cmp.Or(c.stopped(), err))
 	}
 	return c.failure
 }
 
-// newRequest returns what net/http is given; each attempt adds its own header and
-// body.
+// stopped returns why no further attempt begins, or nil while one may.
+func (c *call) stopped() error {
+	return cmp.Or(contextError(c.ctx), c.client.pace.stopped())
+}
+
+// newRequest returns what net/http is given; each attempt adds its own header, body
+// and context. That of the request bounds only the waits between them.
 func (c *call) newRequest() *http.Request {
 	u := c.route.url // a copy: the transport may still read that of the route before
 	u.RawQuery = c.query
@@ -86,7 +92,7 @@ func (c *call) newRequest() *http.Request {
 		ProtoMajor: 1,
 		ProtoMinor: 1,
 	}
-	return request.WithContext(c.ctx)
+	return request.WithContext(c.waits)
 }
 
 // backoff is retryablehttp's question before each wait.
@@ -100,7 +106,7 @@ func (c *call) checkRetry(_ context.Context, _ *http.Response, err error) (bool,
 	a := c.last
 	c.last = attempt{}
 	if a.started.IsZero() {
-		c.failure = c.interrupted(c.failure, cmp.Or(a.held, contextError(c.ctx), err))
+		c.failure = c.interrupted(c.failure, cmp.Or(a.held, c.stopped(), err))
 		c.next = next{}
 		return false, nil
 	}
@@ -123,9 +129,9 @@ func (c *call) decide(e *Error) next {
 		return next{}
 	}
 	if e.StatusCode == http.StatusUnauthorized && c.keys.mayRotate(c.client.credential) {
-		another, err := c.keys.rotate(c.ctx, c.client.credential)
+		another, err := c.keys.rotate(c.waits, c.client.credential)
 		if err != nil {
-			e.Err = err
+			e.Err = cmp.Or(c.client.pace.stopped(), err)
 		}
 		if another {
 			c.tries-- // a resend with a new key does not count
@@ -139,9 +145,9 @@ func (c *call) decide(e *Error) next {
 	if !e.row.allows(c.effect) || c.tries >= policy.MaxAttempts {
 		return next{}
 	}
-	if ended := contextError(c.ctx); ended != nil {
-		if !errors.Is(e.Err, c.ctx.Err()) {
-			e.Err = notSentAgain(e.Err, ended)
+	if stopped := c.stopped(); stopped != nil {
+		if c.ctx.Err() == nil || !errors.Is(e.Err, c.ctx.Err()) {
+			e.Err = notSentAgain(e.Err, stopped)
 		}
 		return next{}
 	}

@@ -44,6 +44,9 @@ var (
 	// wrong, or the API has moved; no record is to blame. An error that matches it
 	// does not match ErrNotFound.
 	ErrNoRoute = errors.New("no such route")
+	// ErrStopped: an item of a bulk run was not sent, or not sent again, because
+	// [BulkOptions].Stop was closed.
+	ErrStopped = errors.New("the run was stopped")
 )
 
 // Error is the one error type of this package: every call that fails returns an

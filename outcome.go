@@ -98,8 +98,10 @@ func (e *Error) retryable() bool {
 	if e.Outcome != OutcomeNotApplied {
 		return false
 	}
-	if errors.Is(e.Err, context.Canceled) || errors.Is(e.Err, context.DeadlineExceeded) || errors.Is(e.Err, errHeldBack) {
-		return true
+	for _, passing := range []error{context.Canceled, context.DeadlineExceeded, errHeldBack, ErrStopped} {
+		if errors.Is(e.Err, passing) {
+			return true
+		}
 	}
 	r := e.row
 	if !e.made {

@@ -10,8 +10,11 @@ import (
 
 // pace holds back the requests of one bulk run after a 429: all of them for as
 // long as the server asks, and then one after the other with a gap that shrinks
-// with each success. A nil pace, of a single call, holds nothing back.
+// with each success. Once the run is over, none begins. A nil pace, of a single
+// call, holds nothing back.
 type pace struct {
+	open context.Context // ends when the run lets no further attempt begin; its cause says why
+
 	mu    sync.Mutex
 	next  time.Time     // when the next request may start
 	gap   time.Duration // between two that start
@@ -29,6 +32,28 @@ const (
 	// it may be this one alone that the server never admits.
 	mostPaced = 10
 )
+
+// bound returns ctx, which then ends too when the run lets no further attempt begin.
+// The caller calls done.
+func (p *pace) bound(ctx context.Context) (bounded context.Context, done func()) {
+	if p == nil {
+		return ctx, func() {}
+	}
+	bounded, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(p.open, func() { cancel(context.Cause(p.open)) })
+	return bounded, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// stopped returns why the run lets no further attempt begin, or nil while it does.
+func (p *pace) stopped() error {
+	if p == nil || p.open.Err() == nil {
+		return nil
+	}
+	return context.Cause(p.open)
+}
 
 // wait returns when a request may start, or an error if the context will have
 // ended by then.

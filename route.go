@@ -51,6 +51,9 @@ func (c *Client) do(ctx context.Context, op operation, items int, query string, 
 		keys: callKeys{seen: c.credential.known()},
 	}
 	call.begin()
+	var done func()
+	call.waits, done = c.pace.bound(call.ctx)
+	defer done()
 	return call.finish(call.search())
 }
 
@@ -200,7 +203,7 @@ func provesRoute(r *route, failure *Error) bool {
 // a path that takes only POST.) It is no attempt of the call.
 func (c *call) probe(r *route) (*Error, finding) {
 	probe := call{
-		client: c.client, ctx: c.ctx, op: c.op, effect: reads, body: emptyList(), probing: true,
+		client: c.client, ctx: c.waits, waits: c.waits, op: c.op, effect: reads, body: emptyList(), probing: true,
 		keys: callKeys{seen: c.keys.seen},
 	}
 	e := probe.send(r)
