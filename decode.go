@@ -58,7 +58,7 @@ func (c *call) read(ctx context.Context, cancel context.CancelFunc, response *ht
 // stockRecords decodes the records of a response.
 type stockRecords struct {
 	ids        []int64  // of a write: each has to be there
-	skus       []string // of a List: no others may be there
+	skus       []string // of a List: no others may be there, unless it is nil
 	locationID string   // likewise, unless empty
 	records    []StockRecord
 }
@@ -136,6 +136,9 @@ func notWhole(header http.Header) error {
 // checkAsked returns an error that names the first record that was not requested.
 // A server may compare SKUs without regard to case.
 func (s *stockRecords) checkAsked(records []StockRecord) error {
+	if s.skus == nil {
+		return nil
+	}
 	var asked map[string]struct{}
 	last := 0 // where the SKU of the record before is in skus
 	for i := range records {
