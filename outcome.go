@@ -154,12 +154,13 @@ func (e *Error) namesContent() bool {
 }
 
 // Splittable reports whether nothing was applied, and the same items may pass in
-// smaller requests: a 400, 404, 409 or 422 in JSON, or a 413. All parts of a joined
-// error must be so.
+// smaller requests: a 400, 404, 409 or 422 in JSON, or a 413. It is not so for an item
+// of a bulk run that was not sent. All parts of a joined error must be so.
 func Splittable(err error) bool { return all(err, (*Error).splittable) }
 
 func (e *Error) splittable() bool {
-	if e.Outcome != OutcomeNotApplied || errors.Is(e.Err, ErrNoRoute) {
+	unsent := e.made && e.Attempts == 0
+	if e.Outcome != OutcomeNotApplied || unsent || errors.Is(e.Err, ErrNoRoute) {
 		return false
 	}
 	switch e.StatusCode {
