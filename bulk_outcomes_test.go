@@ -1,9 +1,9 @@
 package oakra_test
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -22,11 +22,14 @@ var bulkOutcomeItems = append(bulkItems(9), bulkItem{6, 4}, bulkItem{1, 4})
 // once.
 func TestBulkOutcomes(t *testing.T) {
 	const (
-		allOf   = "aaa aaa aaa aa"
-		dark    = "aaa uuu aaa ua"
-		refused = "aaa nnn aaa na"
-		stopped = "aaa nnn nnn na"
+		allOf    = "aaa aaa aaa aa"
+		dark     = "aaa uuu aaa ua"
+		rejected = "aaa nnn aaa na"
+		stopped  = "aaa nnn nnn na"
 	)
+	page := func(status int) oakratest.Fault {
+		return oakratest.Fault{Kind: oakratest.Respond, Status: status, Body: "<html><title>No.</title>"}
+	}
 	respond := func(status int, header ...string) oakratest.Fault {
 		h := make(http.Header)
 		for i := 0; i < len(header); i += 2 {
@@ -34,83 +37,83 @@ func TestBulkOutcomes(t *testing.T) {
 		}
 		return oakratest.Fault{Kind: oakratest.Respond, Status: status, Header: h, Body: `{"detail":"No."}`}
 	}
-	split := []int{3, 3, 1, 2, 3}
 	for _, row := range []struct {
 		name      string
 		fault     oakratest.Fault
-		update    string // outcomes
-		change    string
-		is        error // sentinel of the failures, or nil
-		retryable bool  // Retryable of the items that were not applied
+		want      string // outcomes
+		noSplit   string // outcomes with NoSplit; "" is want
+		is        error  // sentinel of the failures, or nil
+		retryable bool   // Retryable of the items that were not applied
 	}{
-		{"reset before", oakratest.Fault{Kind: oakratest.ResetBefore}, dark, dark, nil, false},
-		{"reset after", oakratest.Fault{Kind: oakratest.ResetAfter}, dark, dark, nil, false},
-		{"refused connection", oakratest.Fault{Kind: oakratest.Refuse}, refused, refused, oakra.ErrUnreachable, true},
-		{"cut body", oakratest.Fault{Kind: oakratest.CutBody}, allOf, allOf, nil, false},
-		{"record omitted", oakratest.Fault{Kind: oakratest.OmitRecord}, "aaa aau aaa ua", "aaa aau aaa ua", oakra.ErrBadResponse, false},
-		{"no record", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 200, Body: `[]`}, dark, dark, oakra.ErrBadResponse, false},
-		{"a page", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 200, Body: `<html>`}, dark, dark, oakra.ErrBadResponse, false},
-		{"502 after", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 502}, dark, dark, oakra.ErrServer, false},
-		{"503", respond(503), dark, dark, oakra.ErrServer, false},
-		{"501", respond(501), dark, dark, oakra.ErrServer, false},
-		{"408", respond(408), dark, dark, nil, false},
-		{"429", respond(429), refused, refused, oakra.ErrRateLimited, true},
-		{"429 for too long", respond(429, "Retry-After", "3600"), stopped, stopped, oakra.ErrRateLimited, true},
-		{"400", respond(400), allOf, refused, oakra.ErrInvalidRequest, false},
-		{"404", respond(404), allOf, refused, oakra.ErrNotFound, false},
-		{"409", respond(409), allOf, refused, oakra.ErrConflict, false},
-		{"413", respond(413), allOf, refused, oakra.ErrInvalidRequest, false},
-		{"422", respond(422), allOf, refused, oakra.ErrInvalidRequest, false},
-		{"405", respond(405), refused, refused, oakra.ErrNotFound, false},
-		{"410", respond(410), refused, refused, oakra.ErrNotFound, false},
-		{"415", respond(415), refused, refused, oakra.ErrInvalidRequest, false},
-		{"401", respond(401), stopped, stopped, oakra.ErrUnauthorized, false},
-		{"403", respond(403), stopped, stopped, oakra.ErrForbidden, false},
-		{"301", respond(301, "Location", "/"), stopped, stopped, oakra.ErrRedirect, false},
-		{"302", respond(302, "Location", "/"), stopped, stopped, oakra.ErrRedirect, false},
-		{"303", respond(303, "Location", "/"), "aaa uuu nnn ua", "aaa uuu nnn ua", oakra.ErrRedirect, false},
-		{"307", respond(307, "Location", "/"), stopped, stopped, oakra.ErrRedirect, false},
-		{"308", respond(308, "Location", "/"), stopped, stopped, oakra.ErrRedirect, false},
+		{"reset before", oakratest.Fault{Kind: oakratest.ResetBefore}, dark, "", nil, false},
+		{"reset after", oakratest.Fault{Kind: oakratest.ResetAfter}, dark, "", nil, false},
+		{"refused connection", oakratest.Fault{Kind: oakratest.Refuse}, allOf, "", nil, false},
+		{"cut body", oakratest.Fault{Kind: oakratest.CutBody}, allOf, "", nil, false},
+		{"record omitted", oakratest.Fault{Kind: oakratest.OmitRecord}, "aaa aau aaa ua", "", oakra.ErrBadResponse, false},
+		{"no record", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 200, Body: `[]`}, dark, "", oakra.ErrBadResponse, false},
+		{"a page", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 200, Body: `<html>`}, dark, "", oakra.ErrBadResponse, false},
+		{"502 after", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 502}, dark, "", oakra.ErrServer, false},
+		{"503", respond(503), dark, "", oakra.ErrServer, false},
+		{"501", respond(501), dark, "", oakra.ErrServer, false},
+		{"408", respond(408), dark, "", nil, false},
+		{"460", respond(460), dark, "", nil, false},
+		{"499", respond(499), dark, "", nil, false},
+		{"429", respond(429), rejected, "", oakra.ErrRateLimited, true},
+		{"429 for too long", respond(429, "Retry-After", "3600"), stopped, "", oakra.ErrRateLimited, true},
+		{"400", respond(400), allOf, rejected, oakra.ErrInvalidRequest, false},
+		{"404", respond(404), allOf, rejected, oakra.ErrNotFound, false},
+		{"409", respond(409), allOf, rejected, oakra.ErrConflict, false},
+		{"413", respond(413), allOf, rejected, oakra.ErrInvalidRequest, false},
+		{"422", respond(422), allOf, rejected, oakra.ErrInvalidRequest, false},
+		{"413, a page", page(413), allOf, rejected, oakra.ErrInvalidRequest, false},
+		{"400, a page", page(400), stopped, "", nil, false},
+		{"404, a page", page(404), stopped, "", nil, false},
+		{"404, empty", oakratest.Fault{Kind: oakratest.Respond, Status: 404}, stopped, "", nil, false},
+		{"409, a page", page(409), stopped, "", oakra.ErrConflict, false},
+		{"422, a page", page(422), stopped, "", oakra.ErrInvalidRequest, false},
+		{"401", respond(401), stopped, "", oakra.ErrUnauthorized, false},
+		{"402", respond(402), stopped, "", nil, false},
+		{"403", respond(403), stopped, "", oakra.ErrForbidden, false},
+		{"405", respond(405), stopped, "", oakra.ErrNoRoute, false},
+		{"406", respond(406), stopped, "", nil, false},
+		{"407", respond(407), stopped, "", nil, false},
+		{"410", respond(410), stopped, "", oakra.ErrNotFound, false},
+		{"415", respond(415), stopped, "", oakra.ErrInvalidRequest, false},
+		{"423", respond(423), stopped, "", nil, false},
+		{"426", respond(426), stopped, "", nil, false},
+		{"451", respond(451), stopped, "", nil, false},
+		{"301", respond(301, "Location", "/"), stopped, "", oakra.ErrRedirect, false},
+		{"302", respond(302, "Location", "/"), stopped, "", oakra.ErrRedirect, false},
+		{"303", respond(303, "Location", "/"), "aaa uuu nnn ua", "", oakra.ErrRedirect, false},
+		{"307", respond(307, "Location", "/"), stopped, "", oakra.ErrRedirect, false},
+		{"308", respond(308, "Location", "/"), stopped, "", oakra.ErrRedirect, false},
 	} {
 		for _, run := range []struct {
-			op    bulkOp
-			split bool
-			want  string
-		}{
-			{bulkUpdate, false, row.update},
-			{bulkChange, false, row.change},
-			{bulkChange, true, row.update}, // a Change with SplitRefused is like an Update
-		} {
-			t.Run(fmt.Sprintf("%s %s %v", row.name, run.op.name, run.split), func(t *testing.T) {
+			op      bulkOp
+			noSplit bool
+		}{{bulkUpdate, false}, {bulkUpdate, true}, {bulkChange, false}, {bulkChange, true}} {
+			t.Run(fmt.Sprintf("%s %s %v", row.name, run.op.name, run.noSplit), func(t *testing.T) {
 				server := bulkServer(t, 9)
 				server.Inject(oakratest.Fault{Op: run.op.name, Times: 1, Kind: oakratest.Slow})
 				fault := row.fault
 				fault.Op, fault.Times = run.op.name, 1
-				if fault.Kind == oakratest.Refuse { // a refusal comes before all other faults
-					fault.Times = 0
-				}
-				options := oakra.BulkOptions{BatchSize: 3, Concurrency: 1, SplitRefused: run.split}
-				if fault.Kind != oakratest.Refuse {
-					server.Inject(fault)
-				}
-				options.OnProgress = func(p oakra.BulkProgress) {
-					if fault.Kind != oakratest.Refuse {
-						return
-					}
-					if server.ClearFaults(); p.Done() == 4 { // the first batch, and the item of the same record
-						server.Inject(fault)
-					}
-				}
-				err := run.op.all(t.Context(), server.Client(bulkOnce), bulkOutcomeItems, options)
+				server.Inject(fault)
+				err := run.op.all(t.Context(), serverClient(server, bulkOnce), bulkOutcomeItems, oakra.BulkOptions{BatchSize: 3, Concurrency: 1, NoSplit: run.noSplit})
 				outcomes := bulkOutcomes(t, run.op, len(bulkOutcomeItems), err)
-				require.Equal(t, strings.ReplaceAll(run.want, " ", ""), bulkOutcomeText(outcomes))
+				want := row.want
+				if run.noSplit {
+					want = cmp.Or(row.noSplit, want)
+				}
+				require.Equal(t, strings.ReplaceAll(want, " ", ""), bulkOutcomeText(outcomes))
 				requireBulkTruth(t, run.op, server, bulkOutcomeItems, err)
 
-				sizes := bulkSizes(t, bulkWrites(server, run.op))
+				writes := bulkWrites(server, run.op)
+				known := writes[0].Path // a missing route makes the client look for others
+				sizes := bulkSizes(t, slices.DeleteFunc(writes, func(w oakratest.Request) bool { return w.Path != known }))
 				switch {
-				case run.want == allOf && fault.Kind == oakratest.Respond:
-					require.Equal(t, split, sizes)
-				case outcomes[6] == notApplied, fault.Kind == oakratest.Refuse:
+				case want == allOf && row.noSplit != "":
+					require.Equal(t, []int{3, 3, 1, 2, 3}, sizes)
+				case outcomes[6] == notApplied:
 					require.Equal(t, []int{3, 3}, sizes)
 				default:
 					require.Equal(t, []int{3, 3, 3}, sizes)
@@ -125,6 +128,11 @@ func TestBulkOutcomes(t *testing.T) {
 						require.ErrorIs(t, f.Err, row.is)
 					}
 					require.Equal(t, row.retryable, oakra.Retryable(f.Err), "%v", f.Err)
+					require.Nil(t, f.Messages)
+					if f.Index >= 6 && f.Index < 9 {
+						require.ErrorContains(t, f.Err, "not sent: an earlier request of the run failed")
+						require.False(t, oakra.Rejected(f.Err), "%v", f.Err)
+					}
 				}
 			})
 		}
@@ -147,14 +155,14 @@ func TestBulkMissingIDs(t *testing.T) {
 			}
 			return stubRecords(records)
 		}
-		err := op.all(t.Context(), stubClient(t, s, bulkPolicy), bulkOutcomeItems, oakra.BulkOptions{BatchSize: 3})
+		err := op.all(t.Context(), bulkClient(t, s, bulkPolicy), bulkOutcomeItems, oakra.BulkOptions{BatchSize: 3})
 		require.Equal(t, "uaa"+"uua"+"aau"+"au", bulkOutcomeText(bulkOutcomes(t, op, len(bulkOutcomeItems), err)))
 		require.ErrorIs(t, err, oakra.ErrBadResponse)
 		require.Len(t, s.arrivals, 3, "none is sent again")
 	})
 }
 
-// TestBulkOutcomeOfTheLastAttempt checks that a refusal after an attempt with
+// TestBulkOutcomeOfTheLastAttempt checks that a rejection after an attempt with
 // an unknown outcome leaves the outcome unknown, and that the batch is not
 // split.
 func TestBulkOutcomeOfTheLastAttempt(t *testing.T) {
@@ -162,7 +170,7 @@ func TestBulkOutcomeOfTheLastAttempt(t *testing.T) {
 	server.Inject(oakratest.Fault{Times: 1, Kind: oakratest.RespondAfter, Status: 502})
 	server.Inject(oakratest.Fault{Times: 1, Kind: oakratest.Respond, Status: 400})
 	items := bulkItems(4)
-	err := bulkUpdate.all(t.Context(), server.Client(bulkPolicy), items, oakra.BulkOptions{})
+	err := bulkUpdate.all(t.Context(), serverClient(server, bulkPolicy), items, oakra.BulkOptions{})
 	require.Equal(t, "uuuu", bulkOutcomeText(bulkOutcomes(t, bulkUpdate, 4, err)))
 	require.Equal(t, []int{4, 4}, bulkSizes(t, bulkWrites(server, bulkUpdate)))
 	requireBulkTruth(t, bulkUpdate, server, items, err)
@@ -181,10 +189,10 @@ func TestBulkErrorOfTheCaller(t *testing.T) {
 	}{
 		{"nothing", oakra.BulkError{}, unknown, false, nil},
 		{"all applied", oakra.BulkError{Applied: 2}, applied, false, nil},
-		{"none applied", oakra.BulkError{Failures: []oakra.BulkFailure{{0, notApplied, limited}, {1, notApplied, limited}}}, notApplied, true, []error{limited}},
-		{"some applied", oakra.BulkError{Applied: 1, Failures: []oakra.BulkFailure{{1, notApplied, limited}}}, unknown, false, []error{limited}},
-		{"all unknown", oakra.BulkError{Failures: []oakra.BulkFailure{{0, unknown, dark}}}, unknown, false, []error{dark}},
-		{"mixed", oakra.BulkError{Failures: []oakra.BulkFailure{{0, notApplied, limited}, {1, unknown, dark}, {2, notApplied, limited}}}, unknown, false, []error{limited, dark}},
+		{"none applied", oakra.BulkError{Failures: []oakra.BulkFailure{{Outcome: notApplied, Err: limited}, {Index: 1, Outcome: notApplied, Err: limited}}}, notApplied, true, []error{limited}},
+		{"some applied", oakra.BulkError{Applied: 1, Failures: []oakra.BulkFailure{{Index: 1, Outcome: notApplied, Err: limited}}}, unknown, false, []error{limited}},
+		{"all unknown", oakra.BulkError{Failures: []oakra.BulkFailure{{Outcome: unknown, Err: dark}}}, unknown, false, []error{dark}},
+		{"mixed", oakra.BulkError{Failures: []oakra.BulkFailure{{Outcome: notApplied, Err: limited}, {Index: 1, Outcome: unknown, Err: dark}, {Index: 2, Outcome: notApplied, Err: limited}}}, unknown, false, []error{limited, dark}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			for _, err := range []error{&row.err, fmt.Errorf("the nightly sync: %w", &row.err)} {
@@ -198,24 +206,4 @@ func TestBulkErrorOfTheCaller(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestBulkGoexit checks that each item has an outcome and an error even if the
-// transport ends its goroutine, as a failing test does.
-func TestBulkGoexit(t *testing.T) {
-	s := &bulkShop{t: t}
-	s.respond = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
-		if n >= 3 {
-			runtime.Goexit()
-		}
-		return nil
-	}
-	err := bulkChange.all(t.Context(), stubClient(t, s), bulkItems(20), oakra.BulkOptions{BatchSize: 1, Concurrency: 2})
-	require.Len(t, s.times, 3)
-	for i, outcome := range bulkOutcomes(t, bulkChange, 20, err) {
-		require.Equal(t, s.times[int64(i+1)] == 1, outcome == applied, "item %d", i)
-		require.NotEqual(t, notApplied, outcome, "item %d", i)
-	}
-	require.NotErrorIs(t, err, oakra.ErrServer)
-	require.ErrorContains(t, err, "Goexit")
 }

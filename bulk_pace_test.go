@@ -54,7 +54,7 @@ func TestBulkRateLimited(t *testing.T) {
 						}
 						return nil
 					}
-					client := stubClient(t, s, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: row.attempts, MinBackoff: 1, MaxBackoff: 1}))
+					client := bulkClient(t, s, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: row.attempts, MinBackoff: 1, MaxBackoff: 1}))
 					start := time.Now()
 					err := op.all(t.Context(), client, bulkItems(n), oakra.BulkOptions{BatchSize: 1})
 					outcomes := bulkOutcomes(t, op, n, err)
@@ -92,7 +92,7 @@ func TestBulkRateLimitedSlows(t *testing.T) {
 				return nil
 			}
 			start := time.Now()
-			err := op.all(t.Context(), stubClient(t, s, bulkPolicy), bulkItems(400), oakra.BulkOptions{BatchSize: 1})
+			err := op.all(t.Context(), bulkClient(t, s, bulkPolicy), bulkItems(400), oakra.BulkOptions{BatchSize: 1})
 			require.NoError(t, err)
 			at := func(n int) time.Time { return s.arrivals[n].at }
 			require.Equal(t, at(8), at(11), "before: four at once")
@@ -130,7 +130,7 @@ func TestBulkRateLimitedForTooLong(t *testing.T) {
 						return nil
 					}
 					start := time.Now()
-					err := op.all(t.Context(), stubClient(t, s), bulkItems(20), oakra.BulkOptions{BatchSize: 1, Concurrency: 2})
+					err := op.all(t.Context(), bulkClient(t, s), bulkItems(20), oakra.BulkOptions{BatchSize: 1, Concurrency: 2})
 					require.ErrorIs(t, err, oakra.ErrRateLimited)
 					for i, outcome := range bulkOutcomes(t, op, 20, err) {
 						if outcome != unknown {
@@ -164,7 +164,7 @@ func TestBulkRateLimitedSteadily(t *testing.T) {
 				}
 				const n = 100
 				start := time.Now()
-				err := op.all(t.Context(), stubClient(t, s, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: attempts})), bulkItems(n), oakra.BulkOptions{BatchSize: 1})
+				err := op.all(t.Context(), bulkClient(t, s, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: attempts})), bulkItems(n), oakra.BulkOptions{BatchSize: 1})
 				if attempts == 1 {
 					require.ErrorIs(t, err, oakra.ErrRateLimited, "1 never sends again")
 					require.Len(t, s.arrivals, n)
@@ -192,7 +192,7 @@ func TestBulkRateLimitedAlone(t *testing.T) {
 			}
 			return nil
 		}
-		err := bulkChange.all(t.Context(), stubClient(t, s, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: attempts})), bulkItems(n), oakra.BulkOptions{BatchSize: 1})
+		err := bulkChange.all(t.Context(), bulkClient(t, s, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: attempts})), bulkItems(n), oakra.BulkOptions{BatchSize: 1})
 		var bulk *oakra.BulkError
 		require.ErrorAs(t, err, &bulk)
 		require.Equal(t, []int{alone - 1}, bulk.NotApplied())
@@ -213,7 +213,7 @@ func TestBulkRateLimitedForEver(t *testing.T) {
 			return stubResponse(429, "", "Retry-After", "1")
 		}
 		start := time.Now()
-		err := bulkChange.all(t.Context(), stubClient(t, s), bulkItems(20), oakra.BulkOptions{BatchSize: 1})
+		err := bulkChange.all(t.Context(), bulkClient(t, s), bulkItems(20), oakra.BulkOptions{BatchSize: 1})
 		require.ErrorIs(t, err, oakra.ErrRateLimited)
 		require.Len(t, s.times, 5)
 		require.Less(t, time.Since(start), 3*time.Minute)
@@ -235,7 +235,7 @@ func TestBulkRateLimitedDeadline(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 			defer cancel()
 			start := time.Now()
-			err := op.all(ctx, stubClient(t, s), bulkItems(100), oakra.BulkOptions{BatchSize: 1})
+			err := op.all(ctx, bulkClient(t, s), bulkItems(100), oakra.BulkOptions{BatchSize: 1})
 			outcomes := bulkOutcomes(t, op, 100, err)
 			require.NotContains(t, outcomes, unknown)
 			for i, outcome := range outcomes {
@@ -264,7 +264,7 @@ func TestBulkLeavesTheClientAlone(t *testing.T) {
 			}
 			return nil
 		}
-		client := stubClient(t, s)
+		client := bulkClient(t, s)
 		var run sync.WaitGroup
 		defer run.Wait()
 		run.Go(func() {

@@ -24,8 +24,8 @@ func TestBulkProgress(t *testing.T) {
 		}{
 			{"none", nil},
 			{"some", []oakratest.Fault{
-				{Kind: oakratest.Refuse, Probability: 0.2, Seed: 1},
-				{Kind: oakratest.ResetAfter, Probability: 0.1, Seed: 2},
+				{Op: op.name, Kind: oakratest.Refuse, Probability: 0.1, Seed: 1},
+				{Op: op.name, Kind: oakratest.ResetAfter, Probability: 0.05, Seed: 2},
 				{Kind: oakratest.OmitRecord, Probability: 0.2, Seed: 3},
 			}},
 			{"stopped", []oakratest.Fault{{Kind: oakratest.Slow, Times: 20}, {Kind: oakratest.Respond, Status: 401}}},
@@ -42,8 +42,8 @@ func TestBulkProgress(t *testing.T) {
 				items[7].id = 5000             // its batch is split
 				var calls []oakra.BulkProgress // no lock: the calls are one at a time
 				var inside atomic.Int32
-				err := op.all(t.Context(), server.Client(bulkOnce), items, oakra.BulkOptions{
-					BatchSize: 5, Concurrency: 8, SplitRefused: true,
+				err := op.all(t.Context(), serverClient(server, bulkOnce), items, oakra.BulkOptions{
+					BatchSize: 5, Concurrency: 8,
 					OnProgress: func(p oakra.BulkProgress) {
 						assert.EqualValues(t, 1, inside.Add(1), "two calls at once")
 						runtime.Gosched()
@@ -56,7 +56,11 @@ func TestBulkProgress(t *testing.T) {
 				for i, p := range calls {
 					require.Equal(t, len(items), p.Total)
 					require.Equal(t, p.Applied+p.NotApplied+p.Unknown, p.Done())
-					require.Greater(t, p.Done(), last.Done(), "call %d", i)
+					if p.Waiting == last.Waiting {
+						require.Greater(t, p.Done(), last.Done(), "call %d", i)
+					}
+					require.Equal(t, p.Waiting, p.WaitingFor != nil)
+					require.Equal(t, p.Waiting, !p.WaitingSince.IsZero())
 					require.True(t, p.Applied >= last.Applied && p.NotApplied >= last.NotApplied && p.Unknown >= last.Unknown, "call %d: %v after %v", i, p, last)
 					last = p
 				}
@@ -71,7 +75,7 @@ func TestBulkProgress(t *testing.T) {
 // run does.
 func TestBulkProgressIsWaitedFor(t *testing.T) {
 	calls := 0
-	err := bulkChange.all(t.Context(), stubClient(t, &bulkShop{t: t}), bulkItems(9), oakra.BulkOptions{BatchSize: 1, OnProgress: func(oakra.BulkProgress) {
+	err := bulkChange.all(t.Context(), bulkClient(t, &bulkShop{t: t}), bulkItems(9), oakra.BulkOptions{BatchSize: 1, OnProgress: func(oakra.BulkProgress) {
 		time.Sleep(time.Millisecond)
 		calls++
 	}})
@@ -88,7 +92,7 @@ func TestBulkProgressPanics(t *testing.T) {
 		s := &bulkShop{t: t, latency: func(int) time.Duration { return time.Millisecond }}
 		calls := 0
 		require.PanicsWithValue(t, "out of paper", func() {
-			_ = op.all(t.Context(), stubClient(t, s), bulkItems(100), oakra.BulkOptions{BatchSize: 1, OnProgress: func(oakra.BulkProgress) {
+			_ = op.all(t.Context(), bulkClient(t, s), bulkItems(100), oakra.BulkOptions{BatchSize: 1, OnProgress: func(oakra.BulkProgress) {
 				if calls++; calls == 10 {
 					panic("out of paper")
 				}

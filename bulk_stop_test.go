@@ -20,7 +20,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/oakra/oakra-go"
-	"github.com/oakra/oakra-go/oakratest"
 )
 
 var errBroken = errors.New("it is broken")
@@ -46,6 +45,11 @@ func TestBulkStops(t *testing.T) {
 			return stubResponse(status, `{"detail":"No."}`, header...)
 		}
 	}
+	everywhere := func(status int) func(http.RoundTripper) http.RoundTripper {
+		return func(http.RoundTripper) http.RoundTripper {
+			return stubTransport(func(*http.Request) (*http.Response, error) { return stubResponse(status, `{"detail":"No."}`), nil })
+		}
+	}
 	for _, row := range []struct {
 		name      string
 		respond   func(int, *http.Request, []bulkItem) *http.Response
@@ -56,13 +60,16 @@ func TestBulkStops(t *testing.T) {
 		most      int // requests, with four workers
 		applied   bool
 	}{
+		{name: "402", respond: respondFrom(7, 402), most: 7 + 4, applied: true},
+		{name: "410", respond: respondFrom(7, 410), is: oakra.ErrNotFound, most: 7 + 4, applied: true},
+		{name: "415 at once", respond: respondFrom(0, 415), is: oakra.ErrInvalidRequest, most: 4},
 		{name: "401", respond: respondFrom(7, 401), is: oakra.ErrUnauthorized, most: 7 + 4, applied: true},
 		{name: "401 at once", respond: respondFrom(0, 401), is: oakra.ErrUnauthorized, most: 4},
 		{name: "403", respond: respondFrom(7, 403), is: oakra.ErrForbidden, most: 7 + 4, applied: true},
 		{name: "307", respond: respondFrom(7, 307, "Location", "https://example.com/"), is: oakra.ErrRedirect, most: 7 + 4, applied: true},
 		{name: "429 for too long", respond: respondFrom(7, 429, "Retry-After", "31"), is: oakra.ErrRateLimited, retryable: true, most: 7 + 4, applied: true},
-		{name: "no route, 404", respond: respondFrom(0, 404), is: oakra.ErrNotFound, most: 4 * 3 * 2},
-		{name: "no route, 405", respond: respondFrom(0, 405), is: oakra.ErrNotFound, most: 4 * 3},
+		{name: "no route, 404", transport: everywhere(404), is: oakra.ErrNoRoute, most: 4 * 3 * 2},
+		{name: "no route, 405", transport: everywhere(405), is: oakra.ErrNoRoute, most: 4 * 3},
 		{name: "key source", option: func() oakra.Option {
 			fails := failsAfter(7)
 			return oakra.WithAppKeySource(func(context.Context, string) (string, error) { return stubKey, fails() })
@@ -90,9 +97,6 @@ func TestBulkStops(t *testing.T) {
 					var attempts atomic.Int64
 					counting := stubTransport(func(r *http.Request) (*http.Response, error) {
 						attempts.Add(1)
-						if r.Method == http.MethodGet { // the probe of a route
-							return stubResponse(404, ""), nil
-						}
 						return transport.RoundTrip(r)
 					})
 					opts := []oakra.Option{oakra.WithHTTPClient(&http.Client{Transport: counting})}
@@ -106,7 +110,7 @@ func TestBulkStops(t *testing.T) {
 					client, err := oakra.NewClient(key, opts...)
 					require.NoError(t, err)
 					start := time.Now()
-					err = op.all(t.Context(), client, bulkItems(n), oakra.BulkOptions{BatchSize: size, SplitRefused: true})
+					err = op.all(t.Context(), client, bulkItems(n), oakra.BulkOptions{BatchSize: size})
 					outcomes := bulkOutcomes(t, op, n, err)
 					require.Less(t, time.Since(start), 10*time.Second)
 					require.LessOrEqual(t, attempts.Load(), int64(cmp.Or(row.most, 4)))
@@ -124,7 +128,11 @@ func TestBulkStops(t *testing.T) {
 					var bulk *oakra.BulkError
 					require.ErrorAs(t, err, &bulk)
 					for _, f := range bulk.Failures {
-						require.ErrorIs(t, f.Err, row.is, "item %d", f.Index)
+						if row.is != nil {
+							require.ErrorIs(t, f.Err, row.is, "item %d", f.Index)
+						}
+						require.False(t, oakra.Rejected(f.Err), "item %d: %v", f.Index, f.Err)
+						require.NotErrorIs(t, f.Err, oakra.ErrStopped)
 						require.Equal(t, row.retryable, oakra.Retryable(f.Err), "item %d: %v", f.Index, f.Err)
 					}
 				})
@@ -165,7 +173,7 @@ func TestBulkContext(t *testing.T) {
 			server := bulkServer(t, 20)
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			err := op.all(ctx, server.Client(), bulkItems(20), oakra.BulkOptions{BatchSize: 2})
+			err := op.all(ctx, serverClient(server), bulkItems(20), oakra.BulkOptions{BatchSize: 2})
 			require.Equal(t, strings.Repeat("n", 20), bulkOutcomeText(bulkOutcomes(t, op, 20, err)))
 			require.ErrorIs(t, err, context.Canceled)
 			require.True(t, oakra.Retryable(err))
@@ -178,7 +186,7 @@ func TestBulkContext(t *testing.T) {
 			server := bulkServer(t, 20)
 			ctx, cancel := context.WithCancel(t.Context())
 			items := bulkItems(20)
-			err := op.all(ctx, server.Client(), items, oakra.BulkOptions{BatchSize: 2, Concurrency: 1, OnProgress: func(p oakra.BulkProgress) {
+			err := op.all(ctx, serverClient(server), items, oakra.BulkOptions{BatchSize: 2, Concurrency: 1, OnProgress: func(p oakra.BulkProgress) {
 				if p.Done() == 6 {
 					cancel()
 				}
@@ -197,7 +205,7 @@ func TestBulkContext(t *testing.T) {
 				defer cancel()
 				time.AfterFunc(2500*time.Millisecond, cancel)
 				s := &bulkShop{t: t, latency: func(int) time.Duration { return time.Second }}
-				err := op.all(ctx, stubClient(t, s), bulkItems(40), oakra.BulkOptions{BatchSize: 2})
+				err := op.all(ctx, bulkClient(t, s), bulkItems(40), oakra.BulkOptions{BatchSize: 2})
 				outcomes := bulkOutcomes(t, op, 40, err)
 				require.Equal(t, 16, strings.Count(bulkOutcomeText(outcomes), "a"), "two rounds of four batches")
 				require.Equal(t, 8, strings.Count(bulkOutcomeText(outcomes), "u"), "the third is under way")
@@ -220,7 +228,7 @@ func TestBulkContext(t *testing.T) {
 		want    string
 	}{
 		{"applied", func(s *bulkShop, r *http.Request, items []bulkItem) *http.Response { return s.apply(r, items) }, "aaaannnn"},
-		{"refused with 400", func(*bulkShop, *http.Request, []bulkItem) *http.Response {
+		{"rejected with 400", func(*bulkShop, *http.Request, []bulkItem) *http.Response {
 			return stubResponse(400, `{"detail":"No."}`)
 		}, "aannnnnn"},
 		{"410", func(*bulkShop, *http.Request, []bulkItem) *http.Response { return stubResponse(410, "") }, "aannnnnn"},
@@ -241,7 +249,7 @@ func TestBulkContext(t *testing.T) {
 					cancel()
 					return row.respond(s, r, items)
 				}
-				err := op.all(ctx, stubClient(t, s), bulkItems(8), oakra.BulkOptions{BatchSize: 2, Concurrency: 1})
+				err := op.all(ctx, bulkClient(t, s), bulkItems(8), oakra.BulkOptions{BatchSize: 2, Concurrency: 1})
 				require.Equal(t, row.want, bulkOutcomeText(bulkOutcomes(t, op, 8, err)))
 				require.Len(t, s.arrivals, 2)
 				requireCanceledRest(t, err, 4)
@@ -250,19 +258,42 @@ func TestBulkContext(t *testing.T) {
 	}
 }
 
-// TestBulkGoesOn checks that a run goes on after errors that say nothing about
-// later requests.
+// TestBulkGoesOn checks that a run goes on at once after single failures that say
+// nothing about later requests.
 func TestBulkGoesOn(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
-		server := bulkServer(t, 60)
-		server.Inject(oakratest.Fault{Kind: oakratest.Refuse, Times: 3})
-		server.Inject(oakratest.Fault{Kind: oakratest.ResetBefore, Times: 3})
-		server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 503, Times: 3})
-		server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 429, Times: 3})
-		items := bulkItems(60)
-		err := op.all(t.Context(), server.Client(bulkOnce), items, oakra.BulkOptions{BatchSize: 3})
-		count := requireBulkTruth(t, op, server, items, err)
-		require.Equal(t, map[oakra.Outcome]int{applied: 8 * 3, notApplied: 6 * 3, unknown: 6 * 3}, count)
+		synctest.Test(t, func(t *testing.T) {
+			const ms = time.Millisecond
+			s := &bulkShop{t: t, latency: func(int) time.Duration { return ms }}
+			s.respond = func(n int, _ *http.Request, _ []bulkItem) *http.Response {
+				switch n {
+				case 2:
+					return stubResponse(503, "")
+				case 8:
+					return stubResponse(429, "")
+				}
+				return nil
+			}
+			sent := 0
+			transport := stubTransport(func(r *http.Request) (*http.Response, error) {
+				switch sent++; sent {
+				case 5:
+					time.Sleep(ms)
+					return reset(r)
+				case 7:
+					time.Sleep(ms)
+					return refuse(r)
+				}
+				return s.RoundTrip(r)
+			})
+			start := time.Now()
+			err := op.all(t.Context(), bulkClient(t, transport, bulkOnce), bulkItems(60), oakra.BulkOptions{BatchSize: 3, Concurrency: 1})
+			require.Equal(t, "aaaaaauuuaaauuu"+strings.Repeat("a", 15)+"nnn"+strings.Repeat("a", 27), bulkOutcomeText(bulkOutcomes(t, op, 60, err)))
+			require.Equal(t, 21, sent, "one was put back")
+			require.Empty(t, s.probes)
+			require.Less(t, time.Since(start), 100*ms)
+			requireShopTruth(t, op, s, bulkItems(60), err)
+		})
 	})
 }
 

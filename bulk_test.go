@@ -68,6 +68,16 @@ var (
 	}
 )
 
+// bulkClient is a client of a transport in memory that knows the routes.
+func bulkClient(t testing.TB, transport http.RoundTripper, opts ...oakra.Option) *oakra.Client {
+	return oakra.KeepRoutes(stubClient(t, transport, opts...))
+}
+
+// serverClient is a client of a server that knows the routes.
+func serverClient(server *oakratest.Server, opts ...oakra.Option) *oakra.Client {
+	return oakra.KeepRoutes(server.Client(opts...))
+}
+
 func eachBulkOp(t *testing.T, test func(t *testing.T, op bulkOp)) {
 	for _, op := range []bulkOp{bulkUpdate, bulkChange} {
 		t.Run(op.name, func(t *testing.T) { test(t, op) })
@@ -124,10 +134,15 @@ func bulkBody(t testing.TB, body []byte) []bulkItem {
 	return items
 }
 
-// bulkWrites returns the writes of op that arrived.
+// bulkWrites returns the writes of op that arrived, without the empty lists that ask
+// whether a route is there.
 func bulkWrites(server *oakratest.Server, op bulkOp) []oakratest.Request {
-	return slices.DeleteFunc(server.Requests(), func(r oakratest.Request) bool { return r.Op != op.name })
+	return slices.DeleteFunc(server.Requests(), func(r oakratest.Request) bool {
+		return r.Op != op.name || string(r.Body) == emptyBulk
+	})
 }
+
+const emptyBulk = `{"stock_records":[]}`
 
 // bulkSizes returns how many items each of the writes has.
 func bulkSizes(t testing.TB, writes []oakratest.Request) []int {
@@ -160,8 +175,9 @@ func bulkOutcomes(t testing.TB, op bulkOp, n int, err error) []oakra.Outcome {
 	causes := make(map[error]bool)
 	last := -1
 	for _, f := range bulk.Failures {
-		require.Greater(t, f.Index, last, "indexes are in order, each once")
-		require.Less(t, f.Index, n)
+		if f.Index <= last || f.Index >= n {
+			require.Fail(t, "indexes are in order, each once", "%d after %d", f.Index, last)
+		}
 		last = f.Index
 		switch f.Outcome {
 		case notApplied:
@@ -172,6 +188,10 @@ func bulkOutcomes(t testing.TB, op bulkOp, n int, err error) []oakra.Outcome {
 			require.Fail(t, "a failure that was applied", "item %d: %v", f.Index, f.Err)
 		}
 		outcomes[f.Index] = f.Outcome
+		if causes[f.Err] {
+			continue // checked before
+		}
+		causes[f.Err] = true
 		e := requireError(t, f.Err)
 		require.Equal(t, op.name, e.Op)
 		require.Equal(t, f.Outcome, oakra.OutcomeOf(f.Err), "item %d: %v", f.Index, f.Err)
@@ -179,7 +199,6 @@ func bulkOutcomes(t testing.TB, op bulkOp, n int, err error) []oakra.Outcome {
 			require.False(t, oakra.Retryable(f.Err), "item %d: %v", f.Index, f.Err)
 		}
 		retryable = retryable && oakra.Retryable(f.Err)
-		causes[f.Err] = true
 		require.ErrorIs(t, err, f.Err)
 	}
 	require.Equal(t, none, bulk.NotApplied())
@@ -252,6 +271,38 @@ func requireBulkTruth(t testing.TB, op bulkOp, server *oakratest.Server, items [
 	return count
 }
 
+// requireShopTruth compares the outcomes of the items, each of a record of its own,
+// with what a bulkShop did.
+func requireShopTruth(t testing.TB, op bulkOp, s *bulkShop, items []bulkItem, err error) map[oakra.Outcome]int {
+	t.Helper()
+	count := make(map[oakra.Outcome]int)
+	for i, outcome := range bulkOutcomes(t, op, len(items), err) {
+		count[outcome]++
+		id := items[i].id
+		switch times := s.times[id]; {
+		case outcome == applied && times == 0:
+			require.Fail(t, "an item is said to be applied", "item %d", i)
+		case outcome == applied && s.quantities[id] != op.after(bulkStart, items[i].n):
+			require.Fail(t, "a wrong quantity", "item %d: %d", i, s.quantities[id])
+		case outcome == notApplied && times > 0:
+			require.Fail(t, "an item is said not to be applied", "item %d", i)
+		case op.name == bulkChange.name && times > 1:
+			require.Fail(t, "an item was applied more than once", "item %d", i)
+		}
+	}
+	return count
+}
+
+// requireFailures calls check with each failure of a bulk run.
+func requireFailures(t testing.TB, err error, check func(f oakra.BulkFailure)) {
+	t.Helper()
+	var bulk *oakra.BulkError
+	require.ErrorAs(t, err, &bulk)
+	for _, f := range bulk.Failures {
+		check(f)
+	}
+}
+
 // bulkOutcomeText returns a letter for each outcome.
 func bulkOutcomeText(outcomes []oakra.Outcome) string {
 	var b strings.Builder
@@ -266,11 +317,15 @@ type bulkShop struct {
 	t testing.TB
 	// latency returns how long the n-th request takes, counted from 0; nil is no time.
 	latency func(n int) time.Duration
-	// respond returns the response to the n-th request; nil applies the request.
+	// respond returns the response to the n-th write; nil applies it.
 	respond func(n int, r *http.Request, items []bulkItem) *http.Response
+	// probe responds to the n-th probe of a hold, counted from 0; nil responds with an
+	// empty list.
+	probe func(n int, r *http.Request) (*http.Response, error)
 
 	mu             sync.Mutex
-	arrivals       []bulkArrival
+	arrivals       []bulkArrival // of writes
+	probes         []time.Time
 	inFlight, peak int
 	times          map[int64]int // how often each id was applied
 	quantities     map[int64]int64
@@ -282,12 +337,25 @@ type bulkArrival struct {
 }
 
 func (s *bulkShop) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Method == http.MethodGet { // after a 404: is the route there?
-		return stubResponse(http.StatusMethodNotAllowed, `{"detail":"Method not allowed."}`), nil
+	if r.Method == http.MethodGet {
+		if r.URL.RawQuery != "sku=oakra-go-probe" {
+			s.t.Errorf("a GET of %v", r.URL)
+		}
+		s.mu.Lock()
+		n := len(s.probes)
+		s.probes = append(s.probes, time.Now())
+		s.mu.Unlock()
+		if s.probe != nil {
+			return s.probe(n, r)
+		}
+		return stubResponse(200, "[]"), nil
 	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return nil, err
+	}
+	if string(body) == emptyBulk { // after a 404: is the route there?
+		return stubResponse(400, `{"stock_records":["This list may not be empty."]}`), nil
 	}
 	items := bulkBody(s.t, body)
 	s.mu.Lock()
@@ -364,7 +432,7 @@ func TestBulkSizes(t *testing.T) {
 				items := bulkItems(row.items)
 				var err error
 				within(t, func() {
-					err = op.all(context.Background(), server.Client(), items, oakra.BulkOptions{BatchSize: row.size})
+					err = op.all(context.Background(), serverClient(server), items, oakra.BulkOptions{BatchSize: row.size})
 				})
 				require.NoError(t, err)
 				sizes := bulkSizes(t, bulkWrites(server, op))
@@ -384,7 +452,7 @@ func TestBulkConcurrency(t *testing.T) {
 			eachBulkOp(t, func(t *testing.T, op bulkOp) {
 				synctest.Test(t, func(t *testing.T) {
 					s := &bulkShop{t: t, latency: jitter(5)}
-					err := op.all(t.Context(), stubClient(t, s), bulkItems(row.batches*3), oakra.BulkOptions{BatchSize: 3, Concurrency: row.concurrency})
+					err := op.all(t.Context(), bulkClient(t, s), bulkItems(row.batches*3), oakra.BulkOptions{BatchSize: 3, Concurrency: row.concurrency})
 					require.NoError(t, err)
 					require.Len(t, s.arrivals, row.batches)
 					require.Equal(t, row.peak, s.peak, "in flight at once")
@@ -420,7 +488,7 @@ func TestBulkMerge(t *testing.T) {
 			t.Run(fmt.Sprintf("%s by %d", row.name, size), func(t *testing.T) {
 				s := &bulkShop{t: t}
 				given := slices.Clone(row.items)
-				err := row.op.all(t.Context(), stubClient(t, s), given, oakra.BulkOptions{BatchSize: size, Concurrency: 1})
+				err := row.op.all(t.Context(), bulkClient(t, s), given, oakra.BulkOptions{BatchSize: size, Concurrency: 1})
 				require.NoError(t, err)
 				var sent []bulkItem
 				for _, a := range s.arrivals {
@@ -446,26 +514,39 @@ func TestBulkInvalid(t *testing.T) {
 		items   []bulkItem
 		options oakra.BulkOptions
 		text    string
+		bad     int // number of items at fault; the others may be sent again
 	}{
-		{"first id", both, changed(1200, 0, bulkItem{0, 1}), oakra.BulkOptions{}, "item 0:"},
-		{"middle id", both, changed(1200, 601, bulkItem{-1, 1}), oakra.BulkOptions{}, "item 601:"},
-		{"last id", both, changed(1200, 1199, bulkItem{math.MinInt64, 1}), oakra.BulkOptions{}, "item 1199:"},
-		{"BatchSize", both, bulkItems(3), oakra.BulkOptions{BatchSize: -1}, "BatchSize"},
-		{"Concurrency", both, bulkItems(3), oakra.BulkOptions{Concurrency: -1}, "Concurrency"},
-		{"over the most", []bulkOp{bulkChange}, []bulkItem{{2, 1}, {1, math.MaxInt64}, {1, 1}}, oakra.BulkOptions{}, "id 1"},
-		{"under the least", []bulkOp{bulkChange}, []bulkItem{{2, 1}, {1, math.MinInt64}, {2, 1}, {1, -1}}, oakra.BulkOptions{}, "id 1"},
-		{"twice the most", []bulkOp{bulkChange}, []bulkItem{{1, math.MaxInt64}, {1, math.MaxInt64}}, oakra.BulkOptions{}, "id 1"},
-		{"twice the least", []bulkOp{bulkChange}, []bulkItem{{1, math.MinInt64}, {1, math.MinInt64}}, oakra.BulkOptions{}, "id 1"},
+		{"first id", both, changed(1200, 0, bulkItem{0, 1}), oakra.BulkOptions{}, "item 0:", 1},
+		{"middle id", both, changed(1200, 601, bulkItem{-1, 1}), oakra.BulkOptions{}, "item 601:", 1},
+		{"last id", both, changed(1200, 1199, bulkItem{math.MinInt64, 1}), oakra.BulkOptions{}, "item 1199:", 1},
+		{"BatchSize", both, bulkItems(3), oakra.BulkOptions{BatchSize: -1}, "BatchSize", 0},
+		{"Concurrency", both, bulkItems(3), oakra.BulkOptions{Concurrency: -1}, "Concurrency", 0},
+		{"over the most", []bulkOp{bulkChange}, []bulkItem{{2, 1}, {1, math.MaxInt64}, {1, 1}}, oakra.BulkOptions{}, "id 1", 2},
+		{"under the least", []bulkOp{bulkChange}, []bulkItem{{2, 1}, {1, math.MinInt64}, {2, 1}, {1, -1}}, oakra.BulkOptions{}, "id 1", 2},
+		{"twice the most", []bulkOp{bulkChange}, []bulkItem{{1, math.MaxInt64}, {1, math.MaxInt64}}, oakra.BulkOptions{}, "id 1", 2},
+		{"twice the least", []bulkOp{bulkChange}, []bulkItem{{1, math.MinInt64}, {1, math.MinInt64}}, oakra.BulkOptions{}, "id 1", 2},
 	} {
 		for _, op := range row.ops {
 			t.Run(row.name+" "+op.name, func(t *testing.T) {
 				server := bulkServer(t, 1)
-				err := op.all(t.Context(), server.Client(), row.items, row.options)
+				err := op.all(t.Context(), serverClient(server), row.items, row.options)
 				require.ErrorIs(t, err, oakra.ErrInvalidRequest)
 				require.Contains(t, err.Error(), row.text)
 				require.Equal(t, strings.Repeat("n", len(row.items)), bulkOutcomeText(bulkOutcomes(t, op, len(row.items), err)))
 				require.False(t, oakra.Retryable(err))
 				require.Empty(t, server.Requests())
+				bad := 0
+				requireFailures(t, err, func(f oakra.BulkFailure) {
+					switch oakra.NextStep(f.Err) {
+					case oakra.StepReject:
+						bad++
+					case oakra.StepRetry:
+						require.ErrorContains(t, f.Err, "not sent: another item is invalid: item")
+					default:
+						require.Zero(t, row.bad, "options are no fault of an item: %v", f.Err)
+					}
+				})
+				require.Equal(t, row.bad, bad, "items at fault")
 			})
 		}
 	}
@@ -477,7 +558,7 @@ func TestBulkEmpty(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		server := bulkServer(t, 1)
 		for _, items := range [][]bulkItem{nil, {}} {
-			require.NoError(t, op.all(ctx, server.Client(), items, oakra.BulkOptions{}))
+			require.NoError(t, op.all(ctx, serverClient(server), items, oakra.BulkOptions{}))
 		}
 		require.Empty(t, server.Requests())
 	})
@@ -498,7 +579,7 @@ func TestBulkOrder(t *testing.T) {
 			server.Inject(oakratest.Fault{Op: op.name, Kind: oakratest.Refuse, Probability: 0.2, Seed: seed})
 			server.Inject(oakratest.Fault{Op: bulkUpdate.name, Kind: oakratest.RespondAfter, Status: 502, Probability: 0.2, Seed: seed + 1})
 			server.Inject(oakratest.Fault{Op: op.name, Delay: 3 * time.Millisecond, Probability: 0.3, Seed: seed + 2})
-			client := server.Client(oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 20, MinBackoff: 1, MaxBackoff: 1}))
+			client := serverClient(server, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 20, MinBackoff: 1, MaxBackoff: 1}))
 			err := op.all(t.Context(), client, items, oakra.BulkOptions{BatchSize: 2, Concurrency: 16})
 			require.NoError(t, err)
 			requireBulkTruth(t, op, server, items, err)

@@ -4,71 +4,377 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"math"
-	"sync"
-	"sync/atomic"
+	"time"
 )
 
-// bulk sends items in batches. All items of one record are merged into one
-// before, so that no two requests of the run write the same record and none can
-// overtake another.
-func bulk[T any](ctx context.Context, s *StockService, op operation, items []T, o BulkOptions,
-	idOf func(T) int64, merge func(earlier, later T) (T, int),
-	write func(*StockService, context.Context, []T) ([]StockRecord, error),
-) error {
-	if len(items) == 0 {
+// bulkRun sends the merged items of one bulk call. The goroutine of the caller has
+// all of its state, and calls the caller's functions. Each request has a goroutine
+// of its own, which only sends it and delivers what it ended with.
+type bulkRun struct {
+	op      operation
+	options BulkOptions
+	service *StockService // a copy, with the pace of this run
+	send    func(ctx context.Context, batch []int32) ([]StockRecord, error)
+	idOf    func(item int32) int64
+	weights []int32 // number of the caller's items in each merged one
+
+	ctx   context.Context         // the caller's
+	open  context.Context         // ends when no further request begins
+	close context.CancelCauseFunc // ends open
+
+	left       batches // what is to be sent
+	begun      int     // number of requests so far
+	inFlight   int
+	deliveries chan delivery
+	probes     chan probed
+	outage     outage
+	unsent     *Error // error of the items left, once no further request begins
+
+	results  []itemResult // by merged item
+	messages map[int32][]string
+	isolated []*Error // rejections of single items, by splitting, that name nothing
+	nameless int      // number of single items rejected without a name
+
+	progress BulkProgress
+	reported BulkProgress
+}
+
+// itemResult is the outcome of a merged item, and the error unless it was applied.
+type itemResult struct {
+	outcome Outcome
+	err     *Error
+}
+
+// delivery is what a request ended with.
+type delivery struct {
+	batch
+	number  int  // counts the requests of the run from 1
+	single  bool // it shows whether an outage is over
+	records []StockRecord
+	err     *Error
+	panic   *workerPanic
+}
+
+var (
+	errGoexit  = errors.New("a goroutine of the call ended early: the transport, a limiter or a key source called runtime.Goexit, or a test's FailNow")
+	errRunOver = errors.New("the bulk run has ended")
+)
+
+func newBulkRun(ctx context.Context, s *StockService, op operation, o BulkOptions, items int) *bulkRun {
+	r := &bulkRun{
+		op:         op,
+		options:    o,
+		weights:    make([]int32, items),
+		ctx:        ctx,
+		left:       newBatches(o.BatchSize, items),
+		deliveries: make(chan delivery),
+		probes:     make(chan probed),
+		results:    make([]itemResult, items),
+		messages:   make(map[int32][]string),
+	}
+	r.open, r.close = context.WithCancelCause(ctx)
+	client := *s.client
+	client.pace = &pace{open: r.open}
+	r.service = &StockService{client: &client}
+	return r
+}
+
+// run sends everything, or ends early.
+func (r *bulkRun) run() {
+	defer r.finish()
+	if r.options.Stop != nil {
+		go r.awaitStop()
+	}
+	r.reported = r.progress
+	for {
+		r.passTime()
+		r.report()
+		r.checkOpen()
+		for r.mayBegin() {
+			r.begin()
+		}
+		if r.inFlight == 0 && (r.unsent != nil || r.left.empty()) {
+			break
+		}
+		r.await()
+	}
+	for _, item := range r.left.takeAll() {
+		r.settle(item, OutcomeNotApplied, r.unsent)
+	}
+	r.report()
+}
+
+// awaitStop ends the waits of the requests in flight as soon as Stop is closed, even
+// while the caller's function keeps the run from noticing.
+func (r *bulkRun) awaitStop() {
+	select {
+	case <-r.options.Stop:
+		r.close(ErrStopped)
+	case <-r.open.Done():
+	}
+}
+
+// finish waits for all goroutines of the run. After a panic some are left.
+func (r *bulkRun) finish() {
+	r.close(errRunOver)
+	for ; r.inFlight > 0; r.inFlight-- {
+		<-r.deliveries
+	}
+	if r.outage.probing {
+		<-r.probes
+	}
+}
+
+// checkOpen ends the run if Stop is closed or the caller's context has ended.
+func (r *bulkRun) checkOpen() {
+	if r.unsent != nil {
+		return
+	}
+	select {
+	case <-r.options.Stop:
+		r.close(ErrStopped)
+	default:
+	}
+	if r.open.Err() != nil {
+		cause := cmp.Or(contextError(r.ctx), ErrStopped)
+		r.setUnsent(notSent(r.op, cause.Error(), cause))
+	}
+}
+
+// end lets no further request begin. It is for a reason of the run's own, which comes
+// after those of the caller.
+func (r *bulkRun) end(unsent *Error) {
+	if r.checkOpen(); r.unsent == nil {
+		r.setUnsent(unsent)
+		r.close(errRunOver)
+	}
+}
+
+func (r *bulkRun) setUnsent(e *Error) {
+	r.service.client.credential.known().redact(e)
+	r.unsent = e
+}
+
+// mayBegin reports whether a request may begin now.
+func (r *bulkRun) mayBegin() bool {
+	return r.unsent == nil && !r.left.empty() && r.inFlight < r.options.Concurrency &&
+		(r.outage.phase == flowing || r.outage.phase == ready)
+}
+
+// begin sends the next batch.
+func (r *bulkRun) begin() {
+	r.begun++
+	r.inFlight++
+	d := delivery{batch: r.left.take(), number: r.begun, single: r.outage.phase == ready}
+	if d.single {
+		r.outage.phase = trying
+	}
+	go func() {
+		d.err = &Error{Op: r.op.String(), Err: errGoexit, made: true}
+		defer func() { r.deliveries <- d }()
+		d.panic = catch(func() {
+			records, err := r.send(r.ctx, d.items)
+			d.records, d.err = records, nil
+			errors.As(err, &d.err)
+		})
+	}()
+}
+
+// await waits for something to happen, and takes it.
+func (r *bulkRun) await() {
+	var timer <-chan time.Time
+	if wait, ok := r.due(); ok {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		timer = t.C
+	}
+	open := r.open.Done()
+	if r.unsent != nil {
+		open = nil
+	}
+	select {
+	case d := <-r.deliveries:
+		r.inFlight--
+		r.take(d)
+	case p := <-r.probes:
+		r.heed(p)
+	case <-open:
+	case <-timer:
+	}
+}
+
+// take settles the items of a request that has ended, or adds them to those that are
+// to be sent.
+func (r *bulkRun) take(d delivery) {
+	if d.panic != nil {
+		panic(d.panic)
+	}
+	r.checkOpen()
+	r.watch(d)
+	if succeeded(d.err) {
+		r.left.accepted(d.batch)
+	} else {
+		r.left.failed(d.batch)
+	}
+	switch e := d.err; {
+	case e == nil:
+		for _, item := range d.items {
+			r.settle(item, OutcomeApplied, nil)
+		}
+		if r.options.OnRecords != nil {
+			r.options.OnRecords(d.records)
+		}
+	case gotNoConnection(e), neverSent(e) && r.unsent != nil:
+		r.left.putBack(d.batch)
+	case Splittable(e):
+		r.takeRejection(d.batch, e)
+	default:
+		r.settleAll(d.items, e)
+		if r.endsRun(e) {
+			r.end(notSent(r.op, "an earlier request of the run failed", e))
+		}
+	}
+}
+
+// endsRun reports whether every later request would fail as one did with e, which
+// neither rejects items nor has to go again.
+func (r *bulkRun) endsRun(e *Error) bool {
+	switch {
+	case errors.Is(e, ErrNoRoute), errors.Is(e, errGoexit), e.StatusCode/100 == 3:
+		return true
+	case e.Outcome != OutcomeNotApplied:
+		return false
+	case e.StatusCode == 429:
+		return e.RetryAfter > r.service.client.retry.MaxRetryAfter
+	}
+	return true // the setup: the key, the version, the host or its certificate, the limiter, the key source
+}
+
+// mostNameless is how many single items may be rejected without a name before any
+// item is applied.
+const mostNameless = 10
+
+// takeRejection settles the items of a rejected request that are at fault, and sends
+// the others again.
+func (r *bulkRun) takeRejection(b batch, e *Error) {
+	named := e.Items()
+	var at, others []int32
+	for i, item := range b.items {
+		if messages := named[i]; messages != nil {
+			r.messages[item] = messages
+			at = append(at, item)
+		} else {
+			others = append(others, item)
+		}
+	}
+	switch {
+	case len(b.items) == 1 && len(at) == 0:
+		r.settleAll(b.items, e)
+		r.takeNameless(b, e)
+	case len(at) == 0 && r.options.NoSplit:
+		r.settleAll(b.items, e)
+	case len(at) == 0:
+		r.left.halve(b)
+	default:
+		r.settleAll(at, e)
+		switch {
+		case len(others) == 0:
+		case r.options.NoSplit:
+			r.settleAll(others, innocent(e))
+		default:
+			r.left.again(others)
+		}
+	}
+}
+
+// takeNameless notes that a single item was rejected, and that the response does not
+// say that the item is to blame.
+func (r *bulkRun) takeNameless(b batch, e *Error) {
+	if b.part && e.StatusCode == 400 {
+		r.isolated = append(r.isolated, e)
+	}
+	if r.nameless++; r.nameless == mostNameless && r.progress.Applied == 0 {
+		r.end(notSent(r.op, "ten items were rejected one by one, without a name, and none was applied", e))
+	}
+}
+
+var errInnocent = errors.New("not applied: another item of its request was rejected")
+
+// innocent returns the error of the items that e does not name.
+func innocent(e *Error) *Error {
+	return &Error{
+		Op: e.Op, Method: e.Method, Path: e.Path, Attempts: e.Attempts,
+		Outcome: OutcomeNotApplied,
+		Err:     errInnocent,
+		made:    true,
+		row:     row{OutcomeNotApplied, adds},
+	}
+}
+
+// settleAll notes the result of items whose request failed with e.
+func (r *bulkRun) settleAll(items []int32, e *Error) {
+	written := make(map[int64]struct{})
+	for _, record := range provenRecords(e) {
+		written[record.ID] = struct{}{}
+	}
+	for _, item := range items {
+		if _, ok := written[r.idOf(item)]; ok {
+			r.settle(item, OutcomeApplied, nil)
+		} else {
+			r.settle(item, e.Outcome, e)
+		}
+	}
+}
+
+// provenRecords returns the records of a failed request that were certainly applied.
+// Those of a 207 only show what the server has.
+func provenRecords(e *Error) []StockRecord {
+	if e.StatusCode == 207 {
 		return nil
 	}
-	merged, of, err := mergeItems(op, items, o, idOf, merge)
-	if err != nil {
-		return refuseAll(op, len(items), err)
-	}
-	paced := *s.client
-	paced.pace = &pace{open: ctx}
-	run := bulkRun[T]{
-		options: o,
-		service: &StockService{client: &paced},
-		items:   merged,
-		write:   write,
-		settled: make(chan part),
-		noted:   make(chan struct{}),
-	}
-	run.start(ctx)
-	defer run.end() // also if OnProgress panics
+	return e.Records
+}
 
-	fates := make([]fate, len(merged))
-	weights := make([]int, len(merged)) // how many items were merged into one
-	for _, m := range of {
-		weights[m]++
+// settle notes the result of one item.
+func (r *bulkRun) settle(item int32, outcome Outcome, e *Error) {
+	r.results[item] = itemResult{outcome, e}
+	n := int(r.weights[item])
+	switch outcome {
+	case OutcomeApplied:
+		r.progress.Applied += n
+	case OutcomeNotApplied:
+		r.progress.NotApplied += n
+	default:
+		r.progress.Unknown += n
 	}
-	progress := BulkProgress{Total: len(items)}
-	for p := range run.settled {
-		fateOf := p.fates()
-		for i := p.from; i < p.to; i++ {
-			fates[i] = fateOf(idOf(merged[i]))
-			switch n := weights[i]; fates[i].outcome {
-			case OutcomeApplied:
-				progress.Applied += n
-			case OutcomeNotApplied:
-				progress.NotApplied += n
-			default:
-				progress.Unknown += n
-			}
-		}
-		if o.OnProgress != nil {
-			o.OnProgress(progress)
-		}
-		run.noted <- struct{}{}
-	}
+}
 
-	result := &BulkError{Op: op.String(), Applied: progress.Applied}
-	for i, m := range of {
-		if f := fates[m]; f.outcome != OutcomeApplied {
-			if f.err == nil { // no part with it was settled
-				f.err = &Error{Op: result.Op, Err: errGoexit}
-			}
-			result.Failures = append(result.Failures, BulkFailure{Index: i, Outcome: f.outcome, Err: f.err})
+// report calls OnProgress if there is something new.
+func (r *bulkRun) report() {
+	p := r.progress
+	if o := &r.outage; o.phase != flowing && r.unsent == nil && (o.phase == trying || !r.left.empty()) {
+		p.Waiting, p.WaitingSince, p.WaitingFor = true, o.since, o.failure
+	}
+	if p != r.reported && r.options.OnProgress != nil {
+		r.reported = p
+		r.options.OnProgress(p)
+	}
+}
+
+// failures returns the error of the run, if there is one; of[i] is the merged item of
+// the caller's item i.
+func (r *bulkRun) failures(of []int32) error {
+	if r.progress.Applied > 0 { // or the setup may be at fault, and not the item
+		for _, e := range r.isolated {
+			e.content = true
+		}
+	}
+	result := &BulkError{Op: r.op.String(), Applied: r.progress.Applied}
+	for i, item := range of {
+		if failed := r.results[item]; failed.outcome != OutcomeApplied {
+			result.Failures = append(result.Failures, BulkFailure{
+				Index: i, Outcome: failed.outcome, Err: failed.err, Messages: r.messages[item],
+			})
 		}
 	}
 	if len(result.Failures) == 0 {
@@ -76,200 +382,3 @@ func bulk[T any](ctx context.Context, s *StockService, op operation, items []T, 
 	}
 	return result
 }
-
-var errGoexit = errors.New("a goroutine of the run ended early: the transport, a limiter or a key source called runtime.Goexit, or a test's FailNow")
-
-// mergeItems checks the items and merges those of one record, in the order of
-// their first; of[i] is where items[i] went.
-func mergeItems[T any](op operation, items []T, o BulkOptions, idOf func(T) int64, merge func(earlier, later T) (T, int)) (merged []T, of []int32, err *Error) {
-	name := op.String()
-	switch {
-	case o.BatchSize < 0 || o.Concurrency < 0:
-		return nil, nil, invalid(name, "BulkOptions: BatchSize %d or Concurrency %d is less than zero", o.BatchSize, o.Concurrency)
-	case len(items) > math.MaxInt32:
-		return nil, nil, invalid(name, "%d items are too many for one run", len(items))
-	}
-	at := make(map[int64]int32, len(items))
-	of = make([]int32, len(items))
-	carries := make(map[int32]int) // out of 64 bits, by merged item; a later item may take it back
-	for i, item := range items {
-		id := idOf(item)
-		if id <= 0 {
-			return nil, nil, invalid(name, "item %d: the id %d is not more than 0", i, id)
-		}
-		m, ok := at[id]
-		if !ok {
-			m = int32(len(merged))
-			at[id] = m
-			merged = append(merged, item)
-		} else {
-			var carry int
-			if merged[m], carry = merge(merged[m], item); carry != 0 {
-				carries[m] += carry
-			}
-		}
-		of[i] = m
-	}
-	for i, m := range of {
-		if carries[m] != 0 {
-			return nil, nil, invalid(name, "item %d: with the others of id %d it adds up to more than 64 bits hold", i, idOf(items[i]))
-		}
-	}
-	return merged, of, nil
-}
-
-func refuseAll(op operation, n int, err *Error) error {
-	result := &BulkError{Op: op.String(), Failures: make([]BulkFailure, n)}
-	for i := range result.Failures {
-		result.Failures[i] = BulkFailure{Index: i, Outcome: OutcomeNotApplied, Err: err}
-	}
-	return result
-}
-
-// fate is what became of one merged item.
-type fate struct {
-	outcome Outcome
-	err     *Error
-}
-
-// bulkRun sends merged items.
-type bulkRun[T any] struct {
-	options BulkOptions
-	service *StockService
-	items   []T
-	write   func(*StockService, context.Context, []T) ([]StockRecord, error)
-	settled chan part
-	noted   chan struct{}         // a worker goes on when the part that it settled is noted
-	stopped atomic.Pointer[Error] // of the items left, once no further request is made
-}
-
-// part is some items whose request has ended.
-type part struct {
-	from, to int
-	err      *Error // nil if they were applied
-}
-
-// start sends all items; every part of them comes out of r.settled.
-func (r *bulkRun[T]) start(ctx context.Context) {
-	size := min(cmp.Or(r.options.BatchSize, 500), len(r.items))
-	batches := (len(r.items) + size - 1) / size
-	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(cmp.Or(r.options.Concurrency, 4), batches) {
-		workers.Go(func() {
-			for n := int(next.Add(1)); n <= batches; n = int(next.Add(1)) {
-				r.batch(ctx, part{from: (n - 1) * size, to: min(n*size, len(r.items))})
-			}
-		})
-	}
-	go func() {
-		workers.Wait()
-		close(r.settled)
-	}()
-}
-
-// end waits for the requests in flight; no others are made.
-func (r *bulkRun[T]) end() {
-	r.stopped.CompareAndSwap(nil, &Error{})
-	close(r.noted)
-	for range r.settled {
-	}
-}
-
-// batch writes a part in one request or, if it is refused and may be split, in
-// several.
-func (r *bulkRun[T]) batch(ctx context.Context, p part) {
-	if p.err = r.stopped.Load(); p.err == nil {
-		_, err := r.write(r.service, ctx, r.items[p.from:p.to])
-		errors.As(err, &p.err)
-		if p.to-p.from > 1 && r.options.SplitRefused && refusesItems(p.err) {
-			middle := p.from + (p.to-p.from)/2
-			r.batch(ctx, part{from: p.from, to: middle})
-			r.batch(ctx, part{from: middle, to: p.to})
-			return
-		}
-		if r.stops(ctx, p.err) {
-			r.stopped.CompareAndSwap(nil, notSent(ctx, p.err))
-		}
-	}
-	r.settled <- p
-	<-r.noted
-}
-
-// fates returns a function that tells the fate of the record with an id.
-func (p part) fates() func(id int64) fate {
-	if p.err == nil {
-		return func(int64) fate { return fate{OutcomeApplied, nil} }
-	}
-	written := make(map[int64]bool, len(p.err.Records))
-	for _, record := range p.err.Records {
-		written[record.ID] = true
-	}
-	return func(id int64) fate {
-		if written[id] {
-			return fate{OutcomeApplied, nil}
-		}
-		return fate{p.err.Outcome, p.err}
-	}
-}
-
-// refusesItems reports whether a refusal may be for some of the items only. A 404
-// that says nothing is rather a proxy's, or that of a server just restarting.
-func refusesItems(e *Error) bool {
-	if e == nil || e.Outcome != OutcomeNotApplied || errors.Is(e, ErrNoRoute) {
-		return false
-	}
-	switch e.StatusCode {
-	case 400, 409, 413, 422:
-		return true
-	case 404:
-		return e.Message != "" || e.Fields != nil
-	}
-	return false
-}
-
-// stops reports whether every later request would fail alike.
-func (r *bulkRun[T]) stops(ctx context.Context, e *Error) bool {
-	switch {
-	case e == nil:
-		return false
-	case ctx.Err() != nil, errors.Is(e, ErrNoRoute):
-		return true
-	case e.StatusCode == 0: // the host or its certificate, the key source, the limiter
-		return e.Outcome == OutcomeNotApplied && e.row.again == none
-	case e.StatusCode == 429:
-		return e.RetryAfter > r.service.client.retry.MaxRetryAfter
-	}
-	return e.StatusCode == 401 || e.StatusCode == 403 || e.StatusCode/100 == 3
-}
-
-// notSent is the error of items that were left out after the run was stopped.
-func notSent(ctx context.Context, stopped *Error) *Error {
-	return &Error{
-		Op:      stopped.Op,
-		Outcome: OutcomeNotApplied,
-		Err:     &notSentError{cmp.Or[error](contextError(ctx), stopped)},
-		made:    true,
-		row:     row{OutcomeNotApplied, stopped.row.again},
-	}
-}
-
-// notSentError does not repeat the whole text of its cause, whose advice is about
-// the items of another request.
-type notSentError struct{ cause error }
-
-func (e *notSentError) Error() string {
-	const text = "not sent, since an earlier request of the run failed"
-	stopped, ok := e.cause.(*Error)
-	switch {
-	case !ok:
-		return text + ": " + e.cause.Error()
-	case stopped.StatusCode != 0:
-		return fmt.Sprintf("%s with status %d", text, stopped.StatusCode)
-	case stopped.Err != nil:
-		return text + ": " + stopped.Err.Error()
-	}
-	return text
-}
-
-func (e *notSentError) Unwrap() error { return e.cause }

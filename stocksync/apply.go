@@ -278,9 +278,8 @@ func (r *run) write(ctx context.Context, send []int) (again []int) {
 		return nil
 	}
 	o := oakra.BulkOptions{
-		BatchSize:    r.options.BatchSize,
-		Concurrency:  r.options.Concurrency,
-		SplitRefused: true,
+		BatchSize:   r.options.BatchSize,
+		Concurrency: r.options.Concurrency,
 		OnProgress: func(p oakra.BulkProgress) {
 			r.options.progress(Writing, r.synced+p.Applied, len(r.steps))
 		},

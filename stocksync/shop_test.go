@@ -87,7 +87,6 @@ func (s *shop) UpdateAll(ctx context.Context, updates []oakra.StockUpdate, o oak
 	for i, u := range updates {
 		items[i] = item{u.ID, u.Quantity}
 	}
-	o.SplitRefused = true
 	return s.writeAll(ctx, "stock.update", items, o, func(_, n int64) int64 { return n })
 }
 
@@ -116,7 +115,7 @@ func (s *shop) writeAll(ctx context.Context, op string, items []item, o oakra.Bu
 			return
 		}
 		e, failed := s.request(ctx, op, batch, to)
-		if e != nil && e.StatusCode == 400 && len(batch) > 1 && o.SplitRefused {
+		if e != nil && e.StatusCode == 400 && len(batch) > 1 && !o.NoSplit {
 			middle := from + len(batch)/2
 			write(from, middle)
 			write(middle, until)
