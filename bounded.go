@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"time"
 )
 
 // bounded is the body of a response of a caller's own kind of transport, which may
@@ -19,8 +20,8 @@ var boundedBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // Read implements [io.Reader].
 func (b *bounded) Read(p []byte) (int, error) {
-	if err := b.ctx.Err(); err != nil {
-		return 0, err
+	if b.stuck {
+		return 0, b.ctx.Err()
 	}
 	type result struct {
 		n     int
@@ -34,19 +35,30 @@ func (b *bounded) Read(p []byte) (int, error) {
 		r.panic = catch(func() { r.n, r.err = b.body.Read(buffer[:size]) })
 		done <- r
 	}()
+	var r result
 	select {
-	case r := <-done:
-		if r.panic != nil {
-			panic(r.panic)
-		}
-		copy(p, buffer[:r.n])
-		boundedBuffers.Put(buffer)
-		return r.n, r.err
+	case r = <-done:
 	case <-b.ctx.Done():
-		b.stuck = true
-		return 0, b.ctx.Err()
+		timer := time.NewTimer(boundedGrace)
+		defer timer.Stop()
+		select {
+		case r = <-done:
+		case <-timer.C:
+			b.stuck = true
+			return 0, b.ctx.Err()
+		}
 	}
+	if r.panic != nil {
+		panic(r.panic)
+	}
+	copy(p, buffer[:r.n])
+	boundedBuffers.Put(buffer)
+	return r.n, r.err
 }
+
+// boundedGrace is how long a Read may take once its context has ended: what is there
+// already is worth reading, since it says whether a write was applied.
+const boundedGrace = 50 * time.Millisecond
 
 // Close implements [io.Closer].
 func (b *bounded) Close() error {

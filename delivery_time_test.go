@@ -252,7 +252,7 @@ func TestDeliveryBodyWithoutContext(t *testing.T) {
 					took := time.Since(begun)
 					row.verdict.status = row.status
 					e := row.verdict.check(t, op, records, err, 1)
-					assert.Equal(t, row.took, took)
+					assert.InDelta(t, row.took.Seconds(), took.Seconds(), 0.06) // a read that is under way has a moment more
 					assert.Equal(t, row.begin, string(e.Body))
 					close(end)
 				})

@@ -140,9 +140,9 @@ func (e *Error) rejected() bool {
 		if !e.made {
 			known = e.Message != "" || len(e.Fields) > 0
 		}
-		return known || e.namesContent()
+		return known || e.content || e.namesContent()
 	}
-	return e.StatusCode/100 == 4 && !e.retryable() && e.namesContent()
+	return e.StatusCode/100 == 4 && !e.retryable() && (e.content || e.namesContent())
 }
 
 // namesContent reports whether the server names an item, or a sale.
