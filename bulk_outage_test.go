@@ -418,8 +418,8 @@ func TestBulkOutageAtTheEnd(t *testing.T) {
 	}{
 		{"all unknown", steps{status(503), late(ms, status(503)), late(2*ms, reset)}, "uuu", false},
 		{"refused last", steps{status(503), late(ms, status(503)), late(2*ms, refuse), nil}, "uua", true},
-		{"refused first", steps{late(ms, refuse), late(2*ms, refuse), late(3*ms, reset), nil}, "aau", true},
-		{"all refused", steps{late(ms, refuse), late(2*ms, refuse), late(3*ms, refuse), nil}, "aaa", true},
+		{"refused first", steps{late(ms, refuse), late(2*ms, refuse), late(3*ms, reset), late(9*ms, pass)}, "aau", true},
+		{"all refused", steps{late(ms, refuse), late(2*ms, refuse), late(3*ms, refuse), late(9*ms, pass)}, "aaa", true},
 		{"all refused at once", steps{refuse, refuse, refuse, nil}, "aaa", true},
 		{"refused again", steps{refuse, refuse, refuse, refuse, refuse, nil}, "aaa", true},
 	} {
