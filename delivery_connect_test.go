@@ -281,11 +281,17 @@ func TestDeliveryTLS(t *testing.T) {
 				if row.name == "timeout" {
 					transport.TLSHandshakeTimeout = 20 * time.Millisecond
 				}
+				var begun atomic.Int64
+				transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+					begun.Add(1)
+					return bad.dial(ctx, network, address)
+				}
 				client := oakra.KeepRoutes(rawClientOn(t, good.URL+"/api/v1/", transport))
 				records, err := op.call(t.Context(), client)
 				attempts := row.verdict.attempts(op)
 				row.verdict.check(t, op, records, err, attempts)
-				assert.Equal(t, attempts, bad.ledger().turns)
+				// On a busy machine a handshake may time out before its first byte is sent.
+				assert.EqualValues(t, attempts, begun.Load())
 				if row.verdict.resent == nobody || row.name == "timeout" { // the good server might time out too
 					return
 				}
