@@ -436,8 +436,8 @@ func TestChangeMany(t *testing.T) {
 		t.Errorf("%d writes", n)
 	}
 
-	// One of the three requests is refused, then another is lost.
-	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 400, Body: `{"detail":"No."}`, Times: 1})
+	// One item is rejected, then a request is lost.
+	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 400, Body: `{"stock_records":[{"id":["Not here."]}]}`, Times: 1})
 	_, stderr = s.run(exitPartly, append([]string{"change"}, items...)...)
 	contains(t, stderr, "not applied, 0 unknown", "stock: partly changed", "only those")
 	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1})
