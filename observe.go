@@ -51,6 +51,7 @@ type CallEnd struct {
 // AttemptStart describes an attempt that begins.
 type AttemptStart struct {
 	Op, Method string
+	Scheme     string // "https" or "http"
 	Host       string // with the port, if the base URL has one
 	Path       string // without the query
 	Number     int    // counts the attempts of the call from 1
@@ -128,6 +129,7 @@ func (c *call) observeStart(request *http.Request, header http.Header) context.C
 	ctx := c.client.observers.attemptStart(c.ctx, AttemptStart{
 		Op:     c.op.String(),
 		Method: request.Method,
+		Scheme: request.URL.Scheme,
 		Host:   request.URL.Host,
 		Path:   request.URL.Path,
 		Number: c.number(),
