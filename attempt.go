@@ -88,6 +88,7 @@ func (c *call) wait() (string, error) {
 	}
 	if c.client.limiter != nil {
 		if err := c.client.limiter.Wait(c.waits); err != nil {
+			err = c.withContext(err)
 			if _, bounded := c.ctx.Deadline(); bounded {
 				return "", fmt.Errorf("%w: %w", errHeldBack, err)
 			}
@@ -99,7 +100,7 @@ func (c *call) wait() (string, error) {
 	}
 	key, err := c.keys.get(c.waits, c.client.credential)
 	if err != nil {
-		return "", err
+		return "", c.withContext(err)
 	}
 	if err := contextError(c.ctx); err != nil {
 		return "", err
@@ -135,6 +136,7 @@ func (c *call) header(given http.Header) http.Header {
 
 // failed returns the error of an attempt that got no response.
 func (c *call) failed(ctx context.Context, t *trace, err error) *Error {
+	err = outside(err)
 	e := c.newError(failureRow(t, err, c.client.ownTransport))
 	stopped := t.stopped.Load()
 	switch {
@@ -158,6 +160,7 @@ func (c *call) failed(ctx context.Context, t *trace, err error) *Error {
 
 // withContext adds to err that the caller's context ended, if it did.
 func (c *call) withContext(err error) error {
+	err = outside(err)
 	switch ended := c.ctx.Err(); {
 	case ended == nil || errors.Is(err, ended):
 		return err

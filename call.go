@@ -131,7 +131,7 @@ func (c *call) decide(e *Error) next {
 	if e.StatusCode == http.StatusUnauthorized && c.keys.mayRotate(c.client.credential) {
 		another, err := c.keys.rotate(c.waits, c.client.credential)
 		if err != nil {
-			e.Err = cmp.Or(c.client.pace.stopped(), err)
+			e.Err = cmp.Or(c.client.pace.stopped(), c.withContext(err))
 		}
 		if another {
 			c.tries-- // a resend with a new key does not count
@@ -264,7 +264,7 @@ func contextError(ctx context.Context) error {
 		return nil
 	}
 	if cause := context.Cause(ctx); !errors.Is(cause, err) {
-		return fmt.Errorf("%w: %w", err, cause)
+		return fmt.Errorf("%w: %w", err, outside(cause))
 	}
 	return err
 }

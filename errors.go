@@ -49,6 +49,11 @@ var (
 	ErrStopped = errors.New("the run was stopped")
 )
 
+var sentinels = []error{
+	ErrInvalidRequest, ErrUnauthorized, ErrForbidden, ErrNotFound, ErrConflict, ErrRateLimited,
+	ErrServer, ErrRedirect, ErrBadResponse, ErrUnreachable, ErrNoRoute,
+}
+
 // Error is the one error type of this package: every call that fails returns an
 // *Error, and so does [NewClient]; UpdateAll and ChangeAll return a [*BulkError]
 // made of them. Decide with [NextStep], or branch with [errors.Is] on the sentinels

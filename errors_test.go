@@ -489,3 +489,62 @@ func TestErrorTextIsShort(t *testing.T) {
 	require.Less(t, len(err.Error()), 1500)
 	require.True(t, utf8.ValidString(err.Error()))
 }
+
+// TestErrorOfAnotherCall: a context that ends because of another call's error, as
+// that of an errgroup does, lends this call none of that error's sentinels.
+func TestErrorOfAnotherCall(t *testing.T) {
+	_, first := stockCalls[2].call(t.Context(), responding(t, 409, `{"detail":"No."}`))
+	require.ErrorIs(t, first, oakra.ErrConflict)
+	for _, cause := range []error{first, fmt.Errorf("the shop: %w", first), &oakra.BulkError{Failures: []oakra.BulkFailure{{Err: first}}}} {
+		for _, call := range stockCalls {
+			var cancel context.CancelCauseFunc
+			end := func(ctx context.Context) error {
+				cancel(cause)
+				return context.Cause(ctx)
+			}
+			inBody := newRawServer(t, rawWrite(rawText(200, "", deliveryRecords)[:60], func(c *rawConn) bool {
+				cancel(cause)
+				return rawStall(c)
+			}))
+			for name, client := range map[string]*oakra.Client{
+				"limiter": stubClient(t, stubTransport(success), oakra.WithLimiter(stubLimiter(end))),
+				"transport": stubClient(t, stubTransport(func(r *http.Request) (*http.Response, error) {
+					return nil, end(r.Context())
+				})),
+				"body": keptClient(t, inBody),
+			} {
+				ctx, stop := context.WithCancelCause(t.Context())
+				t.Cleanup(func() { stop(nil) })
+				cancel = stop
+				_, err := call.call(ctx, client)
+				require.ErrorIs(t, err, context.Canceled, name)
+				require.ErrorIs(t, err, cause, name)
+				require.ErrorContains(t, err, cause.Error(), name)
+				require.NotErrorIs(t, err, oakra.ErrConflict, name)
+				if name == "limiter" {
+					require.Equal(t, oakra.StepRetry, oakra.NextStep(err))
+				}
+
+				_, err = call.call(ctx, client)
+				require.ErrorIs(t, err, cause, "ended before")
+				require.NotErrorIs(t, err, oakra.ErrConflict, "ended before")
+				require.Equal(t, oakra.StepRetry, oakra.NextStep(err))
+			}
+		}
+	}
+}
+
+// TestErrorOfKeySource: a key source that returns why the context ended is not at
+// fault.
+func TestErrorOfKeySource(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	client, err := oakra.NewClient("", oakra.WithAppKeySource(func(ctx context.Context, _ string) (string, error) {
+		cancel(errors.New("the shop closes"))
+		return "", context.Cause(ctx)
+	}))
+	require.NoError(t, err)
+	_, err = stockCalls[2].call(ctx, client)
+	require.ErrorContains(t, err, "context canceled: the app key source: the shop closes")
+	require.Equal(t, oakra.StepRetry, oakra.NextStep(err))
+}

@@ -210,6 +210,21 @@ func foreign(err error, keys secrets) error {
 	}
 }
 
+// outside returns an error of others such that it does not match this package's
+// sentinels. A context may end because another call failed, as that of an errgroup
+// does, and what was wrong with that call is not what is wrong with this one.
+func outside(err error) error {
+	matches := func(sentinel error) bool { return errors.Is(err, sentinel) }
+	if err == nil || !slices.ContainsFunc(sentinels, matches) {
+		return err
+	}
+	return &foreignError{
+		text: err.Error(),
+		is:   func(target error) bool { return !slices.Contains(sentinels, target) && errors.Is(err, target) },
+		as:   func(target any) bool { return errors.As(err, target) },
+	}
+}
+
 type foreignError struct {
 	text string
 	is   func(error) bool
