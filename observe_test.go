@@ -14,6 +14,7 @@ import (
 	"net/textproto"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -294,6 +295,20 @@ func TestObserverHidesSecrets(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestObserverKeepsError: a hook may hand its error to another goroutine, which reads
+// it while the call goes on.
+func TestObserverKeepsError(t *testing.T) {
+	var readers sync.WaitGroup
+	client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+		return stubResponse(200, "["+recordA+"]", "X-A", "b"), nil
+	}), oakra.WithObserver(oakra.Observer{AttemptEnd: func(_ context.Context, a oakra.AttemptEnd) {
+		readers.Go(func() { _ = fmt.Sprintf("%+v", *requireError(t, a.Err)) })
+	}}))
+	_, err := stockCalls[2].call(t.Context(), client)
+	readers.Wait()
+	require.Equal(t, recordsAB[:1], requireError(t, err).Records)
 }
 
 // logLines parses what a JSON handler wrote, without the time.

@@ -45,10 +45,7 @@ func (keys secrets) redact(e *Error) {
 	e.Message = keys.text(e.Message)
 	e.note = keys.text(e.note)
 	e.Fields = keys.lists(e.Fields)
-	for i := range e.Records {
-		e.Records[i].SKU = keys.text(e.Records[i].SKU)
-		e.Records[i].LocationID = keys.text(e.Records[i].LocationID)
-	}
+	e.Records = keys.records(e.Records)
 	e.Header = keys.lists(e.Header)
 	e.Body = keys.body(e.Body)
 	e.Err = foreign(e.Err, keys)
@@ -94,6 +91,26 @@ func (keys secrets) lists(m map[string][]string) map[string][]string {
 		for _, value := range values {
 			clean[name] = append(clean[name], keys.text(value))
 		}
+	}
+	return clean
+}
+
+// records returns records without the keys: the same slice if there are none in it,
+// since an observer may be reading it.
+func (keys secrets) records(records []StockRecord) []StockRecord {
+	var clean []StockRecord
+	for i, r := range records {
+		sku, location := keys.text(r.SKU), keys.text(r.LocationID)
+		if sku == r.SKU && location == r.LocationID {
+			continue
+		}
+		if clean == nil {
+			clean = slices.Clone(records)
+		}
+		clean[i].SKU, clean[i].LocationID = sku, location
+	}
+	if clean == nil {
+		return records
 	}
 	return clean
 }
