@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -375,6 +376,25 @@ func TestBulkTrial(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestBulkTrialsAddUp checks that a response that rejects ends no count: three
+// requests that went alone and failed, without a success, end the run.
+func TestBulkTrialsAddUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rejected := func(*http.Request) (*http.Response, error) { return stubResponse(400, `{"detail":"No."}`), nil }
+		down := status(503)
+		s := &bulkScript{bulkShop: &bulkShop{t: t}, steps: steps{
+			pass,
+			down, down, down, rejected, // the last two go alone
+			down, down, down, rejected,
+			down, down, down,
+			pass,
+		}}
+		err := bulkChange.all(t.Context(), bulkClient(t, s), bulkItems(40), oakra.BulkOptions{BatchSize: 1, Concurrency: 1})
+		require.Equal(t, "auuunuuunuuu"+strings.Repeat("n", 28), bulkOutcomeText(bulkOutcomes(t, bulkChange, 40, err)))
+		require.Equal(t, 12, s.sent)
+	})
 }
 
 // TestBulkFailuresInARow checks that only a success whose request began after the

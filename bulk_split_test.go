@@ -337,13 +337,13 @@ func TestBulkLimit(t *testing.T) {
 		most             int // requests
 	}{
 		{10_000, 20, 400, tooMany, 600},
-		{10_000, 20, 413, `<html><title>Request Entity Too Large</title>`, 600},
-		{1000, 1, 400, tooMany, 1000 + 60},
-		{1000, 2, 422, tooMany, 500 + 60},
-		{5000, 7, 400, tooMany, 5000/7 + 60},
-		{10_000, 250, 400, tooMany, 40 + 40},
-		{10_000, 499, 400, tooMany, 20 + 40},
-		{10_000, 500, 400, tooMany, 20},
+		{2000, 20, 413, `<html><title>Request Entity Too Large</title>`, 100 + 60},
+		{500, 1, 400, tooMany, 500 + 60},
+		{500, 2, 422, tooMany, 250 + 60},
+		{2000, 7, 400, tooMany, 2000/7 + 60},
+		{5000, 250, 400, tooMany, 20 + 40},
+		{5000, 499, 400, tooMany, 10 + 40},
+		{5000, 500, 400, tooMany, 10},
 	} {
 		t.Run(fmt.Sprintf("%d %d", row.limit, row.status), func(t *testing.T) {
 			eachBulkOp(t, func(t *testing.T, op bulkOp) {

@@ -95,9 +95,6 @@ func (r *bulkRun) hold(failure *Error) {
 	o.phase, o.failure = holding, failure
 	o.since = time.Now()
 	o.next, o.backoff = o.since, firstProbe
-	if r.options.OutageTimeout < 0 {
-		r.endOutage()
-	}
 }
 
 // wait sets the time of the next probe, with full jitter.
@@ -113,7 +110,7 @@ func (r *bulkRun) endOutage() {
 	r.end(e)
 }
 
-// passTime does what is due in a hold.
+// passTime does what is due in a hold. A negative OutageTimeout is over at once.
 func (r *bulkRun) passTime() {
 	switch o := &r.outage; {
 	case r.unsent != nil || o.phase == flowing:
