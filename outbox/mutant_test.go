@@ -1,0 +1,136 @@
+package outbox
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// mutants are protocols that look right and are not. The model must find a wrong or
+// endless run of each, or it would not find one of the shipped protocol either.
+var mutants = []struct {
+	name   string
+	decide decision
+}{
+	{"one witness", func(r rules, d dispatcher, e event) (dispatcher, plan) {
+		if e.kind == eventRead || e.kind == eventSent && e.result == resultApplied {
+			e.tail = tailThatFits(r, d, e.head) // what tail says does not matter
+		}
+		return r.decide(d, e)
+	}},
+	{"codes used again at once", func(r rules, d dispatcher, e event) (dispatcher, plan) {
+		before := d
+		d, p := r.decide(d, e)
+		if e.kind != eventRead || p.task != taskSend {
+			return d, p
+		}
+		// An attempt that a read does not show is given up, and the next one has
+		// its code.
+		for i := range before.requests {
+			for _, a := range before.requests[i].open {
+				s := step{rules: r, dispatcher: before}
+				s.requests = slices.Clone(before.requests)
+				s.close(writeForget, a.id, true)
+				s.code = r.codes - 1
+				before = s.dispatcher
+				before.ledger.code = (a.code + r.codes - 1) % r.codes
+				next, plan := r.decide(before, e)
+				plan.writes = append(s.plan.writes, plan.writes...)
+				return next, plan
+			}
+		}
+		return d, p
+	}},
+	{"16 in place of 11", func(r rules, d dispatcher, e event) (dispatcher, plan) {
+		return r.decide(d, e) // the growth is in the rules, see TestMutants
+	}},
+	{"doubles not taken back", func(r rules, d dispatcher, e event) (dispatcher, plan) {
+		d, p := r.decide(d, e)
+		for _, w := range p.writes {
+			if w.kind == writeUndo {
+				d.requests = slices.DeleteFunc(slices.Clone(d.requests), func(q request) bool { return q.id == w.request })
+			}
+		}
+		if p.task == taskSend && !slices.ContainsFunc(d.requests, func(q request) bool { return q.id == p.request }) {
+			p.task, p.until = taskWait, d.now
+			p.writes = slices.DeleteFunc(p.writes, func(w write) bool { return w.kind == writeOpen })
+		}
+		p.writes = slices.DeleteFunc(p.writes, func(w write) bool { return w.kind == writeUndo })
+		return d, p
+	}},
+	{"no read after a takeover", func(r rules, d dispatcher, e event) (dispatcher, plan) {
+		if e.kind != eventLed {
+			return r.decide(d, e)
+		}
+		s := step{rules: r}
+		s.take(e)
+		s.unread, s.read = false, e.now
+		s.choose(false)
+		return s.dispatcher, s.plan
+	}},
+	{"codes that restart low after a takeover", func(r rules, d dispatcher, e event) (dispatcher, plan) {
+		if e.kind == eventLed {
+			e.ledger.code = r.codes - 1
+		}
+		return r.decide(d, e)
+	}},
+	{"row 8 waits for its request", func(r rules, d dispatcher, e event) (dispatcher, plan) {
+		// No attempt of a request that is not settled is ever old enough.
+		if e.kind == eventRead {
+			requests := slices.Clone(d.requests)
+			for i := range requests {
+				if q := &requests[i]; !q.settled() {
+					q.open = slices.Clone(q.open)
+					for j := range q.open {
+						q.open[j].deadline = max(q.open[j].deadline, e.began-r.forget)
+					}
+				}
+			}
+			kept := d
+			kept.requests = requests
+			if _, p := r.decide(kept, e); !slices.ContainsFunc(p.writes, func(w write) bool { return w.kind == writeForget }) {
+				r.forget = never / 2
+			}
+		}
+		return r.decide(d, e)
+	}},
+}
+
+// tailThatFits returns the tail that makes head look right on its own.
+func tailThatFits(r rules, d dispatcher, head int64) int64 {
+	tail := d.tail
+	rest := head - d.head
+	for code := range r.codes {
+		if rest&(1<<code) == 0 {
+			continue
+		}
+		for _, a := range d.attempts() {
+			if a.code == code {
+				rest -= a.move()
+				tail += r.moveTail(a)
+			}
+		}
+	}
+	return tail
+}
+
+func TestMutants(t *testing.T) {
+	for _, mutant := range mutants {
+		t.Run(mutant.name, func(t *testing.T) {
+			var found []string
+			for _, s := range scenarios {
+				c := newChecker(s, mutant.decide)
+				if mutant.name == "16 in place of 11" {
+					c.rules.growth = 16
+				}
+				if wrong := c.walk(); wrong != "" {
+					found = append(found, fmt.Sprintf("%s: %s, after %d steps", s.name, wrong, len(c.trail)))
+				}
+			}
+			require.NotEmpty(t, found)
+			t.Log(found)
+		})
+	}
+}
