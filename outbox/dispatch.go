@@ -36,11 +36,10 @@ const (
 
 // request is a request that is not settled, or has an attempt that may still land.
 type request struct {
-	id     int64
-	state  requestState
-	undoes int64     // the request that this one takes back; 0 if none
-	tried  int64     // its newest attempt; 0 if none
-	open   []attempt // its open attempts
+	id    int64
+	state requestState
+	tried int64     // its newest attempt; 0 if none
+	open  []attempt // its open attempts
 }
 
 func (q *request) settled() bool { return q.state >= requestApplied }
@@ -115,8 +114,10 @@ const (
 	eventSent                      // an attempt ended
 	eventFormed                    // pending changes were put into a new request, or into none
 	eventReplaced                  // a request was replaced by the given number of others
+	eventParked                    // without witnesses: a request was parked
 	eventRequeued                  // a rejection turned out to be no fault of the items
 	eventFailed                    // replacing or forming did not work
+	eventHalt                      // something that the witnesses do not show calls for a person
 )
 
 // event is what happened, with what is known of it.
@@ -129,12 +130,13 @@ type event struct {
 	began      instant // read: when it began
 	missing    string  // read: the witness that is not there
 	head, tail int64   // read, and sent with resultApplied
-	attempt    int64   // sent, requeued, replaced
+	attempt    int64   // sent, replaced, parked, requeued
 	result     result  // sent
 	setup      bool    // readFail, failed: only a change of the setup helps
 	wait       instant // sent: how long the server asks to wait
-	request    int64   // formed (0 for none), replaced, requeued
+	request    int64   // formed (0 for none), replaced, parked
 	parts      int64   // replaced: how many new requests stand for it
+	reason     string  // halt
 }
 
 // task is what a dispatcher does next.
@@ -234,6 +236,9 @@ func (s *step) take(e event) {
 		for range e.parts {
 			s.add(request{id: s.lastID + 1})
 		}
+	case eventParked:
+		s.close(writeForget, e.attempt, false)
+		s.with(e.request).state = requestReplaced
 	case eventRequeued:
 		s.verdict = resultUnknown
 		s.close(writeUnsent, e.attempt, true)
@@ -241,6 +246,8 @@ func (s *step) take(e event) {
 	case eventFailed:
 		s.failed(e.setup, 0)
 		s.readAfter = max(s.readAfter, s.sendAfter)
+	case eventHalt:
+		s.halt(e.reason)
 	}
 }
 
@@ -368,9 +375,9 @@ func (s *step) record(landed []int64, head, tail int64) {
 			continue
 		}
 		s.counts.compensated++ // row 4
-		undo := request{id: s.lastID + 1, undoes: q.id}
-		s.add(undo)
-		s.write(write{kind: writeUndo, request: undo.id, undoes: undo.undoes})
+		undo := s.lastID + 1
+		s.write(write{kind: writeUndo, request: undo, undoes: q.id})
+		s.add(request{id: undo})
 	}
 }
 

@@ -1,0 +1,275 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/oakra/oakra-go"
+)
+
+// Change is a change of stock that the outbox applies to Oakra.
+type Change struct {
+	// ID is the shop's own name for the change, such as "order-1001/2", unique for
+	// as long as Retention; at most 200 bytes.
+	ID string
+	// SKU and LocationID name the stock record.
+	SKU, LocationID string
+	// QuantityChange is how many units are added, or deducted if it is negative;
+	// not 0, and at most 2^40 either way.
+	QuantityChange int64
+}
+
+const (
+	maxIDBytes        = 200
+	maxQuantityChange = 1 << 40
+)
+
+// AddTx records changes in the caller's transaction: they are applied if and only if
+// it commits. A change that is recorded already, with the same content, is no error.
+//
+// Errors: [ErrIDReused]; an error that names the change if one is malformed, or
+// changes a witness, and then nothing is recorded; or the database's.
+func (o *Outbox) AddTx(ctx context.Context, tx *sql.Tx, changes ...Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	query, args, err := o.AddSQL(changes...)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, query, args...); err != nil {
+		return addError(err)
+	}
+	o.added()
+	return nil
+}
+
+// AddSQL returns the statement that records changes, to be executed in the caller's
+// transaction by a driver or a library that [Outbox.AddTx] does not fit, such as
+// pgx.Tx or gorm. A reused ID violates the constraint oakra_outbox_id_reused.
+//
+// Its errors are those of AddTx except the database's.
+func (o *Outbox) AddSQL(changes ...Change) (query string, args []any, err error) {
+	rows, err := o.rowsOf(changes)
+	if err != nil {
+		return "", nil, err
+	}
+	text, err := json.Marshal(rows)
+	if err != nil {
+		return "", nil, fmt.Errorf("outbox: %w", err)
+	}
+	return o.dialect.sql(`INSERT INTO oakra_outbox_change (name, id, sku, location_id, quantity, added)
+		SELECT CAST($1 AS text), c.id, c.sku, c.location_id, c.quantity, {now} FROM {changes $2} WHERE true
+		ON CONFLICT (name, id) DO UPDATE SET reused = true
+		WHERE oakra_outbox_change.sku <> excluded.sku OR oakra_outbox_change.location_id <> excluded.location_id OR oakra_outbox_change.quantity <> excluded.quantity`),
+		[]any{o.options.Name, string(text)}, nil
+}
+
+// Add records changes in a transaction of its own: when it returns nil they are
+// durable. Concurrent calls share a commit. If ctx ends first, they may or may not
+// be recorded; adding them again does no harm.
+//
+// Its errors are those of AddTx.
+func (o *Outbox) Add(ctx context.Context, changes ...Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	if _, err := o.rowsOf(changes); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	call := &addCall{changes: changes, done: make(chan error, 1)}
+	o.adder.enqueue(call, o.addAll)
+	select {
+	case err := <-call.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// adder makes calls of Add share a commit: while one commit is under way, those
+// that arrive wait for the next.
+type adder struct {
+	mu      sync.Mutex
+	waiting []*addCall
+	running bool
+}
+
+type addCall struct {
+	changes []Change
+	done    chan error
+}
+
+// maxShared is how many changes share a commit at most.
+const maxShared = 5000
+
+func (a *adder) enqueue(call *addCall, add func(calls []*addCall)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiting = append(a.waiting, call)
+	if a.running {
+		return
+	}
+	a.running = true
+	go func() {
+		for calls := a.next(); len(calls) > 0; calls = a.next() {
+			add(calls)
+		}
+	}()
+}
+
+// next takes the calls that share the next commit. Two calls with one ID do not
+// share one, so that only the later fails if their contents differ.
+func (a *adder) next() []*addCall {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	ids := make(map[string]bool)
+	size := 0
+	n := 0
+	for _, call := range a.waiting {
+		if size += len(call.changes); n > 0 && size > maxShared ||
+			slices.ContainsFunc(call.changes, func(c Change) bool { return ids[c.ID] }) {
+			break
+		}
+		for _, c := range call.changes {
+			ids[c.ID] = true
+		}
+		n++
+	}
+	calls := slices.Clone(a.waiting[:n])
+	a.waiting = slices.Delete(a.waiting, 0, n)
+	a.running = n > 0
+	return calls
+}
+
+// addAll records the changes of calls in one transaction. If that fails, each call
+// is tried alone, so that one with a reused ID does not harm the others.
+func (o *Outbox) addAll(calls []*addCall) {
+	var all []Change
+	for _, call := range calls {
+		all = append(all, call.changes...)
+	}
+	err := o.addOnce(all)
+	if err != nil && len(calls) > 1 && errors.Is(err, ErrIDReused) {
+		for _, call := range calls {
+			call.done <- o.addOnce(call.changes)
+		}
+		return
+	}
+	for _, call := range calls {
+		call.done <- err
+	}
+}
+
+// addOnce records changes. The callers' contexts do not end it, since some of them
+// may still wait for it.
+func (o *Outbox) addOnce(changes []Change) error {
+	ctx, cancel := context.WithTimeout(context.Background(), databaseTimeout)
+	defer cancel()
+	query, args, err := o.AddSQL(changes...)
+	if err != nil {
+		return err
+	}
+	if _, err := o.db.ExecContext(ctx, query, args...); err != nil {
+		return addError(err)
+	}
+	o.added()
+	return nil
+}
+
+func (o *Outbox) added() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// addError names the error of the statement of AddSQL.
+func addError(err error) error {
+	if strings.Contains(err.Error(), "oakra_outbox_id_reused") {
+		return fmt.Errorf("outbox: add: %w: %w", ErrIDReused, err)
+	}
+	return fmt.Errorf("outbox: add: %w", err)
+}
+
+// addRow is a change as JSON.
+type addRow struct {
+	ID         string `json:"id"`
+	SKU        string `json:"sku"`
+	LocationID string `json:"location_id"`
+	Quantity   int64  `json:"quantity"`
+}
+
+// rowsOf checks changes and returns each once, by ID: two transactions that add the
+// same changes then lock them in the same order.
+func (o *Outbox) rowsOf(changes []Change) ([]addRow, error) {
+	if len(changes) == 0 {
+		return nil, errors.New("outbox: add: no changes")
+	}
+	rows := make([]addRow, 0, len(changes))
+	for i, c := range changes {
+		if err := o.checkChange(c); err != nil {
+			return nil, fmt.Errorf("outbox: add: change %d (ID %.40q): %w", i, c.ID, err)
+		}
+		rows = append(rows, addRow{c.ID, c.SKU, c.LocationID, c.QuantityChange})
+	}
+	slices.SortStableFunc(rows, func(a, b addRow) int { return strings.Compare(a.ID, b.ID) })
+	rows = slices.Compact(rows)
+	for i := 1; i < len(rows); i++ {
+		if rows[i].ID == rows[i-1].ID {
+			return nil, fmt.Errorf("outbox: add: %w: %q is given twice, with different content", ErrIDReused, rows[i].ID)
+		}
+	}
+	return rows, nil
+}
+
+func (o *Outbox) checkChange(c Change) error {
+	key := oakra.StockKey{SKU: c.SKU, LocationID: c.LocationID}
+	switch {
+	case len(c.ID) > maxIDBytes:
+		return fmt.Errorf("the ID has %d bytes: it may have %d", len(c.ID), maxIDBytes)
+	case c.QuantityChange == 0:
+		return errors.New("the quantity change is 0")
+	case c.QuantityChange > maxQuantityChange || c.QuantityChange < -maxQuantityChange:
+		return fmt.Errorf("the quantity change is %d: it may be 2^40 either way", c.QuantityChange)
+	case c.SKU != "" && slices.Contains(o.witnesses[:], key):
+		return fmt.Errorf("%s is a witness of this outbox, which nothing else may change", keyText(key))
+	}
+	if err := checkText("the ID", c.ID); err != nil {
+		return err
+	}
+	return checkKey("", key)
+}
+
+func checkKey(where string, key oakra.StockKey) error {
+	if where != "" {
+		where += "."
+	}
+	if err := checkText(where+"SKU", key.SKU); err != nil {
+		return err
+	}
+	return checkText(where+"LocationID", key.LocationID)
+}
+
+// checkText refuses what one of the databases cannot keep.
+func checkText(what, text string) error {
+	switch {
+	case strings.TrimSpace(text) == "":
+		return fmt.Errorf("%s is blank", what)
+	case !utf8.ValidString(text):
+		return fmt.Errorf("%s is not valid UTF-8", what)
+	case strings.ContainsRune(text, 0):
+		return fmt.Errorf("%s contains a NUL byte", what)
+	}
+	return nil
+}

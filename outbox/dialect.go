@@ -1,0 +1,184 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+)
+
+// dialect is all that differs between the databases. Statements are written with
+// PostgreSQL's numbered parameters.
+type dialect struct {
+	name     string
+	ddl      func(statement string) string
+	numbered string // what a parameter's number follows
+	hasMeta  string // counts the tables of this package
+	options  *sql.TxOptions
+	prepare  []string // at the beginning of a transaction that joins
+	check    func(ctx context.Context, db *sql.DB) error
+
+	now string // the database's clock, in milliseconds
+	// changes, keys, numbers and texts are table expressions made of a JSON
+	// parameter, which %s stands for.
+	changes, keys, numbers, texts string
+
+	statements sync.Map // of sql
+}
+
+// sql returns a statement in the database's own words: {now} is its clock, and
+// {keys $2} the rows of a JSON parameter.
+func (d *dialect) sql(statement string) string {
+	if ready, ok := d.statements.Load(statement); ok {
+		return ready.(string)
+	}
+	rows := map[string]string{"changes": d.changes, "keys": d.keys, "numbers": d.numbers, "texts": d.texts}
+	ready := rowsOf.ReplaceAllStringFunc(statement, func(s string) string {
+		kind, parameter, _ := strings.Cut(strings.Trim(s, "{}"), " ")
+		return fmt.Sprintf(rows[kind], parameter)
+	})
+	ready = strings.ReplaceAll(ready, "{now}", d.now)
+	ready = parameter.ReplaceAllString(ready, strings.ReplaceAll(d.numbered, "$", "$$")+"$1")
+	d.statements.Store(statement, ready)
+	return ready
+}
+
+var (
+	rowsOf    = regexp.MustCompile(`\{[a-z]+ \$[0-9]+\}`)
+	parameter = regexp.MustCompile(`\$([0-9]+)`)
+)
+
+var sqlite = &dialect{
+	name: "sqlite",
+	ddl: strings.NewReplacer(
+		"{seq}", "integer PRIMARY KEY",
+		"{bool}", "integer",
+	).Replace,
+	numbered: "?",
+	hasMeta:  "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'oakra_outbox_meta'",
+	check:    checkSQLite,
+	now:      "CAST((julianday('now') - 2440587.5) * 86400000 AS integer)",
+	changes: "(SELECT json_extract(value, '$.id') AS id, json_extract(value, '$.sku') AS sku, json_extract(value, '$.location_id') AS location_id," +
+		" json_extract(value, '$.quantity') AS quantity FROM json_each(%s)) AS c",
+	keys: "(SELECT json_extract(value, '$.sku') AS sku, json_extract(value, '$.location_id') AS location_id," +
+		" json_extract(value, '$.id') AS id FROM json_each(%s)) AS k",
+	numbers: "(SELECT value AS n FROM json_each(%s)) AS n",
+	texts:   "(SELECT value AS t FROM json_each(%s)) AS t",
+}
+
+var postgres = &dialect{
+	name: "postgres",
+	ddl: strings.NewReplacer(
+		"{seq}", "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+		"{bool}", "boolean",
+	).Replace,
+	numbered: "$",
+	hasMeta:  "SELECT count(*) FROM pg_class WHERE oid = to_regclass('oakra_outbox_meta')",
+	options:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
+	// Without statistics the planner takes a join of a hundred thousand rows for
+	// one of a few, and a nested loop over them takes minutes.
+	prepare: []string{"SET LOCAL enable_nestloop = off"},
+	check:   checkPostgres,
+	now:     "(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+	changes: "json_to_recordset(CAST(%s AS json)) AS c(id text, sku text, location_id text, quantity bigint)",
+	keys:    "json_to_recordset(CAST(%s AS json)) AS k(sku text, location_id text, id bigint)",
+	numbers: "(SELECT CAST(value AS bigint) AS n FROM json_array_elements_text(CAST(%s AS json))) AS n",
+	texts:   "(SELECT value AS t FROM json_array_elements_text(CAST(%s AS json))) AS t",
+}
+
+func dialectNamed(name string) *dialect {
+	switch name {
+	case sqlite.name:
+		return sqlite
+	case postgres.name:
+		return postgres
+	}
+	return nil
+}
+
+// detect finds out which database db is. It asks PostgreSQL's question first,
+// since a question that it does not know is logged as an error at the server.
+func detect(ctx context.Context, db *sql.DB) (*dialect, error) {
+	if err := db.PingContext(ctx); err != nil {
+		return nil, err
+	}
+	var version string
+	err := db.QueryRowContext(ctx, "SELECT version()").Scan(&version)
+	if err == nil && strings.HasPrefix(version, "PostgreSQL") {
+		return postgres, nil
+	}
+	if err != nil {
+		if again := db.QueryRowContext(ctx, "SELECT sqlite_version()").Scan(&version); again == nil {
+			return sqlite, nil
+		}
+		return nil, fmt.Errorf("the database is neither SQLite nor PostgreSQL: %w", err)
+	}
+	return nil, fmt.Errorf("the database is %q, and must be SQLite or PostgreSQL", version)
+}
+
+const sqliteDSN = `open it with "file:shop.db?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_txlock=immediate"` +
+	` (with mattn/go-sqlite3: "file:shop.db?_journal_mode=WAL&_synchronous=FULL&_busy_timeout=10000&_txlock=immediate")`
+
+// checkSQLite refuses settings with which a recorded change could be lost. They
+// belong to a connection, so it looks at two.
+func checkSQLite(ctx context.Context, db *sql.DB) error {
+	for range 2 {
+		conn, err := db.Conn(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if err := checkSQLiteConn(ctx, conn, db.Stats().MaxOpenConnections == 1); err != nil {
+			return err
+		}
+		if db.Stats().MaxOpenConnections == 1 {
+			break
+		}
+	}
+	return nil
+}
+
+func checkSQLiteConn(ctx context.Context, conn *sql.Conn, alone bool) error {
+	var file, journal string
+	var synchronous, timeout int
+	err := errors.Join(
+		conn.QueryRowContext(ctx, "SELECT file FROM pragma_database_list WHERE name = 'main'").Scan(&file),
+		conn.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&journal),
+		conn.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&synchronous),
+		conn.QueryRowContext(ctx, "PRAGMA busy_timeout").Scan(&timeout),
+	)
+	switch {
+	case err != nil:
+		return err
+	case file == "" && !alone:
+		return errors.New("a SQLite database in memory needs db.SetMaxOpenConns(1), or each connection has a database of its own")
+	case file == "":
+		return nil // for tests; nothing in it is durable
+	case synchronous < 2:
+		return fmt.Errorf("SQLite's synchronous is %d, so a power cut may lose recorded changes: %s", synchronous, sqliteDSN)
+	case journal == "off" || journal == "memory":
+		return fmt.Errorf("SQLite's journal_mode is %s, so a crash may destroy the database: %s", journal, sqliteDSN)
+	case timeout < 10_000:
+		return fmt.Errorf("SQLite's busy_timeout is %d ms, so writers would fail instead of waiting for each other: %s", timeout, sqliteDSN)
+	}
+	return nil
+}
+
+// checkPostgres refuses settings with which a recorded change could be lost.
+func checkPostgres(ctx context.Context, db *sql.DB) error {
+	var synchronous string
+	var replica bool
+	if err := db.QueryRowContext(ctx, "SELECT current_setting('synchronous_commit'), pg_is_in_recovery()").Scan(&synchronous, &replica); err != nil {
+		return err
+	}
+	switch {
+	case replica:
+		return errors.New("the database is a read replica of PostgreSQL: connect to the primary")
+	case synchronous == "off":
+		return errors.New("PostgreSQL's synchronous_commit is off, so a crash may lose recorded changes: set it to on for this database or role")
+	}
+	return nil
+}

@@ -1,0 +1,229 @@
+// Package outbox records stock changes in a shop's own database, and applies each of
+// them to Oakra once.
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/oakra/oakra-go"
+)
+
+// Stock is the part of [*oakra.StockService] that an Outbox uses.
+type Stock interface {
+	Lookup(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error)
+	Change(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error)
+}
+
+// Options are the settings of an Outbox. The zero value is good for a first try; a
+// shop names its Witnesses.
+type Options struct {
+	// Name is the Oakra account, where several share the tables; "" is "default".
+	Name string
+	// Witnesses are the two records that show which requests landed, head and
+	// tail: SKUs that the shop creates once in Oakra with a quantity of 200,000
+	// and never lists or sells. Without them, changes whose outcome is unknown are
+	// parked at once, for a person.
+	Witnesses [2]oakra.StockKey
+	// BatchSize is how many stock records a request has at most, the witnesses
+	// included; 0 is 500.
+	BatchSize int
+	// RequestTimeout bounds one call of Change, its resends included; 0 is 30 s.
+	RequestTimeout time.Duration
+	// Grace is how long after its timeout a request may still land; 0 is one
+	// minute. If it is too short, some changes count twice until they are taken
+	// back; sums are right in the end.
+	Grace time.Duration
+	// Lease is how long dispatching stays with a process that went silent; 0 is
+	// 30 s. It saves work; safety does not depend on it.
+	Lease time.Duration
+	// Poll is how often to look for changes that another process added; 0 is one
+	// second.
+	Poll time.Duration
+	// Retention is how long settled changes are kept, and their IDs remembered; 0
+	// keeps them for ever.
+	Retention time.Duration
+	// NoMigrate makes New fail instead of creating or changing tables.
+	NoMigrate bool
+	// OnHalt is called when the outbox halts, with the reason, for an alarm. It is
+	// called once, by the process that halted, after the halt is committed.
+	OnHalt func(reason string)
+	// OnParked is called for each change that is parked, by the process that
+	// parked it, after that is committed.
+	OnParked func(Entry)
+	// Logger receives what a person may want to know; nil logs nothing.
+	Logger *slog.Logger
+}
+
+// Outbox is an outbox of one Oakra account. Its methods may be called by many
+// goroutines at once.
+type Outbox struct {
+	db        *sql.DB
+	stock     Stock
+	options   Options
+	dialect   *dialect
+	rules     rules
+	log       *slog.Logger
+	witnesses [2]oakra.StockKey // also those that another process named
+	wake      chan struct{}     // a change was added in this process
+	adder     adder
+}
+
+// ErrHalted, and the errors of adding and resolving.
+var (
+	// ErrHalted is matched by the error of Drain while the outbox is halted.
+	ErrHalted = errors.New("the outbox is halted")
+	// ErrIDReused is matched when a change has the ID of a recorded one and other
+	// content. With the same content adding it again is no error. On PostgreSQL it
+	// aborts the caller's transaction.
+	ErrIDReused = errors.New("the ID belongs to another change")
+	// ErrUnknownID is matched when Resolve is given an ID that is not recorded.
+	ErrUnknownID = errors.New("no change has this ID")
+	// ErrNotParked is matched when Resolve is given the ID of a change that is not
+	// parked.
+	ErrNotParked = errors.New("the change is not parked")
+)
+
+// New returns an outbox in a SQLite or PostgreSQL database, and creates or migrates
+// its tables. stock is nil in a process that only adds.
+func New(ctx context.Context, db *sql.DB, stock Stock, o Options) (*Outbox, error) {
+	outbox, err := open(ctx, db, stock, o)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: %w", err)
+	}
+	return outbox, nil
+}
+
+func open(ctx context.Context, db *sql.DB, stock Stock, options Options) (*Outbox, error) {
+	if db == nil {
+		return nil, errors.New("the database is nil")
+	}
+	if err := options.complete(); err != nil {
+		return nil, err
+	}
+	dialect, err := detect(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	if err := dialect.check(ctx, db); err != nil {
+		return nil, err
+	}
+	o := &Outbox{
+		db: db, stock: stock, options: options, dialect: dialect,
+		rules: options.rules(options.Witnesses[0].SKU != ""),
+		log:   options.Logger,
+		wake:  make(chan struct{}, 1),
+	}
+	if err := o.migrate(ctx); err != nil {
+		return nil, err
+	}
+	return o, o.enroll(ctx)
+}
+
+// complete checks the options and fills in the defaults.
+func (o *Options) complete() error {
+	o.Name = cmp.Or(o.Name, "default")
+	if err := checkText("Options.Name", o.Name); err != nil {
+		return err
+	}
+	head, tail := o.Witnesses[0], o.Witnesses[1]
+	if o.Witnesses != [2]oakra.StockKey{} {
+		for i, key := range o.Witnesses {
+			if err := checkKey(fmt.Sprintf("Options.Witnesses[%d]", i), key); err != nil {
+				return fmt.Errorf("%w (name both witnesses, or none)", err)
+			}
+		}
+		if head == tail {
+			return fmt.Errorf("Options.Witnesses are twice %s: head and tail must be two records", keyText(head))
+		}
+	}
+	for _, d := range []struct {
+		name  string
+		value *time.Duration
+		unset time.Duration
+	}{
+		{"RequestTimeout", &o.RequestTimeout, 30 * time.Second},
+		{"Grace", &o.Grace, time.Minute},
+		{"Lease", &o.Lease, 30 * time.Second},
+		{"Poll", &o.Poll, time.Second},
+		{"Retention", &o.Retention, 0},
+	} {
+		if *d.value < 0 {
+			return fmt.Errorf("Options.%s is %v: it must not be negative", d.name, *d.value)
+		}
+		*d.value = cmp.Or(*d.value, d.unset)
+		if *d.value > 0 && *d.value < time.Millisecond {
+			return fmt.Errorf("Options.%s is %v: it must be at least one millisecond", d.name, *d.value)
+		}
+	}
+	o.BatchSize = cmp.Or(o.BatchSize, 500)
+	if least := 1 + o.reserved(); o.BatchSize < least {
+		return fmt.Errorf("Options.BatchSize is %d: it must be at least %d", o.BatchSize, least)
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// reserved returns how many records of a request are witnesses.
+func (o *Options) reserved() int {
+	if o.Witnesses[0].SKU == "" {
+		return 0
+	}
+	return len(o.Witnesses)
+}
+
+// rules are the numbers by which the dispatcher decides.
+func (o Options) rules(witnesses bool) rules {
+	return rules{
+		codes:   16,
+		growth:  11,
+		timeout: o.RequestTimeout.Milliseconds(),
+		grace:   o.Grace.Milliseconds(),
+		forget:  10 * o.Grace.Milliseconds(),
+		pause:   50,
+		setup:   500,
+		longest: 30_000,
+		blind:   !witnesses,
+	}
+}
+
+// enroll makes the account's row, and records its witnesses.
+func (o *Outbox) enroll(ctx context.Context) error {
+	return o.transact(ctx, func(tx *sql.Tx) error {
+		if _, err := o.exec(ctx, tx, "INSERT INTO oakra_outbox_account (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", o.options.Name); err != nil {
+			return err
+		}
+		var head, tail oakra.StockKey
+		err := o.row(ctx, tx, "SELECT head_sku, head_location, tail_sku, tail_location FROM oakra_outbox_account WHERE name = $1", o.options.Name).
+			Scan(&head.SKU, &head.LocationID, &tail.SKU, &tail.LocationID)
+		if err != nil {
+			return err
+		}
+		o.witnesses = [2]oakra.StockKey{head, tail}
+		named := o.options.Witnesses
+		if named[0].SKU == "" || named == o.witnesses {
+			return nil
+		}
+		var open int64
+		if err := o.row(ctx, tx, "SELECT count(*) FROM oakra_outbox_attempt WHERE name = $1 AND state = 0", o.options.Name).Scan(&open); err != nil {
+			return err
+		}
+		if open > 0 {
+			return fmt.Errorf("the account %q has %d open attempts with other witnesses, %s and %s: name these until nothing is open", o.options.Name, open, keyText(head), keyText(tail))
+		}
+		o.witnesses = named
+		_, err = o.exec(ctx, tx, `UPDATE oakra_outbox_account SET head_sku = $2, head_location = $3, tail_sku = $4, tail_location = $5,
+			head = 0, tail = 0, epoch = epoch + 1, until = 0 WHERE name = $1`,
+			o.options.Name, named[0].SKU, named[0].LocationID, named[1].SKU, named[1].LocationID)
+		return err
+	})
+}
+
+func keyText(key oakra.StockKey) string { return fmt.Sprintf("%q at %q", key.SKU, key.LocationID) }

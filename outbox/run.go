@@ -1,0 +1,452 @@
+package outbox
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/oakra/oakra-go"
+)
+
+// runner does what the decisions say.
+type runner struct {
+	*Outbox
+	owner string
+	epoch int64
+	d     dispatcher
+	drain bool // end when nothing is left to do
+
+	dbNow  instant   // the database's clock when it was last seen …
+	dbSeen time.Time // … and the process's then
+	leased time.Time // when the lease was renewed last
+
+	witness [2]int64 // the IDs of the witness records
+	sent    sending  // the newest attempt
+	landed  int64    // how many requests landed in this lead
+	suspect map[int64]int64
+	parked  []int64 // the changes that OnParked is still to be called for
+
+	careSeq  int64     // the change up to which old ones were deleted; 0 between passes
+	nextCare time.Time // when to delete what is old and look up what was not known
+	loggedAt time.Time // of a fault of the setup
+}
+
+// sending is an attempt that this process made, and how it ended.
+type sending struct {
+	attempt int64
+	items   []item
+	err     error
+}
+
+// Run dispatches until ctx ends, and returns nil once the request in flight is
+// recorded. Several processes may run; one of them dispatches, and another takes
+// over when it ends or goes silent. While the outbox is halted Run waits, and goes
+// on after [Outbox.Resume]. A failing database is tried again.
+//
+// Its errors are those of a bad setup: no Stock, or no Witnesses for an account that
+// has had them.
+func (o *Outbox) Run(ctx context.Context) error {
+	return o.dispatch(ctx, false)
+}
+
+// Drain dispatches until no change is pending and no request is queued or open, and
+// returns nil. An attempt that may still land, of a request that is settled, does not
+// hold it up. It is for tests, for cron, and for periodic jobs; where another process
+// dispatches, it waits for that one.
+//
+// Errors: [ErrHalted], those of Run, the database's, or that of ctx.
+func (o *Outbox) Drain(ctx context.Context) error {
+	return o.dispatch(ctx, true)
+}
+
+func (o *Outbox) dispatch(ctx context.Context, drain bool) error {
+	if err := o.canDispatch(); err != nil {
+		return err
+	}
+	host, _ := os.Hostname()
+	r := &runner{Outbox: o, drain: drain, owner: fmt.Sprintf("%s pid %d %s", host, os.Getpid(), rand.Text()[:8])}
+	defer r.release(context.WithoutCancel(ctx))
+	for failures := 0; ; {
+		if ctx.Err() != nil {
+			if drain {
+				return ctx.Err()
+			}
+			return nil
+		}
+		done, err := r.turn(ctx)
+		switch {
+		case done && err == nil:
+			return nil
+		case err == nil || errors.Is(err, errFenced):
+			failures = 0
+			err = nil
+		case drain:
+			return fmt.Errorf("outbox: drain: %w", err)
+		default:
+			failures++
+			o.log.ErrorContext(ctx, "outbox: the database failed", "error", err)
+		}
+		r.sleep(ctx, min(o.options.Poll, time.Second)<<min(failures, 5))
+	}
+}
+
+// canDispatch returns what is missing for Run, Drain and Resume.
+func (o *Outbox) canDispatch() error {
+	switch {
+	case o.stock == nil:
+		return errors.New("outbox: this process only adds: give New a Stock to dispatch")
+	case o.rules.blind && o.witnesses[0].SKU != "":
+		return fmt.Errorf("outbox: the account %q has the witnesses %s and %s: name them in Options.Witnesses", o.options.Name, keyText(o.witnesses[0]), keyText(o.witnesses[1]))
+	}
+	return nil
+}
+
+// turn leads until something ends that. It reports whether everything is done.
+func (r *runner) turn(ctx context.Context) (done bool, err error) {
+	e, led, err := r.lead(ctx)
+	if err != nil {
+		return false, err
+	}
+	if !led {
+		if !r.drain {
+			return false, nil
+		}
+		return r.othersDone(ctx)
+	}
+	r.suspect, r.landed, r.sent, r.nextCare = make(map[int64]int64), 0, sending{}, time.Time{}
+	return r.loop(ctx, e)
+}
+
+// othersDone reports whether another process has left nothing to do.
+func (r *runner) othersDone(ctx context.Context) (bool, error) {
+	s, err := r.Status(ctx)
+	if err != nil {
+		return false, err
+	}
+	if s.Halted != "" {
+		return false, fmt.Errorf("%w: %s", ErrHalted, s.Halted)
+	}
+	var unsettled int64
+	err = r.row(ctx, r.db, "SELECT count(*) FROM oakra_outbox_request WHERE name = $1 AND state < 2", r.options.Name).Scan(&unsettled)
+	return s.Pending == 0 && unsettled == 0, err
+}
+
+// loop decides and does, until this process does not lead any more.
+func (r *runner) loop(ctx context.Context, e event) (done bool, err error) {
+	kept := context.WithoutCancel(ctx) // what is begun is recorded
+	for {
+		e.stopping = ctx.Err() != nil
+		if e.now == 0 {
+			e.now = r.now()
+		}
+		d, p := r.rules.decide(r.d, e)
+		if p.task == taskWait && r.drain && !d.pending && !d.unsettled() {
+			p.task = taskStop
+			done = true
+		}
+		if p.task == taskSend {
+			items, err := r.body(kept, p.request)
+			if err != nil {
+				return false, err
+			}
+			r.sent = sending{attempt: p.attempt, items: items}
+		}
+		began := time.Now()
+		if len(p.writes) > 0 || d.numbers() != r.d.numbers() && e.kind != eventLed {
+			now, err := r.save(kept, d, p)
+			if err != nil {
+				return false, err
+			}
+			d.setDeadline(p.attempt, now+r.rules.timeout)
+		}
+		r.note(p)
+		r.d = d
+		if d.halted != "" {
+			r.log.ErrorContext(ctx, "outbox: halted", "reason", d.halted)
+			if r.options.OnHalt != nil {
+				r.options.OnHalt(d.halted)
+			}
+			return false, nil
+		}
+		if e, err = r.do(ctx, p, began); err != nil || p.task == taskStop {
+			return done, err
+		}
+		if err := r.tellParked(kept); err != nil {
+			return false, err
+		}
+	}
+}
+
+// note remembers what the writes of a plan say for later rejections.
+func (r *runner) note(p plan) {
+	for _, w := range p.writes {
+		if w.kind == writeApplied {
+			r.landed++
+		}
+	}
+}
+
+// do does the task of a plan, and returns what happened.
+func (r *runner) do(ctx context.Context, p plan, began time.Time) (event, error) {
+	kept := context.WithoutCancel(ctx)
+	if err := r.care(kept); err != nil {
+		return event{}, err
+	}
+	switch p.task {
+	case taskWait:
+		r.sleep(ctx, time.Duration(min(p.until-r.d.now, r.options.Poll.Milliseconds()))*time.Millisecond)
+		return r.beat(kept)
+	case taskRead:
+		return r.read(ctx), nil
+	case taskSend:
+		return r.send(kept, p, began), nil
+	case taskForm:
+		return r.form(ctx, p.request)
+	case taskReject:
+		return r.reject(kept, p)
+	case taskPark:
+		return r.parkUnknown(kept, p)
+	}
+	return event{}, nil
+}
+
+// read reads the witnesses.
+func (r *runner) read(ctx context.Context) event {
+	began := r.now()
+	found, err := r.lookup(ctx, r.witnesses[:])
+	if err != nil {
+		return r.failure(ctx, event{kind: eventReadFail}, "reading the witnesses", err)
+	}
+	e := event{kind: eventRead, began: began}
+	quantities := [2]*int64{&e.head, &e.tail}
+	for i, key := range r.witnesses {
+		record, ok := found[key]
+		if !ok {
+			e.missing = keyText(key)
+			continue
+		}
+		r.witness[i], *quantities[i] = record.ID, record.Quantity
+	}
+	return e
+}
+
+// lookup reads records, for as long as a request may take.
+func (r *runner) lookup(ctx context.Context, keys []oakra.StockKey) (found map[oakra.StockKey]oakra.StockRecord, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.options.RequestTimeout)
+	defer cancel()
+	defer r.keepLease(ctx)()
+	return r.stock.Lookup(ctx, keys)
+}
+
+// send makes the attempt of a plan, which is committed. Its time counts from before
+// the commit, also while the process or the machine was stopped.
+func (r *runner) send(ctx context.Context, p plan, began time.Time) event {
+	deadline := began.Add(r.options.RequestTimeout)
+	if time.Now().Round(0).Sub(began.Round(0)) > r.options.RequestTimeout { // by the wall clock, too
+		deadline = began
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	records, err := r.change(ctx, p.attempt)
+	r.sent.err = err
+	e := event{kind: eventSent, attempt: p.attempt, result: resultOf(err)}
+	if err == nil && !r.rules.blind && !r.readings(records, &e) {
+		e.result = resultUnknown
+	}
+	if r.rules.blind && oakra.OutcomeOf(err) == oakra.OutcomeApplied {
+		e.result = resultApplied
+	}
+	if err == nil {
+		return e
+	}
+	var oe *oakra.Error
+	if errors.As(err, &oe) {
+		e.wait = min(oe.RetryAfter, 5*time.Minute).Milliseconds()
+	}
+	return r.failure(ctx, e, "sending a request", err)
+}
+
+// change calls Change with the witnesses around the items.
+func (r *runner) change(ctx context.Context, attempt int64) ([]oakra.StockRecord, error) {
+	defer r.keepLease(ctx)()
+	var a attemptMove
+	changes := make([]oakra.StockChange, 0, len(r.sent.items)+2)
+	if !r.rules.blind {
+		a = r.move(attempt)
+		changes = append(changes, oakra.StockChange{ID: r.witness[0], QuantityChange: a.head})
+	}
+	for _, i := range r.sent.items {
+		changes = append(changes, oakra.StockChange{ID: i.record, QuantityChange: i.delta})
+	}
+	if !r.rules.blind {
+		changes = append(changes, oakra.StockChange{ID: r.witness[1], QuantityChange: a.tail})
+	}
+	return r.stock.Change(ctx, changes)
+}
+
+// attemptMove is what an attempt adds to the witnesses.
+type attemptMove struct{ head, tail int64 }
+
+func (r *runner) move(id int64) attemptMove {
+	for _, a := range r.d.attempts() {
+		if a.id == id {
+			return attemptMove{a.move(), r.rules.moveTail(a)}
+		}
+	}
+	panic("an attempt is sent that is not open")
+}
+
+// readings takes the quantities of the witnesses from a response.
+func (r *runner) readings(records []oakra.StockRecord, e *event) bool {
+	seen := 0
+	for _, record := range records {
+		switch record.ID {
+		case r.witness[0]:
+			e.head = record.Quantity
+			seen++
+		case r.witness[1]:
+			e.tail = record.Quantity
+			seen++
+		}
+	}
+	return seen == 2
+}
+
+// failure logs a failure, one of the setup once a minute, and adds to the event
+// whether it is one.
+func (r *runner) failure(ctx context.Context, e event, what string, err error) event {
+	e.setup = needsSetup(err)
+	level := slog.LevelInfo
+	if e.setup && e.result != resultRejected && time.Since(r.loggedAt) > time.Minute {
+		level, r.loggedAt = slog.LevelError, time.Now()
+	}
+	r.log.Log(context.WithoutCancel(ctx), level, "outbox: "+what+" failed", "error", err)
+	return e
+}
+
+// beat looks at the clock and at what is pending, and renews the lease if it is time.
+func (r *runner) beat(ctx context.Context) (event, error) {
+	if time.Since(r.leased) > r.options.Lease/3 {
+		if err := r.renew(ctx); err != nil {
+			return event{}, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
+	defer cancel()
+	e := event{kind: eventWoken}
+	var epoch int64
+	var halted string
+	err := r.row(ctx, r.db, `SELECT {now}, epoch, halted, EXISTS (SELECT 1 FROM oakra_outbox_change WHERE name = $1 AND state = 0)
+		FROM oakra_outbox_account WHERE name = $1`, r.options.Name).Scan(&e.now, &epoch, &halted, &e.pending)
+	if err == nil && (epoch != r.epoch || halted != "") {
+		err = errFenced
+	}
+	if err == nil {
+		r.seen(e.now)
+	}
+	return e, err
+}
+
+// renew renews the lease.
+func (r *runner) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
+	defer cancel()
+	n, err := r.exec(ctx, r.db, "UPDATE oakra_outbox_account SET until = {now} + $3 WHERE name = $1 AND epoch = $2 AND halted = ''",
+		r.options.Name, r.epoch, r.options.Lease.Milliseconds())
+	if err == nil && n == 0 {
+		err = errFenced
+	}
+	if err == nil {
+		r.leased = time.Now()
+	}
+	return err
+}
+
+// keepLease renews the lease until the function that it returns is called. A renewal
+// that fails does no harm: what follows is fenced.
+func (r *runner) keepLease(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(max(r.options.Lease/3, time.Millisecond))
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				_ = r.renew(ctx)
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// release lets another process take over at once.
+func (r *runner) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err := r.exec(ctx, r.db, "UPDATE oakra_outbox_account SET until = 0, owner = '' WHERE name = $1 AND epoch = $2 AND owner = $3",
+		r.options.Name, r.epoch, r.owner)
+	if err != nil {
+		r.log.InfoContext(ctx, "outbox: releasing the lease failed", "error", err)
+	}
+}
+
+// seen sets the clock by the database's time, which a statement just returned with
+// the lease renewed or checked.
+func (r *runner) seen(now instant) { r.dbNow, r.dbSeen = now, time.Now() }
+
+// now estimates the database's time. It is never ahead of it, if both clocks run at
+// one speed.
+func (r *runner) now() instant { return r.dbNow + time.Since(r.dbSeen).Milliseconds() }
+
+// sleep waits until the time is over, a change is added, or ctx ends.
+func (r *runner) sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(max(d, 0))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.wake:
+	case <-ctx.Done():
+	}
+}
+
+// unsettled reports whether a request is queued or open.
+func (l *ledger) unsettled() bool {
+	for i := range l.requests {
+		if !l.requests[i].settled() {
+			return true
+		}
+	}
+	return false
+}
+
+// numbers are what every transaction saves of a ledger.
+type numbers struct {
+	head, tail int64
+	code       int
+	lastID     int64
+	halted     string
+	counts     counts
+}
+
+func (l *ledger) numbers() numbers {
+	return numbers{l.head, l.tail, l.code, l.lastID, l.halted, l.counts}
+}
+
+// setDeadline sets the deadline of an attempt that was committed just now.
+func (l *ledger) setDeadline(id int64, deadline instant) {
+	for i := range l.requests {
+		for j := range l.requests[i].open {
+			if a := &l.requests[i].open[j]; a.id == id {
+				a.deadline = deadline
+			}
+		}
+	}
+}

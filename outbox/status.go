@@ -1,0 +1,268 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// State says where a change is on its way.
+type State string
+
+const (
+	StatePending State = "pending" // recorded, and in no request yet
+	StateSent    State = "sent"    // in a request that is queued or open
+	StateApplied State = "applied" // counted once in Oakra
+	StateParked  State = "parked"  // waiting for a person, see [Outbox.Resolve]
+	StateDropped State = "dropped" // given up by a person
+)
+
+// Entry is a recorded change.
+type Entry struct {
+	Change
+	State   State
+	Reason  string // why it is parked, or a note on how it was settled
+	Added   time.Time
+	Settled time.Time // zero until it is applied or dropped
+	Seq     int64     // for [Filter].Before
+}
+
+// Event is something that happened to a change.
+type Event struct {
+	At     time.Time
+	By     string // a process, or the person who resolved it
+	Action string // "added", "requested", "attempted", "applied", "parked", "released", "resolved"
+	Note   string
+}
+
+// Filter selects changes for [Outbox.List].
+type Filter struct {
+	// State selects changes in one state; "" is all. StatePending leaves out those
+	// in StateSent.
+	State State
+	// SKU and LocationID select the changes of stock records; they need
+	// StatePending or StateParked.
+	SKU, LocationID string
+	// Before continues a list: only changes with a smaller Seq; 0 begins it.
+	Before int64
+	// Limit is how many entries are returned at most; 0 is 100.
+	Limit int
+}
+
+// Status is how an outbox is doing.
+type Status struct {
+	// Pending counts the changes that are neither settled nor parked.
+	Pending int64
+	// Parked counts the changes that wait for a person.
+	Parked int64
+	// OpenAttempts counts the attempts that may still land.
+	OpenAttempts int64
+	// OldestPending is the age of the oldest change that Pending counts.
+	OldestPending time.Duration
+	// Halted is why the outbox is halted, "" while it works. See [Outbox.Resume].
+	Halted string
+	// Warnings are for a person, in no hurry.
+	Warnings []string
+	// Leader is the process that dispatches, "" if none does.
+	Leader string
+	// BatchSize is how many records a request has at most for now, the witnesses
+	// included.
+	BatchSize int
+	// LastSettled is when a request was last seen to have landed.
+	LastSettled time.Time
+	// Requests counts the attempts, Unknown those whose outcome a response did not
+	// say, Compensated the landings that were taken back, and Rejected the
+	// attempts that the server rejected, since the account's first use.
+	Requests, Unknown, Compensated, Rejected int64
+}
+
+// Status returns how the outbox is doing.
+func (o *Outbox) Status(ctx context.Context) (Status, error) {
+	var s Status
+	var head, tail, until, now, lastSettled int64
+	var oldest sql.NullInt64
+	err := o.row(ctx, o.db, `SELECT {now}, a.head, a.tail, a.until, a.owner, a.halted, a.last_settled, a.requests, a.unknown, a.compensated, a.rejected,
+		(SELECT count(*) FROM oakra_outbox_change WHERE name = a.name AND state = 0) + (SELECT count(*) FROM oakra_outbox_change WHERE name = a.name AND state = 1),
+		(SELECT count(*) FROM oakra_outbox_change WHERE name = a.name AND state = 3),
+		(SELECT count(*) FROM oakra_outbox_attempt WHERE name = a.name AND state = 0),
+		(SELECT min(added) FROM (SELECT min(added) AS added FROM oakra_outbox_change WHERE name = a.name AND state = 0
+			UNION ALL SELECT min(added) FROM oakra_outbox_change WHERE name = a.name AND state = 1) AS old)
+		FROM oakra_outbox_account a WHERE a.name = $1`, o.options.Name).
+		Scan(&now, &head, &tail, &until, &s.Leader, &s.Halted, &lastSettled, &s.Requests, &s.Unknown, &s.Compensated, &s.Rejected,
+			&s.Pending, &s.Parked, &s.OpenAttempts, &oldest)
+	if err == nil {
+		s.BatchSize, err = o.batchSize(ctx)
+	}
+	if err != nil {
+		return Status{}, fmt.Errorf("outbox: status: %w", err)
+	}
+	if until < now {
+		s.Leader = ""
+	}
+	if oldest.Valid {
+		s.OldestPending = time.Duration(now-oldest.Int64) * time.Millisecond
+	}
+	s.LastSettled = timeOf(sql.NullInt64{Int64: lastSettled, Valid: lastSettled != 0})
+	if tail > 1<<30 {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("the tail witness has %d units: before a server of 32 bits overflows at %d, let the outbox drain and name new witnesses", tail, math.MaxInt32))
+	}
+	for i, quantity := range []int64{head, tail} {
+		if looksCapped(quantity) {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("the witness %s has %d units, which looks like a limit of the server", keyText(o.witnesses[i]), quantity))
+		}
+	}
+	return s, nil
+}
+
+// Find returns the changes with the IDs, in the order given; unknown IDs are left
+// out.
+func (o *Outbox) Find(ctx context.Context, ids ...string) ([]Entry, error) {
+	found, err := o.entries(ctx, "id IN (SELECT t FROM {texts $2})", asJSON(append([]string{}, ids...)))
+	if err != nil {
+		return nil, fmt.Errorf("outbox: find: %w", err)
+	}
+	byID := make(map[string]Entry, len(found))
+	for _, e := range found {
+		byID[e.ID] = e
+	}
+	all := make([]Entry, 0, len(found))
+	for _, id := range ids {
+		if e, ok := byID[id]; ok {
+			all = append(all, e)
+		}
+	}
+	return all, nil
+}
+
+// List returns the changes that f selects, newest first. To continue, set
+// [Filter].Before to the Seq of the last one.
+func (o *Outbox) List(ctx context.Context, f Filter) ([]Entry, error) {
+	condition, args := "true", []any(nil)
+	add := func(clause string, arg any) {
+		args = append(args, arg)
+		condition += fmt.Sprintf(" AND %s $%d", clause, len(args)+1)
+	}
+	if f.State != "" {
+		state := slices.Index(stateNames[:], f.State)
+		if state < 0 {
+			return nil, fmt.Errorf("outbox: list: there is no state %q", f.State)
+		}
+		condition = fmt.Sprintf("state = %d", state) // not a parameter, so that the partial indexes are used
+	}
+	if (f.SKU != "" || f.LocationID != "") && f.State != StatePending && f.State != StateParked {
+		return nil, errors.New("outbox: list: SKU and LocationID need StatePending or StateParked")
+	}
+	if f.SKU != "" {
+		add("sku =", f.SKU)
+	}
+	if f.LocationID != "" {
+		add("location_id =", f.LocationID)
+	}
+	if f.Before < 0 || f.Limit < 0 {
+		return nil, errors.New("outbox: list: Before and Limit must not be negative")
+	}
+	if f.Before > 0 {
+		add("seq <", f.Before)
+	}
+	if f.Limit == 0 {
+		f.Limit = 100
+	}
+	all, err := o.entries(ctx, fmt.Sprintf("%s ORDER BY seq DESC LIMIT %d", condition, f.Limit), args...)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: list: %w", err)
+	}
+	return all, nil
+}
+
+// entries returns the changes of the account that a condition selects. Its
+// parameters begin at $2.
+func (o *Outbox) entries(ctx context.Context, condition string, args ...any) (all []Entry, err error) {
+	err = o.each(ctx, o.db, func(rows *sql.Rows) error {
+		var e Entry
+		var state int
+		var added int64
+		var settled sql.NullInt64
+		err := rows.Scan(&e.Seq, &e.ID, &e.SKU, &e.LocationID, &e.QuantityChange, &state, &e.Reason, &added, &settled)
+		if err != nil {
+			return err
+		}
+		e.State, e.Added, e.Settled = stateNames[state], time.UnixMilli(added), timeOf(settled)
+		all = append(all, e)
+		return nil
+	}, "SELECT seq, id, sku, location_id, quantity, state, note, added, settled FROM oakra_outbox_change WHERE name = $1 AND "+condition,
+		append([]any{o.options.Name}, args...)...)
+	return all, err
+}
+
+func timeOf(ms sql.NullInt64) time.Time {
+	if !ms.Valid {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms.Int64)
+}
+
+// History returns what happened to a change, oldest first. An unknown ID has no
+// history, which is no error.
+func (o *Outbox) History(ctx context.Context, id string) ([]Event, error) {
+	events, err := o.history(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("outbox: history: %w", err)
+	}
+	slices.SortStableFunc(events, func(a, b Event) int { return a.At.Compare(b.At) })
+	return events, nil
+}
+
+func (o *Outbox) history(ctx context.Context, id string) (events []Event, err error) {
+	var seq, added int64
+	var request, settled sql.NullInt64
+	var state int
+	var note string
+	err = o.row(ctx, o.db, "SELECT seq, request, state, note, added, settled FROM oakra_outbox_change WHERE name = $1 AND id = $2", o.options.Name, id).
+		Scan(&seq, &request, &state, &note, &added, &settled)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	events = []Event{{At: time.UnixMilli(added), Action: "added"}}
+	for whole := request.Int64; whole != 0; {
+		part := whole
+		var at int64
+		err := o.row(ctx, o.db, "SELECT added, part_of FROM oakra_outbox_request WHERE name = $1 AND id = $2", o.options.Name, part).Scan(&at, &whole)
+		if errors.Is(err, sql.ErrNoRows) {
+			break // deleted, being old
+		}
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, Event{At: time.UnixMilli(at), Action: "requested", Note: fmt.Sprintf("in request %d", part)})
+		err = o.each(ctx, o.db, func(rows *sql.Rows) error {
+			var attempt, at, state int64
+			err := rows.Scan(&attempt, &at, &state)
+			note := fmt.Sprintf("attempt %d of request %d: %s", attempt, part, [...]string{"open", "landed", "not applied", "never seen to land"}[state])
+			events = append(events, Event{At: time.UnixMilli(at), Action: "attempted", Note: note})
+			return err
+		}, "SELECT id, added, state FROM oakra_outbox_attempt WHERE name = $1 AND request = $2 ORDER BY id", o.options.Name, part)
+		if err != nil {
+			return nil, err
+		}
+	}
+	var last string
+	err = o.each(ctx, o.db, func(rows *sql.Rows) error {
+		var e Event
+		var at int64
+		err := rows.Scan(&at, &e.By, &e.Action, &e.Note)
+		e.At, last = time.UnixMilli(at), e.Action
+		events = append(events, e)
+		return err
+	}, "SELECT at, who, action, note FROM oakra_outbox_event WHERE name = $1 AND change = $2 ORDER BY seq", o.options.Name, seq)
+	if err == nil && state == changeApplied && last != "resolved" && last != "applied" {
+		events = append(events, Event{At: timeOf(settled), Action: "applied", Note: note})
+	}
+	return events, err
+}

@@ -1,0 +1,341 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/oakra/oakra-go"
+)
+
+// databaseTimeout bounds a transaction of the outbox's own.
+const databaseTimeout = time.Minute
+
+// errFenced is the error of a transaction of a process that does not dispatch any
+// more: another one took over, or the outbox halted.
+var errFenced = errors.New("another process dispatches, or the outbox is halted")
+
+// The states of a change in its table.
+const (
+	changePending = iota
+	changeSent
+	changeApplied
+	changeParked
+	changeDropped
+)
+
+var stateNames = [...]State{StatePending, StateSent, StateApplied, StateParked, StateDropped}
+
+// The states of an attempt in its table.
+var attemptStates = map[writeKind]int{writeLanded: 1, writeUnsent: 2, writeForget: 3}
+
+// noteUnknownKey is why a change is parked whose SKU and location Oakra does not
+// have. It is released when they appear.
+const noteUnknownKey = "not known: Oakra has no stock record of this SKU and location"
+
+// noteHalf marks a request that is half of another one. If both halves land, the
+// other was too large.
+const noteHalf = "half"
+
+// querier is *sql.DB, *sql.Tx or *sql.Conn.
+type querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func (o *Outbox) exec(ctx context.Context, q querier, statement string, args ...any) (int64, error) {
+	result, err := q.ExecContext(ctx, o.dialect.sql(statement), args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+func (o *Outbox) row(ctx context.Context, q querier, statement string, args ...any) *sql.Row {
+	return q.QueryRowContext(ctx, o.dialect.sql(statement), args...)
+}
+
+// each calls scan for each row.
+func (o *Outbox) each(ctx context.Context, q querier, scan func(rows *sql.Rows) error, statement string, args ...any) error {
+	rows, err := q.QueryContext(ctx, o.dialect.sql(statement), args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// numbers returns the numbers that a statement selects or returns.
+func (o *Outbox) numbers(ctx context.Context, q querier, statement string, args ...any) (all []int64, err error) {
+	err = o.each(ctx, q, func(rows *sql.Rows) error {
+		var n int64
+		err := rows.Scan(&n)
+		all = append(all, n)
+		return err
+	}, statement, args...)
+	return all, err
+}
+
+// asJSON returns a parameter for {numbers $1} and the like.
+func asJSON(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // numbers and valid texts cannot fail
+	}
+	return string(text)
+}
+
+// keyRow is a key, and perhaps a record, as {keys $1} reads it.
+type keyRow struct {
+	SKU        string `json:"sku"`
+	LocationID string `json:"location_id"`
+	ID         int64  `json:"id"`
+}
+
+func keyRows(keys []oakra.StockKey, record func(oakra.StockKey) int64) []keyRow {
+	rows := make([]keyRow, len(keys))
+	for i, key := range keys {
+		rows[i] = keyRow{SKU: key.SKU, LocationID: key.LocationID}
+		if record != nil {
+			rows[i].ID = record(key)
+		}
+	}
+	return rows
+}
+
+// transact runs do in a transaction, whose first statement should be a write.
+func (o *Outbox) transact(ctx context.Context, do func(tx *sql.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, databaseTimeout)
+	defer cancel()
+	tx, err := o.db.BeginTx(ctx, o.dialect.options)
+	if err != nil {
+		return err
+	}
+	if err := do(tx); err != nil {
+		return errors.Join(err, ignoreDone(tx.Rollback()))
+	}
+	return tx.Commit()
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
+
+// fenced runs do in a transaction that fails if another process took over. It renews
+// the lease, saves the ledger's numbers, and returns the database's time.
+func (r *runner) fenced(ctx context.Context, l *ledger, do func(tx *sql.Tx, now instant) error) (now instant, err error) {
+	o := r.Outbox
+	err = o.transact(ctx, func(tx *sql.Tx) error {
+		err := o.row(ctx, tx, `UPDATE oakra_outbox_account SET until = {now} + $3,
+			head = $4, tail = $5, last_code = $6, last_id = $7, halted = $8, halted_at = CASE WHEN $9 = 1 THEN {now} ELSE halted_at END,
+			requests = $10, unknown = $11, compensated = $12, rejected = $13
+			WHERE name = $1 AND epoch = $2 AND halted = '' RETURNING {now}`,
+			o.options.Name, r.epoch, o.options.Lease.Milliseconds(), l.head, l.tail, l.code, l.lastID, l.halted, truth(l.halted != ""),
+			l.counts.requests, l.counts.unknown, l.counts.compensated, l.counts.rejected).Scan(&now)
+		if errors.Is(err, sql.ErrNoRows) {
+			return errFenced
+		}
+		if err != nil {
+			return err
+		}
+		return do(tx, now)
+	})
+	if err == nil {
+		r.seen(now)
+	}
+	return now, err
+}
+
+func truth(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// lead takes over dispatching if nobody has it, or goes on with it after a database
+// error, and loads the ledger. It reports false if another process dispatches or
+// the outbox is halted.
+func (r *runner) lead(ctx context.Context) (e event, ok bool, err error) {
+	o := r.Outbox
+	e.kind = eventLed
+	err = o.transact(ctx, func(tx *sql.Tx) error {
+		l := &e.ledger
+		err := o.row(ctx, tx, `UPDATE oakra_outbox_account SET until = {now} + $4, owner = $2,
+			epoch = epoch + CASE WHEN owner = $2 AND epoch = $3 THEN 0 ELSE 1 END
+			WHERE name = $1 AND halted = '' AND (until < {now} OR owner = $2 AND epoch = $3)
+			RETURNING epoch, {now}, head, tail, last_code, last_id, requests, unknown, compensated, rejected`,
+			o.options.Name, r.owner, r.epoch, o.options.Lease.Milliseconds()).
+			Scan(&r.epoch, &e.now, &l.head, &l.tail, &l.code, &l.lastID, &l.counts.requests, &l.counts.unknown, &l.counts.compensated, &l.counts.rejected)
+		if errors.Is(err, sql.ErrNoRows) {
+			return errFenced
+		}
+		if err != nil {
+			return err
+		}
+		if e.ledger.requests, err = o.loadRequests(ctx, tx); err != nil {
+			return err
+		}
+		return o.row(ctx, tx, "SELECT EXISTS (SELECT 1 FROM oakra_outbox_change WHERE name = $1 AND state = 0)", o.options.Name).Scan(&e.pending)
+	})
+	if errors.Is(err, errFenced) {
+		return e, false, nil
+	}
+	if err == nil {
+		r.seen(e.now)
+	}
+	return e, err == nil, err
+}
+
+// loadRequests returns the requests that are not settled or have an open attempt.
+func (o *Outbox) loadRequests(ctx context.Context, tx *sql.Tx) (all []request, err error) {
+	err = o.each(ctx, tx, func(rows *sql.Rows) error {
+		var q request
+		err := rows.Scan(&q.id, &q.state, &q.tried)
+		all = append(all, q)
+		return err
+	}, `SELECT id, state, tried FROM oakra_outbox_request WHERE name = $1 AND state < 2
+		UNION SELECT r.id, r.state, r.tried FROM oakra_outbox_attempt a JOIN oakra_outbox_request r ON r.name = a.name AND r.id = a.request
+		WHERE a.name = $1 AND a.state = 0 ORDER BY id`, o.options.Name)
+	if err != nil {
+		return nil, err
+	}
+	return all, o.each(ctx, tx, func(rows *sql.Rows) error {
+		var a attempt
+		var of int64
+		if err := rows.Scan(&a.id, &of, &a.code, &a.sign, &a.deadline); err != nil {
+			return err
+		}
+		for i := range all {
+			if all[i].id == of {
+				all[i].open = append(all[i].open, a)
+			}
+		}
+		return nil
+	}, "SELECT id, request, code, sign, deadline FROM oakra_outbox_attempt WHERE name = $1 AND state = 0 ORDER BY id", o.options.Name)
+}
+
+// save commits a decision: its ledger's numbers and its writes.
+func (r *runner) save(ctx context.Context, d dispatcher, p plan) (now instant, err error) {
+	return r.fenced(ctx, &d.ledger, func(tx *sql.Tx, now instant) error {
+		for _, w := range p.writes {
+			if err := r.write(ctx, tx, now, w); err != nil {
+				return fmt.Errorf("request %d: %w", w.request, err)
+			}
+		}
+		return nil
+	})
+}
+
+// write does one write of a plan.
+func (r *runner) write(ctx context.Context, tx *sql.Tx, now instant, w write) error {
+	o, name := r.Outbox, r.options.Name
+	switch w.kind {
+	case writeOpen: // row 2
+		a := w.attempt
+		_, err := o.exec(ctx, tx, "INSERT INTO oakra_outbox_attempt (name, id, request, code, sign, deadline, added) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+			name, a.id, w.request, a.code, a.sign, now+r.rules.timeout, now)
+		if err != nil {
+			return err
+		}
+		_, err = o.exec(ctx, tx, "UPDATE oakra_outbox_request SET state = 1, tried = $3 WHERE name = $1 AND id = $2", name, w.request, a.id)
+		return err
+	case writeLanded, writeUnsent, writeForget:
+		_, err := o.exec(ctx, tx, "UPDATE oakra_outbox_attempt SET state = $3, settled = $4 WHERE name = $1 AND id = $2 AND state = 0",
+			name, w.attempt.id, attemptStates[w.kind], now)
+		return err
+	case writeQueued:
+		_, err := o.exec(ctx, tx, "UPDATE oakra_outbox_request SET state = 0 WHERE name = $1 AND id = $2 AND state = 1", name, w.request)
+		return err
+	case writeApplied: // row 3
+		return r.writeApplied(ctx, tx, now, w.request)
+	case writeUndo: // row 4
+		_, err := o.exec(ctx, tx, "INSERT INTO oakra_outbox_request (name, id, undoes, added) VALUES ($1, $2, $3, $4)", name, w.request, w.undoes, now)
+		if err != nil {
+			return err
+		}
+		_, err = o.exec(ctx, tx, `INSERT INTO oakra_outbox_item (name, request, sku, location_id, record, delta)
+			SELECT name, $2, sku, location_id, record, -delta FROM oakra_outbox_item WHERE name = $1 AND request = $3`, name, w.request, w.undoes)
+		return err
+	}
+	panic("a write of no kind")
+}
+
+func (r *runner) writeApplied(ctx context.Context, tx *sql.Tx, now instant, id int64) error {
+	o, name := r.Outbox, r.options.Name
+	var partOf int64
+	var note string
+	err := o.row(ctx, tx, "UPDATE oakra_outbox_request SET state = 2, settled = $3 WHERE name = $1 AND id = $2 RETURNING part_of, note", name, id, now).
+		Scan(&partOf, &note)
+	if err != nil {
+		return err
+	}
+	_, err = o.exec(ctx, tx, "UPDATE oakra_outbox_change SET state = 2, settled = $3, note = '' WHERE name = $1 AND request = $2 AND state = 1", name, id, now)
+	if err != nil {
+		return err
+	}
+	if _, err := o.exec(ctx, tx, "UPDATE oakra_outbox_account SET last_settled = $2 WHERE name = $1", name, now); err != nil {
+		return err
+	}
+	if note != noteHalf {
+		return nil
+	}
+	return r.noticeLimit(ctx, tx, now, partOf)
+}
+
+// body returns the items of a request, summed by record and sorted: two keys may
+// name one record, after it was renamed.
+func (r *runner) body(ctx context.Context, id int64) (items []item, err error) {
+	err = r.each(ctx, r.db, func(rows *sql.Rows) error {
+		var key oakra.StockKey
+		var record, delta int64
+		if err := rows.Scan(&key.SKU, &key.LocationID, &record, &delta); err != nil {
+			return err
+		}
+		if n := len(items); n == 0 || items[n-1].record != record {
+			items = append(items, item{record: record})
+		}
+		last := &items[len(items)-1]
+		last.delta += delta
+		last.keys = append(last.keys, key)
+		return nil
+	}, "SELECT sku, location_id, record, delta FROM oakra_outbox_item WHERE name = $1 AND request = $2 ORDER BY record, sku, location_id", r.options.Name, id)
+	return items, err
+}
+
+// item is a record of a request, with the keys by which the shop knows it.
+type item struct {
+	record, delta int64
+	keys          []oakra.StockKey
+}
+
+// park parks the changes that a condition selects, and returns their seqs. The
+// condition's parameters begin at $3.
+func (o *Outbox) park(ctx context.Context, tx *sql.Tx, now instant, who, note, condition string, args ...any) ([]int64, error) {
+	seqs, err := o.numbers(ctx, tx, "UPDATE oakra_outbox_change SET state = 3, note = $2, settled = NULL WHERE name = $1 AND "+condition+" RETURNING seq",
+		append([]any{o.options.Name, note}, args...)...)
+	if err != nil || len(seqs) == 0 {
+		return nil, err
+	}
+	return seqs, o.logEvents(ctx, tx, now, who, "parked", note, seqs)
+}
+
+// logEvents adds an event to the history of each of the changes.
+func (o *Outbox) logEvents(ctx context.Context, tx *sql.Tx, now instant, who, action, note string, seqs []int64) error {
+	_, err := o.exec(ctx, tx, `INSERT INTO oakra_outbox_event (name, change, at, who, action, note)
+		SELECT CAST($1 AS text), n, CAST($2 AS bigint), CAST($3 AS text), CAST($4 AS text), CAST($5 AS text) FROM {numbers $6}`,
+		o.options.Name, now, who, action, note, asJSON(seqs))
+	return err
+}
