@@ -34,7 +34,7 @@ func resultOf(err error) result {
 // needsSetup reports whether a failure lasts until somebody changes the setup.
 func needsSetup(err error) bool {
 	var e *oakra.Error
-	return errors.As(err, &e) && !oakra.Retryable(err) && e.StatusCode/100 != 5
+	return errors.As(err, &e) && e.Outcome == oakra.OutcomeNotApplied && !oakra.Retryable(err) && e.StatusCode/100 != 5
 }
 
 // itemPattern matches the field of an item in the server's messages.

@@ -303,18 +303,19 @@ func (r *runner) freeze(ctx context.Context, id int64, records map[oakra.StockKe
 	return formed, err
 }
 
-// care deletes what is old and looks parked keys up again, a little at a time.
-func (r *runner) care(ctx context.Context) error {
+// care deletes what is old and looks parked keys up again, a little at a time. It
+// reports whether parked changes are pending again.
+func (r *runner) care(ctx context.Context) (released bool, err error) {
 	if time.Now().Before(r.nextCare) {
-		return nil
+		return false, nil
 	}
 	more, err := r.deleteOld(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	r.nextCare = time.Now()
 	if more {
-		return nil
+		return false, nil
 	}
 	r.nextCare = r.nextCare.Add(careEvery)
 	return r.lookUnknown(ctx)
@@ -322,9 +323,9 @@ func (r *runner) care(ctx context.Context) error {
 
 // lookUnknown looks up the keys of changes that are parked because Oakra did not have
 // them.
-func (r *runner) lookUnknown(ctx context.Context) error {
+func (r *runner) lookUnknown(ctx context.Context) (released bool, err error) {
 	var keys []oakra.StockKey
-	err := r.each(ctx, r.db, func(rows *sql.Rows) error {
+	err = r.each(ctx, r.db, func(rows *sql.Rows) error {
 		var key oakra.StockKey
 		err := rows.Scan(&key.SKU, &key.LocationID)
 		keys = append(keys, key)
@@ -334,19 +335,19 @@ func (r *runner) lookUnknown(ctx context.Context) error {
 		WHERE c.name = $1 AND c.state = 3 AND c.note = $2 AND r.looked <= {now} - $3 LIMIT $4`,
 		r.options.Name, noteUnknownKey, lookUnknown.Milliseconds(), careBatch)
 	if err != nil || len(keys) == 0 {
-		return err
+		return false, err
 	}
 	found, refused, err := r.lookupEach(ctx, keys)
 	if err != nil {
 		r.failure(ctx, event{}, "looking up unknown stock records", err)
-		return nil // it is tried again
+		return false, nil // it is tried again
 	}
 	records := make(map[oakra.StockKey]int64)
 	for key, record := range found {
 		records[key] = record.ID
 	}
 	keys = slices.DeleteFunc(keys, func(key oakra.StockKey) bool { _, bad := refused[key]; return bad })
-	return r.remember(ctx, keys, records)
+	return len(records) > 0, r.remember(ctx, keys, records)
 }
 
 // deleteOld deletes a few settled changes that are older than Retention, and the

@@ -244,7 +244,7 @@ func (r *runner) parkItems(ctx context.Context, tx *sql.Tx, now instant, request
 	if err := r.logEvents(ctx, tx, now, r.owner, "applied", "landed late, and taking it back was rejected: "+note, late); err != nil {
 		return nil, err
 	}
-	lateRows := asJSON(append([]int64{}, late...))
+	lateRows := asJSON(late)
 	parked, err := r.park(ctx, tx, now, r.owner, reason, "state IN (1, 2, 4) AND "+among+" AND seq NOT IN (SELECT n FROM {numbers $5})", asJSON(family), keys, lateRows)
 	if err == nil && len(late)+len(parked) == 0 {
 		err = errUntraced{note}
@@ -312,7 +312,7 @@ func (r *runner) parkUnknown(ctx context.Context, p plan) (event, error) {
 			return err
 		}
 		_, err = r.exec(ctx, tx, `UPDATE oakra_outbox_change SET state = 2, settled = $3 WHERE name = $1 AND request = $2 AND state = 1
-			AND (sku, location_id) IN (SELECT k.sku, k.location_id FROM {keys $4})`, r.options.Name, p.request, now, asJSON(append([]keyRow{}, shown...)))
+			AND (sku, location_id) IN (SELECT k.sku, k.location_id FROM {keys $4})`, r.options.Name, p.request, now, asJSON(shown))
 		if err != nil {
 			return err
 		}

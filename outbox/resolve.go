@@ -59,15 +59,8 @@ func (o *Outbox) Resolve(ctx context.Context, d Decision, ids ...string) error {
 	return nil
 }
 
-// resolutions are the columns that each action sets.
-var resolutions = map[Action]string{
-	Resend:      "state = 0, request = NULL, settled = NULL, note = ''",
-	MarkApplied: "state = 2, settled = {now}",
-	Drop:        "state = 4, settled = {now}",
-}
-
 func (o *Outbox) resolve(ctx context.Context, d Decision, ids []string) error {
-	set, ok := resolutions[d.Action]
+	state, ok := map[Action]int{Resend: changePending, MarkApplied: changeApplied, Drop: changeDropped}[d.Action]
 	if !ok {
 		return fmt.Errorf("the action is %v: give Resend, MarkApplied or Drop", d.Action)
 	}
@@ -76,17 +69,20 @@ func (o *Outbox) resolve(ctx context.Context, d Decision, ids []string) error {
 	}
 	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
 	err := o.transact(ctx, func(tx *sql.Tx) error {
-		seqs, err := o.numbers(ctx, tx, "UPDATE oakra_outbox_change SET "+set+" WHERE name = $1 AND state = 3 AND id IN (SELECT t FROM {texts $2}) RETURNING seq",
-			o.options.Name, asJSON(append([]string{}, ids...)))
+		var now instant
+		if err := o.row(ctx, tx, "UPDATE oakra_outbox_account SET epoch = epoch WHERE name = $1 RETURNING {now}", o.options.Name).Scan(&now); err != nil {
+			return err
+		}
+		settled := sql.NullInt64{Int64: now, Valid: d.Action != Resend}
+		seqs, err := o.numbers(ctx, tx, `UPDATE oakra_outbox_change SET state = $3, settled = $4,
+			request = CASE WHEN $5 = 1 THEN NULL ELSE request END, note = CASE WHEN $5 = 1 THEN '' ELSE note END
+			WHERE name = $1 AND state = 3 AND id IN (SELECT t FROM {texts $2}) RETURNING seq`,
+			o.options.Name, asJSON(ids), state, settled, truth(d.Action == Resend))
 		if err != nil {
 			return err
 		}
 		if len(seqs) < len(ids) {
 			return o.whyNot(ctx, tx, seqs, ids)
-		}
-		var now instant
-		if err := o.row(ctx, tx, "SELECT {now}").Scan(&now); err != nil {
-			return err
 		}
 		return o.logEvents(ctx, tx, now, d.By, "resolved", d.Action.String()+": "+d.Note, seqs)
 	})
@@ -201,7 +197,7 @@ func (o *Outbox) parkAtResume(ctx context.Context, tx *sql.Tx, now, haltedAt ins
 	if err != nil {
 		return nil, err
 	}
-	requests := asJSON(append([]int64{}, open...))
+	requests := asJSON(open)
 	park := func(note, condition string, arg any) {
 		if err == nil {
 			var seqs []int64
@@ -211,7 +207,7 @@ func (o *Outbox) parkAtResume(ctx context.Context, tx *sql.Tx, now, haltedAt ins
 	}
 	park("its request was open at the halt", "state = 1 AND request IN (SELECT n FROM {numbers $3})", requests)
 	park("an attempt to send it again, or to take it back, was open at the halt, so it may not count once",
-		"state = 2 AND request IN (SELECT n FROM {numbers $3})", asJSON(append(append([]int64{}, doubtful...), open...)))
+		"state = 2 AND request IN (SELECT n FROM {numbers $3})", asJSON(slices.Concat(doubtful, open)))
 	settle := "UPDATE oakra_outbox_request SET state = 3, settled = $2 WHERE name = $1 AND state < 2"
 	args := []any{name, now}
 	if options.DatabaseRestored {

@@ -144,19 +144,8 @@ func (r *runner) loop(ctx context.Context, e event) (done bool, err error) {
 			e.now = r.now()
 		}
 		d, p := r.rules.decide(r.d, e)
-		if p.task == taskWait && r.drain && !d.pending && !d.unsettled() {
-			p.task = taskStop
-			done = true
-		}
-		if p.task == taskSend {
-			items, err := r.body(kept, p.request)
-			if err != nil {
-				return false, err
-			}
-			r.sent = sending{attempt: p.attempt, items: items}
-		}
 		began := time.Now()
-		if len(p.writes) > 0 || d.numbers() != r.d.numbers() && e.kind != eventLed {
+		if len(p.writes) > 0 || d.saved() != r.d.saved() && e.kind != eventLed {
 			now, err := r.save(kept, d, p)
 			if err != nil {
 				return false, err
@@ -172,8 +161,22 @@ func (r *runner) loop(ctx context.Context, e event) (done bool, err error) {
 			}
 			return false, nil
 		}
-		if e, err = r.do(ctx, p, began); err != nil || p.task == taskStop {
-			return done, err
+		released, err := r.care(kept)
+		if err != nil {
+			return false, err
+		}
+		r.d.pending = r.d.pending || released
+		switch {
+		case p.task == taskStop:
+			return false, nil
+		case p.task == taskWait && released:
+			e = event{kind: eventWoken, pending: true}
+		case p.task == taskWait && r.drain && !r.d.pending && !r.d.unsettled():
+			return true, nil
+		default:
+			if e, err = r.do(ctx, p, began); err != nil {
+				return false, err
+			}
 		}
 		if err := r.tellParked(kept); err != nil {
 			return false, err
@@ -193,9 +196,6 @@ func (r *runner) note(p plan) {
 // do does the task of a plan, and returns what happened.
 func (r *runner) do(ctx context.Context, p plan, began time.Time) (event, error) {
 	kept := context.WithoutCancel(ctx)
-	if err := r.care(kept); err != nil {
-		return event{}, err
-	}
 	switch p.task {
 	case taskWait:
 		r.sleep(ctx, time.Duration(min(p.until-r.d.now, r.options.Poll.Milliseconds()))*time.Millisecond)
@@ -211,7 +211,7 @@ func (r *runner) do(ctx context.Context, p plan, began time.Time) (event, error)
 	case taskPark:
 		return r.parkUnknown(kept, p)
 	}
-	return event{}, nil
+	panic("a plan has no task")
 }
 
 // read reads the witnesses.
@@ -436,7 +436,7 @@ type numbers struct {
 	counts     counts
 }
 
-func (l *ledger) numbers() numbers {
+func (l *ledger) saved() numbers {
 	return numbers{l.head, l.tail, l.code, l.lastID, l.halted, l.counts}
 }
 

@@ -121,7 +121,7 @@ func (o *Outbox) Status(ctx context.Context) (Status, error) {
 // Find returns the changes with the IDs, in the order given; unknown IDs are left
 // out.
 func (o *Outbox) Find(ctx context.Context, ids ...string) ([]Entry, error) {
-	found, err := o.entries(ctx, "id IN (SELECT t FROM {texts $2})", asJSON(append([]string{}, ids...)))
+	found, err := o.entries(ctx, "id IN (SELECT t FROM {texts $2})", asJSON(ids))
 	if err != nil {
 		return nil, fmt.Errorf("outbox: find: %w", err)
 	}
@@ -252,16 +252,17 @@ func (o *Outbox) history(ctx context.Context, id string) (events []Event, err er
 			return nil, err
 		}
 	}
-	var last string
+	settledByHand := false
 	err = o.each(ctx, o.db, func(rows *sql.Rows) error {
 		var e Event
 		var at int64
 		err := rows.Scan(&at, &e.By, &e.Action, &e.Note)
-		e.At, last = time.UnixMilli(at), e.Action
+		e.At = time.UnixMilli(at)
+		settledByHand = at == settled.Int64
 		events = append(events, e)
 		return err
 	}, "SELECT at, who, action, note FROM oakra_outbox_event WHERE name = $1 AND change = $2 ORDER BY seq", o.options.Name, seq)
-	if err == nil && state == changeApplied && last != "resolved" && last != "applied" {
+	if err == nil && state == changeApplied && !settledByHand {
 		events = append(events, Event{At: timeOf(settled), Action: "applied", Note: note})
 	}
 	return events, err

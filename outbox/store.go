@@ -86,10 +86,13 @@ func (o *Outbox) numbers(ctx context.Context, q querier, statement string, args 
 }
 
 // asJSON returns a parameter for {numbers $1} and the like.
-func asJSON(v any) string {
-	text, err := json.Marshal(v)
+func asJSON[T any](rows []T) string {
+	if len(rows) == 0 {
+		return "[]" // a nil slice would be null
+	}
+	text, err := json.Marshal(rows)
 	if err != nil {
-		panic(err) // numbers and valid texts cannot fail
+		panic(err) // numbers and texts cannot fail
 	}
 	return string(text)
 }
@@ -227,7 +230,8 @@ func (o *Outbox) loadRequests(ctx context.Context, tx *sql.Tx) (all []request, e
 	}, "SELECT id, request, code, sign, deadline FROM oakra_outbox_attempt WHERE name = $1 AND state = 0 ORDER BY id", o.options.Name)
 }
 
-// save commits a decision: its ledger's numbers and its writes.
+// save commits a decision: its ledger's numbers and its writes. The items that are
+// to be sent are read with it.
 func (r *runner) save(ctx context.Context, d dispatcher, p plan) (now instant, err error) {
 	return r.fenced(ctx, &d.ledger, func(tx *sql.Tx, now instant) error {
 		for _, w := range p.writes {
@@ -235,7 +239,12 @@ func (r *runner) save(ctx context.Context, d dispatcher, p plan) (now instant, e
 				return fmt.Errorf("request %d: %w", w.request, err)
 			}
 		}
-		return nil
+		if p.task != taskSend {
+			return nil
+		}
+		items, err := r.body(ctx, tx, p.request)
+		r.sent = sending{attempt: p.attempt, items: items}
+		return err
 	})
 }
 
@@ -297,8 +306,8 @@ func (r *runner) writeApplied(ctx context.Context, tx *sql.Tx, now instant, id i
 
 // body returns the items of a request, summed by record and sorted: two keys may
 // name one record, after it was renamed.
-func (r *runner) body(ctx context.Context, id int64) (items []item, err error) {
-	err = r.each(ctx, r.db, func(rows *sql.Rows) error {
+func (r *runner) body(ctx context.Context, tx *sql.Tx, id int64) (items []item, err error) {
+	err = r.each(ctx, tx, func(rows *sql.Rows) error {
 		var key oakra.StockKey
 		var record, delta int64
 		if err := rows.Scan(&key.SKU, &key.LocationID, &record, &delta); err != nil {

@@ -1,0 +1,590 @@
+package storm_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/oakratest"
+	"github.com/oakra/oakra-go/outbox"
+)
+
+// oneOfEach runs a test on one driver of each database.
+func oneOfEach(t *testing.T, test func(t *testing.T, d database)) {
+	for _, d := range databases(t) {
+		if d.name == "modernc" || d.name == "pgx" {
+			t.Run(d.name, func(t *testing.T) { t.Parallel(); test(t, d) })
+		}
+	}
+}
+
+// newWrapped is newShop with a Stock that the test may change.
+func newWrapped(t testing.TB, d database, items int, o outbox.Options) (*shop, *wrapped) {
+	s := &shop{db: d.open(t), server: newServer(t, items)}
+	w := &wrapped{Stock: quickClient(s.server).Stock}
+	var err error
+	s.Outbox, err = outbox.New(t.Context(), s.db, w, o)
+	require.NoError(t, err)
+	return s, w
+}
+
+// late makes the first Change land only when the second has landed.
+func (w *wrapped) late() {
+	var first []oakra.StockChange
+	w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if first == nil {
+			first = changes
+			return nil, errLost
+		}
+		records, err := w.Stock.Change(ctx, changes)
+		if _, late := w.Stock.Change(ctx, first); late == nil {
+			w.change = nil
+		}
+		return records, err
+	}
+}
+
+// Row 4: a request that landed twice is taken back.
+func TestDoubleIsTakenBack(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		o := options()
+		o.RequestTimeout = 100 * time.Millisecond
+		s, w := newWrapped(t, d, 2, o)
+		w.late()
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 3), sell("b", 1, 4)))
+		s.settle(t)
+		require.Equal(t, int64(997), s.quantity(0))
+		require.Equal(t, int64(996), s.quantity(1))
+		status := s.status(t)
+		require.Equal(t, int64(1), status.Compensated)
+		require.Equal(t, int64(3), status.Requests)
+		require.Equal(t, outbox.StateApplied, s.find(t, "a").State)
+	})
+}
+
+// Row 4: the undo is rejected. The change that counts twice is parked.
+func TestUndoIsRejected(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		o := options()
+		o.RequestTimeout = 100 * time.Millisecond
+		s, w := newWrapped(t, d, 2, o)
+		w.late()
+		landed := w.change
+		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+			records, err := landed(ctx, changes)
+			w.set(func() {
+				if w.change == nil {
+					w.change = rejecting(w.Stock, firstItem, "no returns")
+				}
+			})
+			return records, err
+		}
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 3), sell("b", 1, 4)))
+		s.settle(t)
+		require.Equal(t, int64(994), s.quantity(0))
+		require.Equal(t, int64(996), s.quantity(1))
+		a := s.find(t, "a")
+		require.Equal(t, outbox.StateParked, a.State)
+		require.Contains(t, a.Reason, "counts once more")
+		require.Contains(t, a.Reason, "no returns")
+		require.Equal(t, outbox.StateApplied, s.find(t, "b").State)
+	})
+}
+
+// rejecting returns a Change that rejects requests with a record, and names it.
+func rejecting(stock outbox.Stock, id int64, text string) func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+	return func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+		for i, c := range changes {
+			if c.ID == id {
+				return nil, &oakra.Error{Op: "stock.change", StatusCode: 400, Outcome: oakra.OutcomeNotApplied,
+					Fields: map[string][]string{fmt.Sprintf("stock_records[%d].quantity_change", i): {text}}}
+			}
+		}
+		return stock.Change(ctx, changes)
+	}
+}
+
+// Row 4: a request that was rejected landed late, and cannot be taken back: it was
+// applied.
+func TestRejectedLandedLate(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		o := options()
+		o.RequestTimeout = 100 * time.Millisecond
+		s, w := newWrapped(t, d, 1, o)
+		var first []oakra.StockChange
+		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+			if first == nil {
+				first = changes
+				return nil, errLost
+			}
+			return rejecting(w.Stock, firstItem, "sold out")(ctx, changes)
+		}
+		parked := make(chan outbox.Entry, 10)
+		o.OnParked = func(e outbox.Entry) { parked <- e }
+		var err error
+		s.Outbox, err = outbox.New(t.Context(), s.db, w, o)
+		require.NoError(t, err)
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 3)))
+		s.drain(t)
+		require.Equal(t, outbox.StateParked, s.find(t, "a").State)
+		require.Equal(t, "a", (<-parked).ID)
+		require.Equal(t, int64(1), s.status(t).OpenAttempts)
+		_, err = w.Stock.Change(t.Context(), first) // it lands after all
+		require.NoError(t, err)
+		s.settle(t)
+		a := s.find(t, "a")
+		require.Equal(t, outbox.StateApplied, a.State)
+		require.Equal(t, "landed late", a.Reason)
+		require.Equal(t, int64(997), s.quantity(0))
+		require.Empty(t, parked)
+	})
+}
+
+// Row 7: the named items are parked with the server's words, the others applied.
+func TestNamedItemsAreParked(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s, w := newWrapped(t, d, 5, options())
+		w.change = rejecting(w.Stock, firstItem+2, "may not be negative")
+		for i := range 5 {
+			require.NoError(t, s.Add(t.Context(), sell(fmt.Sprint(i), i, 1)))
+		}
+		s.drain(t)
+		for i := range 5 {
+			e := s.find(t, fmt.Sprint(i))
+			if i == 2 {
+				require.Equal(t, outbox.StateParked, e.State)
+				require.Equal(t, "quantity_change: may not be negative", e.Reason)
+				require.Equal(t, int64(1000), s.quantity(i))
+			} else {
+				require.Equal(t, outbox.StateApplied, e.State)
+				require.Equal(t, int64(999), s.quantity(i))
+			}
+		}
+		require.Equal(t, int64(1), s.status(t).Rejected)
+		require.Equal(t, 2, w.calls)
+
+		w.set(func() { w.change = nil })
+		by := outbox.Decision{Action: outbox.Resend, By: "ann", Note: "restocked"}
+		require.ErrorIs(t, s.Resolve(t.Context(), by, "2", "nobody"), outbox.ErrUnknownID)
+		require.ErrorIs(t, s.Resolve(t.Context(), by, "2", "3"), outbox.ErrNotParked)
+		require.Error(t, s.Resolve(t.Context(), outbox.Decision{Action: outbox.Resend, By: "ann"}, "2"))
+		require.Error(t, s.Resolve(t.Context(), outbox.Decision{By: "ann", Note: "x"}, "2"))
+		require.Equal(t, outbox.StateParked, s.find(t, "2").State)
+		require.NoError(t, s.Resolve(t.Context(), by, "2"))
+		s.drain(t)
+		require.Equal(t, int64(999), s.quantity(2))
+		history, err := s.History(t.Context(), "2")
+		require.NoError(t, err)
+		var actions []string
+		for _, e := range history {
+			actions = append(actions, e.Action)
+		}
+		require.Subset(t, actions, []string{"added", "requested", "attempted", "parked", "resolved", "applied"})
+	})
+}
+
+// Row 7: without names the halves go, and a size that is too large is remembered.
+func TestHalves(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s, w := newWrapped(t, d, 40, options())
+		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+			if len(changes) > 12 {
+				return nil, &oakra.Error{Op: "stock.change", StatusCode: 400, Outcome: oakra.OutcomeNotApplied, Message: "too many"}
+			}
+			return w.Stock.Change(ctx, changes)
+		}
+		for i := range 40 {
+			require.NoError(t, s.Add(t.Context(), sell(fmt.Sprint(i), i, 1)))
+		}
+		s.drain(t)
+		for i := range 40 {
+			require.Equal(t, int64(999), s.quantity(i))
+		}
+		require.Equal(t, 12, s.status(t).BatchSize, "4 requests of 10 items passed")
+		require.Zero(t, s.status(t).Parked)
+	})
+}
+
+// Row 7: a single item that is rejected without being named is parked only if
+// another request landed since: a setup fault parks nothing.
+func TestUnnamedSingleItem(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s, w := newWrapped(t, d, 2, options())
+		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+			if len(changes) == 3 && changes[1].ID == firstItem {
+				return nil, &oakra.Error{Op: "stock.change", StatusCode: 400, Outcome: oakra.OutcomeNotApplied, Message: "Unsupported."}
+			}
+			return w.Stock.Change(ctx, changes)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		require.Eventually(t, func() bool { return s.status(t).Rejected >= 2 }, time.Minute, 10*time.Millisecond)
+		require.Equal(t, outbox.StateSent, s.find(t, "a").State)
+		require.NoError(t, s.Add(t.Context(), sell("b", 1, 1)))
+		require.Eventually(t, func() bool { return s.find(t, "a").State == outbox.StateParked }, time.Minute, 10*time.Millisecond)
+		require.Equal(t, "Unsupported.", s.find(t, "a").Reason)
+		require.Equal(t, outbox.StateApplied, s.find(t, "b").State)
+		cancel()
+		require.NoError(t, <-ended)
+	})
+}
+
+// Keys that Oakra does not have are parked, and released when they appear; a record
+// with a new ID is found.
+func TestUnknownAndMovedKeys(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s := newShop(t, d, 2, options())
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1), sell("x", 7, 1)))
+		s.drain(t)
+		require.Equal(t, outbox.StateApplied, s.find(t, "a").State)
+		x := s.find(t, "x")
+		require.Equal(t, outbox.StateParked, x.State)
+		require.Contains(t, x.Reason, "not known")
+
+		s.server.SetRecords(oakra.StockRecord{ID: 70, SKU: itemKey(7).SKU, LocationID: "warehouse-1", Quantity: 10})
+		_, err := s.db.Exec("UPDATE oakra_outbox_record SET looked = looked - 7200000 WHERE id = 0")
+		require.NoError(t, err)
+		s.drain(t) // an hour later
+		require.Equal(t, outbox.StateApplied, s.find(t, "x").State)
+
+		// The record of item 0 is deleted and made again.
+		s.server.SetRecords(
+			oakra.StockRecord{ID: firstItem, SKU: "gone", LocationID: "warehouse-1", Quantity: 0},
+			oakra.StockRecord{ID: 80, SKU: itemKey(0).SKU, LocationID: "warehouse-1", Quantity: 50})
+		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 400, Times: 1,
+			Body: `{"stock_records":[{},{"id":["Invalid pk \"1000\" - object does not exist."]},{}]}`})
+		require.NoError(t, s.Add(t.Context(), sell("b", 0, 1)))
+		s.drain(t)
+		require.Equal(t, outbox.StateApplied, s.find(t, "b").State)
+		for _, r := range s.server.Records() {
+			if r.ID == 80 {
+				require.Equal(t, int64(49), r.Quantity)
+			}
+		}
+	})
+}
+
+// Row 9: what nobody can explain halts, before anything else is sent.
+func TestForeignHandHalts(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		halted := make(chan string, 10)
+		o := options()
+		o.OnHalt = func(reason string) { halted <- reason }
+		s := newShop(t, d, 2, o)
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		s.drain(t)
+		for _, r := range s.server.Records() {
+			if r.ID == 1 {
+				r.Quantity += 5
+				s.server.SetRecords(r)
+			}
+		}
+		require.NoError(t, s.Add(t.Context(), sell("b", 1, 1)))
+		err := s.Drain(t.Context())
+		require.ErrorIs(t, err, outbox.ErrHalted)
+		require.ErrorContains(t, err, "which no request of this outbox explains")
+		require.Equal(t, s.status(t).Halted, <-halted)
+		require.Empty(t, halted)
+		require.Equal(t, int64(1000), s.quantity(1))
+		require.ErrorIs(t, s.Drain(t.Context()), outbox.ErrHalted)
+
+		require.Error(t, s.Resume(t.Context(), outbox.ResumeOptions{By: "ann"}))
+		require.NoError(t, s.Resume(t.Context(), outbox.ResumeOptions{By: "ann", Note: "I did it"}))
+		s.drain(t)
+		require.Equal(t, int64(999), s.quantity(1))
+	})
+}
+
+func TestFirstReadHalts(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		o := options()
+		o.Witnesses[1].SKU = "nowhere"
+		s := newShop(t, d, 1, o)
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		err := s.Drain(t.Context())
+		require.ErrorIs(t, err, outbox.ErrHalted)
+		require.ErrorContains(t, err, `"nowhere"`)
+		require.ErrorContains(t, err, "200000")
+		s.server.SetRecords(oakra.StockRecord{ID: 3, SKU: "nowhere", LocationID: "warehouse-1", Quantity: 200_000})
+		require.NoError(t, s.Resume(t.Context(), outbox.ResumeOptions{By: "ann", Note: "created"}))
+		s.drain(t)
+		require.Equal(t, int64(999), s.quantity(0))
+	})
+}
+
+// A restored database halts before it sends anything.
+func TestRestoredDatabase(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s := newShop(t, d, 1, options())
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		s.drain(t)
+		require.NoError(t, s.Add(t.Context(), sell("b", 0, 10)))
+		saved := saveTables(t, s)
+		s.drain(t)
+		require.Equal(t, int64(989), s.quantity(0))
+		restoreTables(t, s, saved)
+		require.NoError(t, s.Add(t.Context(), sell("c", 0, 100)))
+		require.Equal(t, outbox.StatePending, s.find(t, "b").State)
+		require.ErrorIs(t, s.Drain(t.Context()), outbox.ErrHalted)
+		require.Equal(t, int64(989), s.quantity(0))
+		require.NoError(t, s.Resume(t.Context(), outbox.ResumeOptions{By: "ann", Note: "restored", DatabaseRestored: true}))
+		require.NoError(t, s.Add(t.Context(), sell("d", 0, 1000)))
+		s.drain(t)
+		require.Equal(t, int64(-11), s.quantity(0))
+		require.Equal(t, outbox.StateParked, s.find(t, "b").State)
+		require.Equal(t, outbox.StateParked, s.find(t, "c").State)
+	})
+}
+
+// The tables that a restored backup sets back.
+var tables = []string{"account", "change", "request", "item", "attempt"}
+
+func saveTables(t testing.TB, s *shop) map[string]string {
+	saved := make(map[string]string)
+	for _, table := range tables {
+		saved[table] = "saved_" + table
+		_, err := s.db.Exec(fmt.Sprintf("CREATE TABLE saved_%s AS SELECT * FROM oakra_outbox_%s", table, table))
+		require.NoError(t, err)
+	}
+	return saved
+}
+
+func restoreTables(t testing.TB, s *shop, saved map[string]string) {
+	for _, table := range tables {
+		_, err := s.db.Exec("DELETE FROM oakra_outbox_" + table)
+		require.NoError(t, err)
+		insert := "INSERT INTO oakra_outbox_" + table + " %s SELECT * FROM " + saved[table]
+		if _, err = s.db.Exec(fmt.Sprintf(insert, "")); err != nil { // PostgreSQL numbers changes itself
+			_, err = s.db.Exec(fmt.Sprintf(insert, "OVERRIDING SYSTEM VALUE"))
+		}
+		require.NoError(t, err)
+	}
+}
+
+// Row 10: another process takes over from one that went silent, reads first, and
+// finds what landed.
+func TestTakeover(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s, w := newWrapped(t, d, 1, options())
+		sent := make(chan struct{})
+		var once sync.Once
+		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+			records, err := w.Stock.Change(ctx, changes)
+			once.Do(func() { close(sent) })
+			_ = s.db.Close() // the process dies: it can record nothing
+			return records, err
+		}
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		died := make(chan error, 1)
+		go func() { died <- s.Drain(context.WithoutCancel(t.Context())) }()
+		<-sent
+		require.Error(t, <-died)
+
+		second := &shop{db: d.open(t), server: s.server}
+		var err error
+		second.Outbox, err = outbox.New(t.Context(), second.db, quickClient(s.server).Stock, options())
+		require.NoError(t, err)
+		require.Equal(t, outbox.StateSent, second.find(t, "a").State)
+		second.drain(t)
+		require.Equal(t, outbox.StateApplied, second.find(t, "a").State)
+		require.Equal(t, int64(999), second.quantity(0))
+		require.Equal(t, int64(1), second.status(t).Requests)
+	})
+}
+
+// Without witnesses an unknown outcome is parked, and a lost response of an applied
+// one is not.
+func TestWithoutWitnesses(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		o := options()
+		o.Witnesses = [2]oakra.StockKey{}
+		s := newShop(t, d, 3, o)
+		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1})
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		s.drain(t)
+		require.Equal(t, outbox.StateParked, s.find(t, "a").State)
+		require.Contains(t, s.find(t, "a").Reason, "unknown")
+
+		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.CutBody, Times: 1})
+		require.NoError(t, s.Add(t.Context(), sell("b", 1, 1)))
+		s.drain(t)
+		require.NotEqual(t, outbox.StateSent, s.find(t, "b").State)
+
+		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.OmitRecord, Times: 1})
+		require.NoError(t, s.Add(t.Context(), sell("c", 0, 1), sell("d", 2, 1)))
+		s.drain(t)
+		require.Equal(t, outbox.StateApplied, s.find(t, "c").State, "its record is in the response")
+		require.Equal(t, outbox.StateParked, s.find(t, "d").State)
+
+		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 429, Times: 1})
+		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Refuse, Times: 1})
+		require.NoError(t, s.Add(t.Context(), sell("e", 0, 1)))
+		s.drain(t)
+		require.Equal(t, outbox.StateApplied, s.find(t, "e").State)
+		require.Equal(t, int64(997), s.quantity(0))
+		require.Error(t, s.Resume(t.Context(), outbox.ResumeOptions{By: "ann", Note: "x"}))
+	})
+}
+
+func TestIDs(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d database) {
+		s := newShop(t, d, 2, options())
+		ctx := t.Context()
+		require.NoError(t, s.Add(ctx, sell("a", 0, 1)))
+		require.NoError(t, s.Add(ctx, sell("a", 0, 1), sell("a", 0, 1)), "the same again is no error")
+		require.ErrorIs(t, s.Add(ctx, sell("a", 0, 2)), outbox.ErrIDReused)
+		require.ErrorIs(t, s.Add(ctx, sell("b", 0, 1), sell("b", 1, 1)), outbox.ErrIDReused)
+		tx, err := s.db.Begin()
+		require.NoError(t, err)
+		require.ErrorIs(t, s.AddTx(ctx, tx, sell("c", 0, 1), sell("a", 1, 1)), outbox.ErrIDReused)
+		require.NoError(t, tx.Rollback())
+		found, err := s.Find(ctx, "a", "b", "c")
+		require.NoError(t, err)
+		require.Len(t, found, 1)
+		s.drain(t)
+		require.NoError(t, s.Add(ctx, sell("a", 0, 1)))
+		s.drain(t)
+		require.Equal(t, int64(999), s.quantity(0))
+
+		// Concurrent calls share commits; one with a reused ID harms no other.
+		var calls sync.WaitGroup
+		errs := make([]error, 100)
+		for i := range errs {
+			calls.Go(func() {
+				id := fmt.Sprintf("g%d", i)
+				if i == 50 {
+					id = "a"
+				}
+				errs[i] = s.Add(ctx, sell(id, 1, 1+int64(i)/50))
+			})
+		}
+		calls.Wait()
+		for i, err := range errs {
+			if i == 50 {
+				require.ErrorIs(t, err, outbox.ErrIDReused)
+			} else {
+				require.NoError(t, err)
+			}
+		}
+		s.drain(t)
+		require.Equal(t, int64(1000-50-49*2), s.quantity(1))
+		all, err := s.List(ctx, outbox.Filter{Limit: 60})
+		require.NoError(t, err)
+		require.Len(t, all, 60)
+		rest, err := s.List(ctx, outbox.Filter{Before: all[59].Seq})
+		require.NoError(t, err)
+		require.Len(t, rest, 40)
+	})
+}
+
+func TestBadInput(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s := newShop(t, d, 1, options())
+		for name, change := range map[string]outbox.Change{
+			"ID is blank":             {ID: " ", SKU: "s", LocationID: "l", QuantityChange: 1},
+			"SKU is blank":            {ID: "i", LocationID: "l", QuantityChange: 1},
+			"LocationID is blank":     {ID: "i", SKU: "s", QuantityChange: 1},
+			"not valid UTF-8":         {ID: "i", SKU: "s\xff", LocationID: "l", QuantityChange: 1},
+			"NUL":                     {ID: "i\x00", SKU: "s", LocationID: "l", QuantityChange: 1},
+			"quantity change is 0":    {ID: "i", SKU: "s", LocationID: "l"},
+			"it may be 2^40":          {ID: "i", SKU: "s", LocationID: "l", QuantityChange: 1<<40 + 1},
+			"it may be 2^40 either":   {ID: "i", SKU: "s", LocationID: "l", QuantityChange: -1<<40 - 1},
+			"it may have 200":         {ID: strings.Repeat("x", 201), SKU: "s", LocationID: "l", QuantityChange: 1},
+			"is a witness":            {ID: "i", SKU: head.SKU, LocationID: head.LocationID, QuantityChange: 1},
+			"change 1 (ID \"i\"): ID": {},
+		} {
+			if change == (outbox.Change{}) {
+				continue
+			}
+			err := s.Add(t.Context(), sell("good", 0, 1), change)
+			require.ErrorContains(t, err, name)
+			require.ErrorContains(t, err, "change 1")
+		}
+		require.NoError(t, s.Add(t.Context(), outbox.Change{ID: "big", SKU: "größe \"38\" \\ \u2028", LocationID: "l", QuantityChange: -1 << 40}))
+		require.Equal(t, "größe \"38\" \\ \u2028", s.find(t, "big").SKU)
+		status := s.status(t)
+		require.Equal(t, int64(1), status.Pending)
+		for _, o := range []outbox.Options{
+			{Witnesses: [2]oakra.StockKey{head, {}}},
+			{Witnesses: [2]oakra.StockKey{head, head}},
+			{BatchSize: -1}, {BatchSize: 2, Witnesses: [2]oakra.StockKey{head, tail}}, {Grace: -1}, {Name: "\xff"},
+		} {
+			_, err := outbox.New(t.Context(), s.db, nil, o)
+			require.Error(t, err, "%+v", o)
+		}
+		_, err := outbox.New(t.Context(), nil, nil, options())
+		require.Error(t, err)
+		adder, err := outbox.New(t.Context(), s.db, nil, outbox.Options{})
+		require.NoError(t, err)
+		require.ErrorContains(t, adder.Run(t.Context()), "only adds")
+		require.ErrorContains(t, adder.Add(t.Context(), outbox.Change{ID: "i", SKU: tail.SKU, LocationID: tail.LocationID, QuantityChange: 1}), "witness")
+		blind, err := outbox.New(t.Context(), s.db, quickClient(s.server).Stock, outbox.Options{})
+		require.NoError(t, err)
+		require.ErrorContains(t, blind.Drain(t.Context()), "Options.Witnesses")
+		_, err = s.List(t.Context(), outbox.Filter{SKU: "s"})
+		require.Error(t, err)
+		_, err = s.List(t.Context(), outbox.Filter{SKU: "s", State: outbox.StateApplied})
+		require.Error(t, err)
+	})
+}
+
+// Changes that add up to 0 need no request.
+func TestZeroSum(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s := newShop(t, d, 2, options())
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 5), sell("b", 0, -5)))
+		s.drain(t)
+		require.Equal(t, 0, s.writes())
+		require.Equal(t, outbox.StateApplied, s.find(t, "a").State)
+		require.NotEmpty(t, s.find(t, "b").Reason)
+		require.NoError(t, s.Add(t.Context(), sell("c", 0, 5), sell("d", 0, -5), sell("e", 1, 1)))
+		s.drain(t)
+		require.Equal(t, 1, s.writes())
+		require.Equal(t, int64(999), s.quantity(1))
+	})
+}
+
+// Retention deletes settled changes, and their IDs are forgotten.
+func TestRetention(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		o := options()
+		o.Retention = time.Hour
+		s := newShop(t, d, 1, o)
+		var changes []outbox.Change
+		for i := range 1200 {
+			changes = append(changes, sell(fmt.Sprint(i), 0, 1))
+		}
+		require.NoError(t, s.Add(t.Context(), changes...))
+		s.drain(t)
+		require.NoError(t, s.Add(t.Context(), sell("young", 0, 1)))
+		s.drain(t)
+		for _, statement := range []string{
+			"UPDATE oakra_outbox_change SET added = added - 3700000, settled = settled - 3700000 WHERE id <> 'young'",
+			"UPDATE oakra_outbox_request SET settled = settled - 4000000 WHERE id = 1",
+		} {
+			_, err := s.db.Exec(statement)
+			require.NoError(t, err)
+		}
+		s.settle(t)
+		require.Eventually(t, func() bool {
+			s.settle(t)
+			all, err := s.List(t.Context(), outbox.Filter{Limit: 10_000})
+			require.NoError(t, err)
+			return len(all) == 1
+		}, time.Minute, time.Millisecond)
+		require.Equal(t, outbox.StateApplied, s.find(t, "young").State)
+		var requests int
+		require.NoError(t, s.db.QueryRow("SELECT count(*) FROM oakra_outbox_request").Scan(&requests))
+		require.Equal(t, 1, requests)
+	})
+}
