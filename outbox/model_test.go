@@ -680,7 +680,7 @@ var scenarios = []scenario{
 	{name: "a restored database after a takeover", changes: 2, late: modelGrace, codes: 6,
 		budget: budget{reset: 1, restore: 1, crash: 1}, more: budget{reset: 2, restore: 1, crash: 1}},
 	{name: "a restored database after lost requests", changes: 2, codes: 8, code: 7,
-		budget: budget{lost: 5, restore: 1, crash: 1}, more: budget{lost: 6, restore: 1, crash: 1, busy: 1}},
+		budget: budget{lost: 3, restore: 1, crash: 1}, more: budget{lost: 5, restore: 1, crash: 1}},
 	{name: "a foreign hand", changes: 2, late: modelGrace,
 		budget: budget{reset: 1, hand: 1}, more: budget{reset: 2, hand: 1, stale: 1}},
 	{name: "a part applied", changes: 2, late: modelGrace, codes: 4, code: 2,

@@ -1,5 +1,92 @@
-// Package outbox records stock changes in a shop's own database, and applies each of
-// them to Oakra once.
+// Package outbox records stock changes in the shop's own database, in the same
+// transaction as the order, and applies each of them to Oakra once, whatever fails in
+// between.
+//
+//	box, err := outbox.New(ctx, db, client.Stock, outbox.Options{
+//		Witnesses: [2]oakra.StockKey{
+//			{SKU: "outbox-head", LocationID: "warehouse-1"},
+//			{SKU: "outbox-tail", LocationID: "warehouse-1"},
+//		},
+//	})
+//	...
+//	go box.Run(ctx) // dispatches until ctx ends
+//	...
+//	tx, err := db.BeginTx(ctx, nil)
+//	... // insert the order
+//	err = box.AddTx(ctx, tx, outbox.Change{ID: "order-1001/1", SKU: "shirt-blue-m", LocationID: "warehouse-1", QuantityChange: -1})
+//	err = tx.Commit() // now both are durable, or neither is
+//
+// db is a SQLite file, or PostgreSQL; the package needs a driver that the program
+// imports. [New] checks that the settings of the database are safe.
+//
+// # The promise
+//
+// Every recorded change is applied once in the end, or the outbox halts and says why;
+// it never guesses. It is not "exactly once": a request that lands later than Grace
+// may count twice for a while, until it is taken back.
+//
+// A change that Oakra rejects is parked with the server's words, for a person, see
+// [Outbox.Resolve]. No change is parked because of an outage or of a fault in the
+// setup, such as a revoked app key.
+//
+// # How it knows what landed
+//
+// A response can be lost, and other sellers change the same records, so neither a
+// response nor the items themselves say whether a request was applied. Each request
+// therefore carries two records that nothing else changes, the witnesses: head, the
+// items, tail. An attempt to send it has a code, a power of two below 2^16, and a sign
+// that leads head back to 200,000. It adds sign*code to head, and twice that plus 11
+// to tail. From the two quantities, which a response or a read shows, follows exactly
+// which attempts landed. A pair of quantities that no set of attempts explains is read
+// again, and if that does not help within Grace, the outbox halts.
+//
+// Create the two stock records in Oakra once, with a quantity of 200,000 each, and
+// never list, sell, count or edit them. One pair belongs to one account in one
+// database.
+//
+// # What happens
+//
+//  1. Pending changes are put into a request, the changes of a record summed.
+//  2. An attempt is recorded, with its code and deadline, before its first byte leaves.
+//  3. An attempt that the witnesses show has landed: its request is applied.
+//  4. A request that landed twice, or after it was rejected, is taken back by another
+//     request.
+//  5. An attempt that was proved not to be sent is closed, and its request sent again.
+//  6. A request whose attempts' deadlines passed more than Grace ago, and which a read
+//     that began later does not show, is sent again. The earlier attempts may still
+//     land.
+//  7. A rejected request is ended, once a read shows that it was not applied: the items
+//     that the server names are parked, the others are sent again; without names, its
+//     halves are sent.
+//  8. An attempt that did not land for ten times Grace is forgotten.
+//  9. Witnesses that cannot be explained by three reads, spread over Grace, halt the
+//     outbox.
+//  10. A process that is silent for longer than Lease is replaced by another one, which
+//     reads the witnesses before it sends.
+//
+// # What it assumes
+//
+// A1. A request is applied whole or not at all. A server that applies the first part
+// of a request is found out, and the outbox halts; with one that applies other parts,
+// that one request may be wrong in part.
+//
+// A2. Nothing else writes the witnesses. Else the outbox finds out and halts, unless
+// an edit happens to be exactly what an open attempt would have done.
+//
+// A3. A read shows the server as it was at some moment of the last ten times Grace.
+// Else a landing may be forgotten, and a request counted twice.
+//
+// A4. The database keeps what it committed. After a backup was restored, or a failover
+// lost commits, the outbox halts before it sends anything, unless a request was under
+// way at that moment.
+//
+// A5. Nothing lands later than Grace after its deadline. Else it may count twice for a
+// while, and is then taken back.
+//
+// A6. Nothing lands after its attempt was forgotten. Else the outbox halts, unless the
+// code of that attempt is in use again by then.
+//
+// Without witnesses, a change whose outcome is unknown is parked at once.
 package outbox
 
 import (

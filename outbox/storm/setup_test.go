@@ -1,0 +1,191 @@
+package storm_test
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go/oakratest"
+	"github.com/oakra/oakra-go/outbox"
+)
+
+// A fault of the setup parks nothing, makes few requests, and nothing of it stays.
+func TestSetupFaultsParkNothing(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		for _, fault := range []oakratest.Fault{
+			{Kind: oakratest.Respond, Status: 401, Body: `{"detail":"Invalid token."}`},
+			{Kind: oakratest.Respond, Status: 503, Body: `<html>`},
+			{Kind: oakratest.Refuse},
+			{Op: "stock.change", Kind: oakratest.Respond, Status: 403, Body: `{"detail":"You do not have permission."}`},
+			{Op: "stock.change", Kind: oakratest.Respond, Status: 503, Body: `<html>`},
+			{Op: "stock.change", Kind: oakratest.Respond, Status: 404, Body: `<html>`},
+			{Op: "stock.change", Kind: oakratest.Respond, Status: 400, Body: `{"detail":"Unsupported API version."}`},
+			{Op: "stock.change", Kind: oakratest.Respond, Status: 301, Body: ``},
+		} {
+			t.Run(fmt.Sprintf("%s %s %d", fault.Op, fault.Kind, fault.Status), func(t *testing.T) {
+				t.Parallel()
+				s := newShop(t, d, 3, options())
+				require.NoError(t, s.Add(t.Context(), sell("a", 0, 1), sell("b", 1, 1)))
+				s.server.Inject(fault)
+				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				defer cancel()
+				require.NoError(t, s.Run(ctx))
+				require.Less(t, s.writes(), 12)
+				status := s.status(t)
+				require.Zero(t, status.Parked)
+				require.Empty(t, status.Halted)
+				require.Equal(t, int64(2), status.Pending)
+				require.LessOrEqual(t, status.OpenAttempts, int64(12))
+				s.server.ClearFaults()
+				s.drain(t)
+				require.Equal(t, int64(999), s.quantity(0))
+				require.Equal(t, int64(999), s.quantity(1))
+			})
+		}
+	})
+}
+
+func TestUnsafeSQLiteIsRefused(t *testing.T) {
+	open := func(dsn string) error {
+		db, err := sql.Open("sqlite", dsn)
+		require.NoError(t, err)
+		defer db.Close()
+		_, err = outbox.New(t.Context(), db, nil, outbox.Options{})
+		return err
+	}
+	file := "file:" + filepath.ToSlash(filepath.Join(t.TempDir(), "shop.db"))
+	for pragmas, want := range map[string]string{
+		"": "busy_timeout",
+		"?_pragma=busy_timeout(20000)&_pragma=synchronous(NORMAL)":                            "synchronous",
+		"?_pragma=busy_timeout(20000)&_pragma=synchronous(OFF)":                               "synchronous",
+		"?_pragma=busy_timeout(20000)&_pragma=synchronous(FULL)&_pragma=journal_mode(MEMORY)": "journal_mode",
+		"?_pragma=busy_timeout(20000)&_pragma=synchronous(FULL)&_pragma=journal_mode(OFF)":    "journal_mode",
+		"?_pragma=busy_timeout(9000)&_pragma=synchronous(FULL)":                               "busy_timeout",
+	} {
+		err := open(file + pragmas)
+		require.ErrorContains(t, err, want, pragmas)
+		require.ErrorContains(t, err, "_pragma=journal_mode(WAL)")
+	}
+	require.ErrorContains(t, open(":memory:"), "SetMaxOpenConns(1)")
+}
+
+// One connection is enough for everything, also within the caller's transaction and
+// the callbacks.
+func TestOneConnection(t *testing.T) {
+	db, err := sql.Open("sqlite", ":memory:")
+	require.NoError(t, err)
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	server := newServer(t, 2)
+	o := options()
+	var box *outbox.Outbox
+	parked := 0
+	o.OnParked = func(e outbox.Entry) {
+		found, err := box.Find(t.Context(), e.ID)
+		require.NoError(t, err)
+		require.Equal(t, outbox.StateParked, found[0].State)
+		parked++
+	}
+	o.OnHalt = func(reason string) {
+		status, err := box.Status(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, reason, status.Halted)
+	}
+	box, err = outbox.New(t.Context(), db, quickClient(server).Stock, o)
+	require.NoError(t, err)
+	tx, err := db.Begin()
+	require.NoError(t, err)
+	require.NoError(t, box.AddTx(t.Context(), tx, sell("a", 0, 1), sell("b", 9, 1)))
+	require.NoError(t, tx.Commit())
+	s := &shop{Outbox: box, db: db, server: server}
+	s.drain(t)
+	require.Equal(t, 1, parked)
+	require.Equal(t, int64(999), s.quantity(0))
+	for _, r := range server.Records() {
+		if r.ID == 2 {
+			r.Quantity = 7
+			server.SetRecords(r)
+		}
+	}
+	require.NoError(t, s.Add(t.Context(), sell("c", 0, 1)))
+	require.ErrorIs(t, s.Drain(t.Context()), outbox.ErrHalted)
+}
+
+func TestSchema(t *testing.T) {
+	require.Empty(t, outbox.Schema("mysql", 0))
+	oneOfEach(t, func(t *testing.T, d database) {
+		name := map[string]string{"modernc": "sqlite", "pgx": "postgres"}[d.name]
+		db := d.open(t)
+		_, err := outbox.New(t.Context(), db, nil, outbox.Options{NoMigrate: true})
+		require.ErrorContains(t, err, fmt.Sprintf("outbox.Schema(%q, 0)", name))
+		for _, statement := range outbox.Schema(name, 0) {
+			_, err := db.Exec(statement)
+			require.NoError(t, err)
+		}
+		_, err = outbox.New(t.Context(), db, nil, outbox.Options{NoMigrate: true})
+		require.NoError(t, err)
+		var version int
+		require.NoError(t, db.QueryRow("SELECT version FROM oakra_outbox_meta").Scan(&version))
+		require.Empty(t, outbox.Schema(name, version))
+		_, err = db.Exec("UPDATE oakra_outbox_meta SET version = 90")
+		require.NoError(t, err)
+		_, err = outbox.New(t.Context(), db, nil, outbox.Options{})
+		require.NoError(t, err)
+		_, err = db.Exec("UPDATE oakra_outbox_meta SET min_version = 80")
+		require.NoError(t, err)
+		_, err = outbox.New(t.Context(), db, nil, outbox.Options{})
+		require.ErrorContains(t, err, "newer version of this package")
+	})
+}
+
+// Several processes may create the tables at one moment.
+func TestConcurrentNew(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		ended := make(chan error)
+		for range 8 {
+			db := d.open(t)
+			go func() {
+				_, err := outbox.New(context.Background(), db, nil, options())
+				ended <- err
+			}()
+		}
+		for range 8 {
+			require.NoError(t, <-ended)
+		}
+	})
+}
+
+// AddSQL is for drivers past database/sql.
+func TestAddSQLWithPgx(t *testing.T) {
+	for _, d := range databases(t) {
+		if d.name != "pgx" {
+			continue
+		}
+		s := newShop(t, d, 1, options())
+		var dsn string
+		require.NoError(t, s.db.QueryRow("SELECT current_database()").Scan(&dsn))
+		conn, err := pgx.Connect(t.Context(), clusterDSN(dsn))
+		require.NoError(t, err)
+		defer conn.Close(context.Background())
+		tx, err := conn.Begin(t.Context())
+		require.NoError(t, err)
+		query, args, err := s.AddSQL(sell("a", 0, 2))
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), query, args...)
+		require.NoError(t, err)
+		require.NoError(t, tx.Commit(t.Context()))
+		s.drain(t)
+		require.Equal(t, int64(998), s.quantity(0))
+		query, args, err = s.AddSQL(sell("a", 0, 3))
+		require.NoError(t, err)
+		_, err = conn.Exec(t.Context(), query, args...)
+		require.True(t, err != nil && strings.Contains(err.Error(), "oakra_outbox_id_reused"), "%v", err)
+	}
+}
