@@ -471,7 +471,7 @@ func (c *checker) nextSend(w *world, i int, name string, then thenFunc) {
 		return
 	}
 	then(nil, name+"sends", func(n *world) {
-		n.check(c)
+		n.check(c, *p)
 		n.land(p.message)
 		sent(n, resultApplied)
 	})
@@ -486,6 +486,7 @@ func (c *checker) nextSend(w *world, i int, name string, then thenFunc) {
 	then(&w.left.reject, name+"is rejected", func(n *world) { sent(n, resultRejected) })
 	then(&w.left.lie, name+"is told 200, and nothing is applied", func(n *world) { sent(n, resultApplied) })
 	then(&w.left.lie, name+"is told 400, and it is applied", func(n *world) { n.land(p.message); sent(n, resultRejected) })
+	then(&w.left.lie, name+"is told 429, and it is applied", func(n *world) { n.land(p.message); sent(n, resultBusy) })
 	for _, item := range []bool{false, true} {
 		then(&w.left.prefix, fmt.Sprintf("%ssends, and head is applied, the item %v", name, item), func(n *world) {
 			m := p.message
@@ -500,13 +501,20 @@ func (c *checker) nextSend(w *world, i int, name string, then thenFunc) {
 	}
 }
 
-// check finds a request that is sent although the server shows what the database
-// cannot explain, because it was set back.
-func (w *world) check(c *checker) {
+// check finds a request that must not be sent now: the server shows what the database
+// cannot explain, because it was set back; or an earlier attempt of it is under way.
+func (w *world) check(c *checker, p proc) {
 	l := &w.db.ledger
-	if w.blamed && w.left.hand == 0 && c.scenario.budget.restore > 0 {
+	if w.blamed && c.budget.restore > 0 {
 		if _, ok := c.rules.reconcile(l.attempts(), w.head-l.head, w.tail-l.tail); !ok {
 			w.wrong = "a request is sent after the database was set back"
+		}
+	}
+	for _, q := range p.d.requests {
+		for _, a := range q.open {
+			if q.id == p.plan.request && a.id != p.plan.attempt && w.now <= a.deadline+c.rules.grace {
+				w.wrong = "a request is sent again too early"
+			}
 		}
 	}
 }

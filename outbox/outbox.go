@@ -215,18 +215,18 @@ func open(ctx context.Context, db *sql.DB, stock Stock, options Options) (*Outbo
 // complete checks the options and fills in the defaults.
 func (o *Options) complete() error {
 	o.Name = cmp.Or(o.Name, "default")
-	if err := checkText("Options.Name", o.Name); err != nil {
+	if err := checkText("the option Name", o.Name); err != nil {
 		return err
 	}
 	head, tail := o.Witnesses[0], o.Witnesses[1]
 	if o.Witnesses != [2]oakra.StockKey{} {
 		for i, key := range o.Witnesses {
-			if err := checkKey(fmt.Sprintf("Options.Witnesses[%d]", i), key); err != nil {
+			if err := checkKey(fmt.Sprintf("the option Witnesses[%d]", i), key); err != nil {
 				return fmt.Errorf("%w (name both witnesses, or none)", err)
 			}
 		}
 		if head == tail {
-			return fmt.Errorf("Options.Witnesses are twice %s: head and tail must be two records", keyText(head))
+			return fmt.Errorf("the option Witnesses has twice %s: head and tail must be two records", keyText(head))
 		}
 	}
 	for _, d := range []struct {
@@ -241,16 +241,16 @@ func (o *Options) complete() error {
 		{"Retention", &o.Retention, 0},
 	} {
 		if *d.value < 0 {
-			return fmt.Errorf("Options.%s is %v: it must not be negative", d.name, *d.value)
+			return fmt.Errorf("the option %s is %v: it must not be negative", d.name, *d.value)
 		}
 		*d.value = cmp.Or(*d.value, d.unset)
 		if *d.value > 0 && *d.value < time.Millisecond {
-			return fmt.Errorf("Options.%s is %v: it must be at least one millisecond", d.name, *d.value)
+			return fmt.Errorf("the option %s is %v: it must be at least one millisecond", d.name, *d.value)
 		}
 	}
 	o.BatchSize = cmp.Or(o.BatchSize, 500)
 	if least := 1 + o.reserved(); o.BatchSize < least {
-		return fmt.Errorf("Options.BatchSize is %d: it must be at least %d", o.BatchSize, least)
+		return fmt.Errorf("the option BatchSize is %d: it must be at least %d", o.BatchSize, least)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -402,6 +402,95 @@ func TestTakeover(t *testing.T) {
 	})
 }
 
+// Row 10: a process that was replaced while its request was under way records
+// nothing any more.
+func TestFence(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s, w := newWrapped(t, d, 3, options())
+		sent, goOn := make(chan struct{}), make(chan struct{})
+		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+			w.set(func() { w.change = nil })
+			records, err := w.Stock.Change(ctx, changes)
+			close(sent)
+			<-goOn
+			return records, err
+		}
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 2)
+		go func() { ended <- s.Run(ctx) }()
+		<-sent
+		first := s.status(t).Leader
+		require.NotEmpty(t, first)
+
+		second := &shop{db: d.open(t), server: s.server}
+		var err error
+		second.Outbox, err = outbox.New(t.Context(), second.db, quickClient(s.server).Stock, options())
+		require.NoError(t, err)
+		go func() { ended <- second.Run(ctx) }()
+		require.Eventually(t, func() bool { // the lease ends
+			if leader := s.status(t).Leader; leader != first && leader != "" {
+				return true
+			}
+			_, err := second.db.Exec("UPDATE oakra_outbox_account SET until = 0 WHERE epoch = 2") // New and the first process made it 2
+			require.NoError(t, err)
+			return false
+		}, time.Minute, 5*time.Millisecond)
+		require.NoError(t, second.Add(t.Context(), sell("b", 1, 1)))
+		require.NoError(t, second.Add(t.Context(), sell("c", 2, 1)))
+		require.Eventually(t, func() bool { return second.status(t).Pending == 0 }, time.Minute, 5*time.Millisecond)
+		before := accountRow(t, s)
+		close(goOn)
+		require.Never(t, func() bool { return accountRow(t, s) != before }, 100*time.Millisecond, 5*time.Millisecond)
+		cancel()
+		require.NoError(t, <-ended)
+		require.NoError(t, <-ended)
+		second.settle(t)
+		for i := range 3 {
+			require.Equal(t, int64(999), second.quantity(i))
+		}
+		require.Equal(t, outbox.StateApplied, second.find(t, "a").State)
+	})
+}
+
+// accountRow returns what a dispatcher saves of the account.
+func accountRow(t testing.TB, s *shop) string {
+	var head, tail, code, id int64
+	require.NoError(t, s.db.QueryRow("SELECT head, tail, last_code, last_id FROM oakra_outbox_account").Scan(&head, &tail, &code, &id))
+	return fmt.Sprint(head, tail, code, id)
+}
+
+// Resume parks what was open at the halt, and forgets its attempts.
+func TestResumeParksWhatIsOpen(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s, w := newWrapped(t, d, 2, options())
+		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+			for _, r := range s.server.Records() {
+				if r.ID == 1 { // and somebody edits a witness
+					r.Quantity -= 3
+					s.server.SetRecords(r)
+				}
+			}
+			return nil, errLost
+		}
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		require.ErrorIs(t, s.Drain(t.Context()), outbox.ErrHalted)
+		require.Equal(t, int64(1), s.status(t).OpenAttempts)
+		w.set(func() { w.change = nil })
+		require.NoError(t, s.Add(t.Context(), sell("b", 1, 1)))
+		require.NoError(t, s.Resume(t.Context(), outbox.ResumeOptions{By: "ann", Note: "looked"}))
+		status := s.status(t)
+		require.Zero(t, status.OpenAttempts)
+		require.Empty(t, status.Halted)
+		a := s.find(t, "a")
+		require.Equal(t, outbox.StateParked, a.State)
+		require.Contains(t, a.Reason, "open at the halt")
+		s.drain(t)
+		require.Equal(t, int64(999), s.quantity(1))
+		require.Equal(t, int64(1000), s.quantity(0))
+	})
+}
+
 // Without witnesses an unknown outcome is parked, and a lost response of an applied
 // one is not.
 func TestWithoutWitnesses(t *testing.T) {
