@@ -172,14 +172,14 @@ func (r *runner) resolveKeys(ctx context.Context, keys map[oakra.StockKey]known)
 
 const noteWitness = "a witness of the outbox, which nothing else may change"
 
-// lookupEach looks keys up. If the lookup is refused, its halves are tried, down to
-// the keys at fault, which come back with the reason.
+// lookupEach looks keys up. If the lookup is refused because of a key, its halves are
+// tried, down to the keys at fault, which come back with the reason.
 func (r *runner) lookupEach(ctx context.Context, keys []oakra.StockKey) (found map[oakra.StockKey]oakra.StockRecord, refused map[oakra.StockKey]string, err error) {
 	found, err = r.lookup(ctx, keys)
 	if err == nil {
 		return found, nil, nil
 	}
-	if !keyAtFault(err) {
+	if !keyAtFault(err) && !r.onlyTheseFail(ctx, keys, err) {
 		return nil, nil, err
 	}
 	if len(keys) == 1 {
@@ -195,6 +195,19 @@ func (r *runner) lookupEach(ctx context.Context, keys []oakra.StockKey) (found m
 		maps.Copy(refused, bad)
 	}
 	return found, refused, nil
+}
+
+// onlyTheseFail reports whether a lookup that the server rejected fails again, while
+// one of the witnesses between the two passes: the setup is then not at fault.
+func (r *runner) onlyTheseFail(ctx context.Context, keys []oakra.StockKey, err error) bool {
+	if r.rules.blind || !keyPerhapsAtFault(err) {
+		return false
+	}
+	if _, err := r.lookup(ctx, r.witnesses[:]); err != nil {
+		return false
+	}
+	_, err = r.lookup(ctx, keys)
+	return err != nil && keyPerhapsAtFault(err)
 }
 
 // remember records which records keys have, and releases the changes that were

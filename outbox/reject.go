@@ -42,7 +42,7 @@ func (r *runner) reject(ctx context.Context, p plan) (event, error) {
 		half := (len(items) + 1) / 2
 		s.parts, s.note = [][]keyRow{rowsOfItems(items[:half]), rowsOfItems(items[half:])}, noteHalf
 		return r.replace(ctx, p, s)
-	case !rejected(err) && !r.othersLanded(p.request):
+	case !oakra.Rejected(err) && !r.othersLanded(p.request):
 		return r.failure(ctx, event{kind: eventRequeued, attempt: p.attempt}, "sending a request", err), nil
 	default:
 		named = map[int]string{0: words(err)}
