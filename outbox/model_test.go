@@ -44,15 +44,16 @@ type scenario struct {
 	budget  budget
 	more    budget  // in place of budget with -deep
 	late    instant // how long after its deadline a request may land
+	old     instant // how old a read may be; 1 if 0
 	codes   int     // 3 if 0
 	code    int     // the code that was used last at the beginning
 }
 
-// The times of the model. A read may be one unit old.
+// The times of the model. An attempt is remembered for Grace and the age of the
+// oldest read, as the shipped rules do, and longer where requests land later.
 const (
 	modelGrace  = 2
 	modelForget = 6
-	modelStale  = 1
 	horizon     = 150 // no run takes so long
 )
 
@@ -433,7 +434,7 @@ func (c *checker) nextWait(w *world, i int, name string, then thenFunc) {
 	then(nil, fmt.Sprintf("%swaits until %d", name, until), func(n *world) {
 		n.now = max(n.now, until)
 		n.flight = slices.DeleteFunc(n.flight, func(m message) bool { return m.until < n.now })
-		for len(n.shown) > 1 && n.shown[1].since < n.now-modelStale {
+		for len(n.shown) > 1 && n.shown[1].since < n.now-max(c.old, 1) {
 			n.shown = n.shown[1:]
 		}
 		c.happen(n, i, event{kind: eventWoken, pending: n.pending()})
@@ -452,6 +453,9 @@ func (c *checker) nextRead(w *world, i int, name string, then thenFunc) {
 		n.now++
 		c.happen(n, i, event{kind: eventReadFail})
 	})
+	if w.procs[i].d.badReads == minReads-1 {
+		return // three reads in a row that are old halt, which is A3, too
+	}
 	for j, old := range w.shown[:len(w.shown)-1] {
 		then(&w.left.stale, fmt.Sprintf("%sreads what was shown %d landings ago", name, len(w.shown)-1-j), read(old, old))
 		for _, other := range w.shown[j+1:] {
@@ -671,6 +675,8 @@ var scenarios = []scenario{
 		budget: budget{reset: 2, unread: 1}, more: budget{reset: 5, unread: 1}},
 	{name: "late landings and stale reads", changes: 2, late: modelGrace + 2,
 		budget: budget{reset: 2, stale: 1}, more: budget{reset: 3, stale: 2, lost: 1}},
+	{name: "old reads", changes: 1, late: modelGrace, old: modelForget - modelGrace,
+		budget: budget{reset: 2, stale: 3}, more: budget{reset: 3, stale: 4}},
 	{name: "two moments", changes: 2, late: modelGrace + 2,
 		budget: budget{reset: 2, torn: 1}, more: budget{reset: 3, torn: 2, lost: 1}},
 	{name: "crashes", changes: 2, late: modelGrace + 2,

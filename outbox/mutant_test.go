@@ -77,6 +77,10 @@ var mutants = []struct {
 		}
 		return r.decide(d, e)
 	}},
+	{"row 8 without the Grace of A5", "old reads", func(r rules, d dispatcher, e event) (dispatcher, plan) {
+		r.forget -= r.grace
+		return r.decide(d, e)
+	}},
 	{"row 8 waits for its request", "writes that fail", func(r rules, d dispatcher, e event) (dispatcher, plan) {
 		// No attempt of a request that is not settled is ever old enough.
 		if e.kind == eventRead {

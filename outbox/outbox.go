@@ -58,7 +58,8 @@
 //  7. A rejected request is ended, once a read shows that it was not applied: the items
 //     that the server names are parked, the others are sent again; without names, its
 //     halves are sent.
-//  8. An attempt that did not land for ten times Grace is forgotten.
+//  8. An attempt that a read does not show is forgotten, if the read began later than
+//     11 times Grace after the attempt's deadline.
 //  9. Witnesses that cannot be explained by three reads, spread over Grace, halt the
 //     outbox.
 //  10. A process that is silent for longer than Lease is replaced by another one, which
@@ -74,7 +75,9 @@
 // an edit happens to be exactly what an open attempt would have done.
 //
 // A3. A read shows the server as it was at some moment of the last ten times Grace.
-// Else a landing may be forgotten, and a request counted twice.
+// Else a landing may be forgotten, and a request counted twice. Three reads in a row,
+// spread over Grace, that are older than what is recorded halt the outbox: they look
+// like a server that was set back.
 //
 // A4. The database keeps what it committed. After a backup was restored, or a failover
 // lost commits, the outbox halts before it sends anything, unless a request was under
@@ -273,7 +276,7 @@ func (o Options) rules(witnesses bool) rules {
 		growth:  11,
 		timeout: o.RequestTimeout.Milliseconds(),
 		grace:   o.Grace.Milliseconds(),
-		forget:  10 * o.Grace.Milliseconds(),
+		forget:  11 * o.Grace.Milliseconds(), // a read may be 10 times Grace old (A3), and the landing Grace late (A5)
 		pause:   50,
 		setup:   500,
 		longest: 30_000,
