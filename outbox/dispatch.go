@@ -452,7 +452,7 @@ func (s *step) send(id int64, code int) {
 	s.lastID++
 	s.code = code
 	s.counts.requests++
-	a := attempt{id: s.lastID, code: code, sign: nextSign(s.head), deadline: s.now + s.timeout}
+	a := attempt{id: s.lastID, code: code, sign: nextSign(s.head, s.tail), deadline: s.now + s.timeout}
 	q := s.with(id)
 	q.state, q.tried = requestOpen, a.id
 	q.open = append(q.open, a)

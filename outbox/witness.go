@@ -63,9 +63,11 @@ func (r rules) nextCode(open []attempt, last int) (code int, ok bool) {
 	return 0, false
 }
 
-// nextSign returns the direction that leads head back to start.
-func nextSign(head int64) int64 {
-	if head >= start {
+// nextSign returns the direction that leads head back to start. It leads upwards
+// also while tail is below start: the shop may have given the witnesses any larger
+// quantities, and tail moves twice as far as head.
+func nextSign(head, tail int64) int64 {
+	if head >= start && tail >= start {
 		return -1
 	}
 	return 1
