@@ -19,7 +19,7 @@ type Change struct {
 	// ID is the shop's own name for the change, such as "order-1001/2", unique for
 	// as long as Retention; at most 200 bytes.
 	ID string
-	// SKU and LocationID name the stock record.
+	// SKU and LocationID name the stock record; at most 500 bytes each.
 	SKU, LocationID string
 	// QuantityChange is how many units are added, or deducted if it is negative;
 	// not 0, and at most 2^40 either way.
@@ -28,6 +28,7 @@ type Change struct {
 
 const (
 	maxIDBytes        = 200
+	maxKeyBytes       = 500 // a longer SKU or location may not fit into the line of a request
 	maxQuantityChange = 1 << 40
 )
 
@@ -238,6 +239,8 @@ func (o *Outbox) checkChange(c Change) error {
 	switch {
 	case len(c.ID) > maxIDBytes:
 		return fmt.Errorf("the ID has %d bytes: it may have %d", len(c.ID), maxIDBytes)
+	case len(c.SKU) > maxKeyBytes || len(c.LocationID) > maxKeyBytes:
+		return fmt.Errorf("the SKU has %d bytes and the location %d: each may have %d", len(c.SKU), len(c.LocationID), maxKeyBytes)
 	case c.QuantityChange == 0:
 		return errors.New("the quantity change is 0")
 	case c.QuantityChange > maxQuantityChange || c.QuantityChange < -maxQuantityChange:

@@ -21,6 +21,7 @@ type rules struct {
 	pause   instant // after a first failure; doubled by each further one
 	setup   instant // after a first failure that only a change of the setup ends
 	longest instant // of these pauses
+	look    instant // how often to look whether pending changes can be sent
 	blind   bool    // there are no witnesses
 }
 
@@ -126,7 +127,7 @@ type event struct {
 	now        instant
 	stopping   bool    // no attempt may begin any more
 	ledger     ledger  // led
-	pending    bool    // led, woken
+	pending    bool    // led, woken; formed: what is pending has to wait
 	began      instant // read: when it began
 	missing    string  // read: the witness that is not there
 	head, tail int64   // read, and sent with resultApplied
@@ -226,8 +227,13 @@ func (s *step) take(e event) {
 	case eventSent:
 		s.takeSent(e)
 	case eventFormed: // row 1
-		if s.pending = e.request != 0; s.pending {
+		s.pending = e.request != 0 || e.pending
+		switch {
+		case e.request != 0:
 			s.add(request{id: e.request})
+		case e.pending:
+			s.again = true // a request that was tried before has its turn
+			s.wait(s.now + s.look)
 		}
 	case eventReplaced: // row 7
 		s.verdict = resultUnknown

@@ -18,7 +18,9 @@ const (
 	// window is how many pending changes are looked at for one request. It also
 	// bounds the sum of a record's changes, to 2^57.
 	window = 100_000
-	// lookAgain is how long a key that Oakra did not have is not read again.
+	// lookAgain is how long a key that Oakra did not have is not read again. Only if
+	// it is not there then either are its changes parked: a list may lack a record
+	// for a moment.
 	lookAgain = 10 * time.Second
 	// lookUnknown is how often the keys of parked changes are looked up again.
 	lookUnknown = time.Hour
@@ -38,7 +40,7 @@ func (r *runner) form(ctx context.Context, id int64) (event, error) {
 		return event{}, err
 	}
 	if len(keys) == 0 {
-		return event{kind: eventFormed}, nil
+		return event{kind: eventFormed, pending: len(r.held) > 0}, nil
 	}
 	records, err := r.resolveKeys(ctx, keys)
 	switch {
@@ -46,7 +48,7 @@ func (r *runner) form(ctx context.Context, id int64) (event, error) {
 		return r.failure(ctx, event{kind: eventFailed}, "looking up stock records", err), nil
 	case err != nil:
 		return event{}, err
-	case len(records) == 0: // all of them were parked
+	case len(records) == 0: // all of them were parked, or have to wait
 		return r.beat(kept)
 	}
 	formed, err := r.freeze(kept, id, records, last)
@@ -63,12 +65,14 @@ type known struct {
 }
 
 // pendingKeys returns the keys that wait longest, as many as fit into a request, and
-// the newest change that may go with them.
+// the newest change that may go with them. Those that are to be looked up again later
+// are left out.
 func (r *runner) pendingKeys(ctx context.Context) (keys map[oakra.StockKey]known, last int64, err error) {
 	size, err := r.batchSize(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
+	maps.DeleteFunc(r.held, func(_ oakra.StockKey, until instant) bool { return until <= r.now() })
 	keys = make(map[oakra.StockKey]known)
 	err = r.each(ctx, r.db, func(rows *sql.Rows) error {
 		var key oakra.StockKey
@@ -79,10 +83,12 @@ func (r *runner) pendingKeys(ctx context.Context) (keys map[oakra.StockKey]known
 	}, `WITH pending AS MATERIALIZED (
 			SELECT seq, sku, location_id FROM oakra_outbox_change WHERE name = $1 AND state = 0 ORDER BY seq LIMIT $2),
 		oldest AS MATERIALIZED (
-			SELECT sku, location_id, min(seq) AS first FROM pending GROUP BY sku, location_id ORDER BY min(seq) LIMIT $3)
+			SELECT sku, location_id, min(seq) AS first FROM pending
+			WHERE (sku, location_id) NOT IN (SELECT k.sku, k.location_id FROM {keys $4})
+			GROUP BY sku, location_id ORDER BY min(seq) LIMIT $3)
 		SELECT o.sku, o.location_id, r.id, r.looked, (SELECT max(seq) FROM pending)
 		FROM oldest o LEFT JOIN oakra_outbox_record r ON r.name = $1 AND r.sku = o.sku AND r.location_id = o.location_id`,
-		r.options.Name, window, size-r.options.reserved())
+		r.options.Name, window, size-r.options.reserved(), asJSON(keyRows(slices.Collect(maps.Keys(r.held)), nil)))
 	return keys, last, err
 }
 
@@ -119,8 +125,8 @@ func (r *runner) noticeLimit(ctx context.Context, tx *sql.Tx, now instant, whole
 // errLookup is matched by the errors of Oakra, as opposed to those of the database.
 var errLookup = errors.New("lookup")
 
-// resolveKeys returns the record of each key. The changes of a key that has none are
-// parked.
+// resolveKeys returns the record of each key. The changes of a key that two reads did
+// not find, the second one lookAgain after the first, are parked.
 func (r *runner) resolveKeys(ctx context.Context, keys map[oakra.StockKey]known) (map[oakra.StockKey]int64, error) {
 	kept := context.WithoutCancel(ctx)
 	records := make(map[oakra.StockKey]int64)
@@ -133,7 +139,7 @@ func (r *runner) resolveKeys(ctx context.Context, keys map[oakra.StockKey]known)
 		case k.id.Int64 != 0:
 			records[key] = k.id.Int64
 		case k.looked.Valid && k.looked.Int64 > r.now()-lookAgain.Milliseconds():
-			notes[key] = noteUnknownKey
+			r.held[key] = k.looked.Int64 + lookAgain.Milliseconds()
 		default:
 			missing = append(missing, key)
 		}
@@ -150,8 +156,10 @@ func (r *runner) resolveKeys(ctx context.Context, keys map[oakra.StockKey]known)
 			case bad:
 				notes[key] = note
 				continue
-			case !ok:
+			case !ok && keys[key].looked.Valid:
 				notes[key] = noteUnknownKey
+			case !ok:
+				r.held[key] = r.now() + lookAgain.Milliseconds()
 			default:
 				records[key] = record.ID
 			}

@@ -280,6 +280,7 @@ func (o Options) rules(witnesses bool) rules {
 		pause:   50,
 		setup:   500,
 		longest: 30_000,
+		look:    o.Poll.Milliseconds(),
 		blind:   !witnesses,
 	}
 }

@@ -28,7 +28,8 @@ type runner struct {
 	sent    sending  // the newest attempt
 	landed  int64    // how many requests landed in this lead
 	suspect map[int64]int64
-	parked  []int64 // the changes that OnParked is still to be called for
+	parked  []int64                    // the changes that OnParked is still to be called for
+	held    map[oakra.StockKey]instant // keys that are not looked up before then
 
 	careSeq  int64     // the change up to which old ones were deleted; 0 between passes
 	nextCare time.Time // when to delete what is old and look up what was not known
@@ -118,6 +119,7 @@ func (r *runner) turn(ctx context.Context) (done bool, err error) {
 		return r.othersDone(ctx)
 	}
 	r.suspect, r.landed, r.sent, r.nextCare = make(map[int64]int64), 0, sending{}, time.Time{}
+	r.held = make(map[oakra.StockKey]instant)
 	return r.loop(ctx, e)
 }
 
