@@ -171,7 +171,7 @@ func TestAddSQLWithPgx(t *testing.T) {
 		s := newShop(t, d, 1, options())
 		var dsn string
 		require.NoError(t, s.db.QueryRow("SELECT current_database()").Scan(&dsn))
-		conn, err := pgx.Connect(t.Context(), clusterDSN(dsn))
+		conn, err := pgx.Connect(t.Context(), postgresNamed(dsn))
 		require.NoError(t, err)
 		defer conn.Close(context.Background())
 		tx, err := conn.Begin(t.Context())

@@ -1,11 +1,24 @@
+//go:build unix
+
 package storm_test
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"database/sql"
+	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,103 +30,352 @@ import (
 )
 
 var (
-	stormSeed    = flag.Uint64("storm.seed", 1, "the plan of the storm")
-	stormChanges = flag.Int("storm.changes", 300, "how many changes the storm adds to each database")
+	stormSeed    = flag.Uint64("storm.seed", 1, "the plan of the storms: changes, faults, kills")
+	stormFor     = flag.Duration("storm.for", 2*time.Second, "how long a storm rages on each database")
+	stormChanges = flag.Int("storm.changes", 0, "how many changes a storm adds to each database, however long that takes; 0: as many as it can in -storm.for")
+	stormPause   = flag.Duration("storm.pause", 4*time.Millisecond, "between two changes of a caller, on average")
 )
 
-// TestStorm adds changes from several goroutines while two processes dispatch them
-// through faults, and others sell the same items. Dispatchers are stopped in the
-// middle of requests. In the end the server has what was recorded, and nothing else.
+// TestStorm kills and stops the processes of a shop that sells through faults, while
+// somebody else sells the same items. Whatever happens, in the end the server has what
+// the plan says, once, and what the other sold.
 func TestStorm(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
-		const items = 20
-		t.Logf("seed %d", *stormSeed)
-		server := newServer(t, items)
-		for i, kind := range []oakratest.FaultKind{oakratest.ResetBefore, oakratest.ResetAfter, oakratest.Refuse, oakratest.CutBody} {
-			server.Inject(oakratest.Fault{Kind: kind, Probability: 0.03, Seed: *stormSeed + uint64(i)})
-		}
-		server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.OmitRecord, Probability: 0.03, Seed: *stormSeed + 9})
-		server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ApplyLate, Delay: 900 * time.Millisecond, Probability: 0.03, Seed: *stormSeed + 10})
-		server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 503, Body: "<html>", Probability: 0.02, Seed: *stormSeed + 11})
-		server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 429, Probability: 0.02, Seed: *stormSeed + 12})
-		server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.RespondAfter, Status: 502, Probability: 0.02, Seed: *stormSeed + 13})
-
-		o := options()
-		o.RequestTimeout, o.Grace, o.BatchSize = 100*time.Millisecond, 500*time.Millisecond, 8
-		open := func() *shop {
-			s := &shop{db: d.open(t), server: server}
-			var err error
-			s.Outbox, err = outbox.New(t.Context(), s.db, quickClient(server).Stock, o)
-			require.NoError(t, err)
-			return s
-		}
-		first := open()
-		running, stop := context.WithCancel(t.Context())
-		var others, adders sync.WaitGroup
-		for p := range uint64(2) { // dispatchers, which run for a random while
-			s := open()
-			random := rand.New(rand.NewPCG(*stormSeed, p))
-			others.Go(func() {
-				for running.Err() == nil {
-					ctx, cancel := context.WithTimeout(running, time.Duration(20+random.IntN(400))*time.Millisecond)
-					_ = s.Run(ctx)
-					cancel()
-				}
-			})
-		}
-		var mu sync.Mutex
-		want := make([]int64, items)
-		for i := range want {
-			want[i] = 1000
-		}
-		others.Go(func() { // another seller
-			random := rand.New(rand.NewPCG(*stormSeed, 100))
-			client := server.Client()
-			for running.Err() == nil {
-				_, _ = client.Stock.Change(running, []oakra.StockChange{{ID: firstItem + int64(random.IntN(items)), QuantityChange: -1}})
-			}
-		})
-		for a := range 4 {
-			random := rand.New(rand.NewPCG(*stormSeed, 200+uint64(a)))
-			adders.Go(func() {
-				for n := range *stormChanges / 4 {
-					item, units := random.IntN(items), int64(random.IntN(9)-4)
-					if units == 0 {
-						units = 5
-					}
-					if err := first.Add(t.Context(), sell(fmt.Sprintf("%d/%d", a, n), item, units)); err != nil {
-						t.Error(err)
-						return
-					}
-					mu.Lock()
-					want[item] -= units
-					mu.Unlock()
-					for n%3 == 2 && !t.Failed() { // many requests, of few changes each
-						status, err := first.Status(t.Context())
-						if err == nil && status.Pending < 20 {
-							break
-						}
-						time.Sleep(5 * time.Millisecond)
-					}
-				}
-			})
-		}
-		adders.Wait()
-		stop()
-		others.Wait()
-		server.ClearFaults()
-		first.settle(t)
-		for _, r := range server.Requests() { // what the other seller sold
-			if len(r.Applied) == 1 {
-				want[r.Applied[0].ID-firstItem]--
-			}
-		}
-		for i := range want {
-			require.Equal(t, want[i], first.quantity(i), "item %d", i)
-		}
-		status := first.status(t)
-		require.Zero(t, status.Parked)
-		require.Empty(t, status.Halted)
-		t.Logf("%d requests, %d unknown, %d taken back", status.Requests, status.Unknown, status.Compensated)
+	if testing.Short() {
+		t.Skip("a storm takes seconds")
+	}
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		newStorm(t, "sqlite", sqliteDSN(t)).rage(nil)
 	})
+	if why := postgresMissing(); why != "" {
+		t.Logf("LEFT OUT: PostgreSQL, %s", why)
+		return
+	}
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		c, err := newCluster()
+		require.NoError(t, err)
+		t.Cleanup(c.remove)
+		newStorm(t, "pgx", c.create(t, "")).rage(c)
+	})
+	t.Run("pgbouncer", func(t *testing.T) {
+		t.Parallel()
+		c, err := newCluster()
+		require.NoError(t, err)
+		t.Cleanup(c.remove)
+		newStorm(t, "pgx", c.startBouncer(t, c.create(t, ""))).rage(nil)
+	})
+}
+
+// startBouncer starts pgbouncer in transaction mode before a database, and returns the
+// DSN to be used.
+func (c *cluster) startBouncer(t *testing.T, dsn string) string {
+	program, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		program = "/usr/sbin/pgbouncer"
+	}
+	if _, err := os.Stat(program); err != nil {
+		t.Skip("LEFT OUT: pgbouncer is not installed")
+	}
+	config := filepath.Join(c.dir, "pgbouncer.ini")
+	require.NoError(t, os.WriteFile(config, []byte(strings.Join([]string{
+		"[databases]",
+		"* = host=" + c.dir + " port=5432 user=shop",
+		"[pgbouncer]",
+		"listen_addr =", "listen_port = 6432", "unix_socket_dir = " + c.dir,
+		"auth_type = any", "pool_mode = transaction", "default_pool_size = 5", "max_client_conn = 200", "",
+	}, "\n")), 0o644))
+	log, err := os.Create(filepath.Join(c.dir, "pgbouncer.log"))
+	require.NoError(t, err)
+	defer log.Close()
+	cmd := exec.Command(program, config)
+	cmd.SysProcAttr, cmd.Stdout, cmd.Stderr, cmd.Dir = c.as, log, log, c.dir
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	dsn = strings.Replace(dsn, "port=5432", "port=6432", 1) + " default_query_exec_mode=exec"
+	db, err := sql.Open("pgx", dsn)
+	require.NoError(t, err)
+	defer db.Close()
+	require.Eventually(t, func() bool { return db.Ping() == nil }, time.Minute, 20*time.Millisecond)
+	return dsn
+}
+
+// storm is a shop in trouble.
+type storm struct {
+	*testing.T
+	child    // what its processes have in common
+	server   *oakratest.Server
+	shop     *shop
+	random   *rand.Rand
+	children []*process
+	kills    int
+	stops    int
+	crashes  int // of the database
+
+	mu  sync.Mutex
+	err bytes.Buffer // what the processes wrote
+}
+
+// process is a place in the shop that a child takes until it is killed.
+type process struct {
+	child
+	storm *storm
+	cmd   *exec.Cmd
+	stdin io.Closer
+	read  chan struct{} // closed when all of its output was read
+	acked map[int]bool  // the changes that are durable
+}
+
+func newStorm(t *testing.T, driver, dsn string) *storm {
+	records := []oakra.StockRecord{
+		{ID: 1, SKU: head.SKU, LocationID: head.LocationID, Quantity: 200_000},
+		{ID: 2, SKU: tail.SKU, LocationID: tail.LocationID, Quantity: 200_000},
+	}
+	for i := range stormItems {
+		key := itemKey(i)
+		records = append(records, oakra.StockRecord{ID: firstItem + int64(i), SKU: key.SKU, LocationID: key.LocationID, Quantity: stormStart})
+	}
+	server := oakratest.Start(t, records...)
+	s := &storm{T: t, server: server, random: rand.New(rand.NewPCG(*stormSeed, 1)),
+		child: child{Driver: driver, DSN: dsn, URL: server.URL, Key: server.Key, Seed: *stormSeed, Pause: *stormPause}}
+	db, err := sql.Open(driver, dsn)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	s.shop = &shop{db: db, server: server}
+	s.shop.Outbox, err = outbox.New(t.Context(), db, quickClient(server).Stock, stormOptions())
+	require.NoError(t, err)
+	_, err = db.Exec("CREATE TABLE orders (id text PRIMARY KEY)")
+	require.NoError(t, err)
+	return s
+}
+
+// inject makes the server fail in nine ways.
+func (s *storm) inject() {
+	for i, f := range []oakratest.Fault{
+		{Kind: oakratest.ResetBefore, Probability: 0.01},
+		{Kind: oakratest.ResetAfter, Probability: 0.02},
+		{Kind: oakratest.CutBody, Probability: 0.01},
+		{Op: "stock.change", Kind: oakratest.OmitRecord, Probability: 0.02},
+		{Op: "stock.change", Kind: oakratest.ApplyLate, Delay: stormWindow + 2*stormGrace, Probability: 0.02},
+		{Op: "stock.change", Kind: oakratest.Slow, Delay: stormWindow + stormGrace/2, Probability: 0.01},
+		{Kind: oakratest.Respond, Status: 503, Body: "<html>", Probability: 0.01},
+		{Kind: oakratest.Respond, Status: 429, Probability: 0.01},
+		{Op: "stock.change", Kind: oakratest.RespondAfter, Status: 502, Probability: 0.01},
+	} {
+		f.Seed = *stormSeed + uint64(i)
+		s.server.Inject(f)
+	}
+}
+
+func (s *storm) start(c child) *process {
+	p := &process{child: c, storm: s, acked: make(map[int]bool)}
+	p.start()
+	s.children = append(s.children, p)
+	return p
+}
+
+func (p *process) start() {
+	p.storm.mu.Lock()
+	for p.acked[p.From] {
+		p.From++
+	}
+	p.storm.mu.Unlock()
+	plan, err := json.Marshal(p.child)
+	require.NoError(p.storm, err)
+	p.cmd = exec.Command(os.Args[0])
+	p.cmd.Env = append(os.Environ(), childEnv+"="+string(plan))
+	p.cmd.Stderr = p.storm
+	p.stdin, err = p.cmd.StdinPipe()
+	require.NoError(p.storm, err)
+	out, err := p.cmd.StdoutPipe()
+	require.NoError(p.storm, err)
+	require.NoError(p.storm, p.cmd.Start())
+	p.read = make(chan struct{})
+	go func() {
+		defer close(p.read)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if n, err := strconv.Atoi(lines.Text()); err == nil {
+				p.storm.mu.Lock()
+				p.acked[n] = true
+				p.storm.mu.Unlock()
+			}
+		}
+	}()
+}
+
+// Write receives the standard error of the processes.
+func (s *storm) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err.Write(b)
+}
+
+// kill kills the process, and waits until its output was read.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.read
+	_ = p.cmd.Wait()
+	_ = p.stdin.Close()
+}
+
+// stopFor stops the process for a while, such as a machine that swaps does.
+func (p *process) stopFor(d time.Duration) {
+	_ = p.cmd.Process.Signal(syscall.SIGSTOP)
+	time.Sleep(d)
+	_ = p.cmd.Process.Signal(syscall.SIGCONT)
+}
+
+// rage lets the storm rage. If a cluster is given, it is crashed, too.
+func (s *storm) rage(c *cluster) {
+	s.Logf("-storm.seed=%d", *stormSeed)
+	began := time.Now()
+	s.inject()
+	others, stopOthers := context.WithCancel(s.Context())
+	var otherSellers sync.WaitGroup
+	otherSellers.Go(func() {
+		client := quickClient(s.server)
+		random := rand.New(rand.NewPCG(*stormSeed, 2))
+		for pause(others, 10*time.Millisecond) {
+			_, _ = client.Stock.Change(others, []oakra.StockChange{{ID: firstItem + random.Int64N(stormItems), QuantityChange: -1}})
+		}
+	})
+	var dispatchers, adders []*process
+	for i := range 2 {
+		adder := s.child
+		adder.Role, adder.Adder, adder.Count = "add", i, *stormChanges/2
+		adders = append(adders, s.start(adder))
+		dispatcher := s.child
+		dispatcher.Role = "dispatch"
+		dispatchers = append(dispatchers, s.start(dispatcher))
+	}
+	finished := func() bool {
+		if *stormChanges == 0 {
+			return time.Since(began) > *stormFor
+		}
+		return s.acked(adders) >= *stormChanges/2*2
+	}
+	nextCrash := time.Duration(0)
+	for !finished() {
+		time.Sleep(time.Duration(100+s.random.IntN(300)) * time.Millisecond)
+		if c != nil && time.Since(began) > nextCrash {
+			s.crash(c)
+			nextCrash = time.Since(began) + 10*time.Second
+			continue
+		}
+		switch p := dispatchers[s.random.IntN(2)]; s.random.IntN(3) {
+		case 0:
+			p.kill()
+			p.start()
+			s.kills++
+		case 1:
+			p.stopFor(stormLease + time.Duration(s.random.IntN(600))*time.Millisecond)
+			s.stops++
+		case 2:
+			p = adders[s.random.IntN(2)]
+			p.kill()
+			p.start()
+			s.kills++
+		}
+	}
+	for _, p := range s.children {
+		p.kill()
+	}
+	stopOthers()
+	otherSellers.Wait()
+	s.server.ClearFaults()
+	s.shop.settle(s)
+	s.check(adders, time.Since(began))
+}
+
+// crash crashes PostgreSQL, and starts it again.
+func (s *storm) crash(c *cluster) {
+	var err error
+	if s.random.IntN(2) == 0 {
+		err = c.kill()
+	} else {
+		err = c.stop("immediate")
+	}
+	require.NoError(s, err)
+	require.NoError(s, c.start())
+	s.crashes++
+}
+
+func (s *storm) acked(adders []*process) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range adders {
+		n += len(p.acked)
+	}
+	return n
+}
+
+// check compares the server with what was recorded, and that with the plan.
+func (s *storm) check(adders []*process, took time.Duration) {
+	s.mu.Lock()
+	said := s.err.String()
+	s.mu.Unlock()
+	want := make([]int64, stormItems)
+	for i := range want {
+		want[i] = stormStart
+	}
+	all, err := s.shop.List(s.Context(), outbox.Filter{Limit: 1 << 40})
+	require.NoError(s, err)
+	recorded := make(map[string]bool, len(all))
+	for _, e := range all {
+		require.Equal(s, outbox.StateApplied, e.State, "%s: %s\n%s", e.ID, e.Reason, said)
+		recorded[e.ID] = true
+		var adder, n, item int
+		_, err := fmt.Sscanf(e.ID, "%d/%d", &adder, &n)
+		require.NoError(s, err)
+		require.Equal(s, planned(s.Seed, adder, n), e.Change)
+		_, err = fmt.Sscanf(e.SKU, "shirt-%d", &item)
+		require.NoError(s, err)
+		want[item] += e.QuantityChange
+	}
+	for _, p := range adders {
+		for n := range p.acked {
+			require.Contains(s, recorded, planned(s.Seed, p.Adder, n).ID, "it was acknowledged")
+		}
+	}
+	s.checkOrders(recorded)
+	sold := 0
+	for _, r := range s.server.Requests() {
+		if len(r.Applied) == 1 { // by the other seller
+			want[r.Applied[0].ID-firstItem]--
+			sold++
+		}
+	}
+	for i := range want {
+		require.Equal(s, want[i], s.shop.quantity(i), "item %d\n%s", i, said)
+	}
+	status := s.shop.status(s)
+	require.Empty(s, status.Halted, said)
+	require.Zero(s, status.Parked)
+	require.Positive(s, len(all))
+	s.Logf("%d changes, %d sold by others, %d kills, %d stops, %d crashes of the database in %.0f s: %d requests, %d unknown, %d taken back; 0 wrong, 0 parked, 0 halts",
+		len(all), sold, s.kills, s.stops, s.crashes, took.Seconds(), status.Requests, status.Unknown, status.Compensated)
+}
+
+// checkOrders checks that each change that was added with an order has it, and that
+// each order has its change.
+func (s *storm) checkOrders(recorded map[string]bool) {
+	rows, err := s.shop.db.Query("SELECT id FROM orders")
+	require.NoError(s, err)
+	defer rows.Close()
+	orders := make(map[string]bool)
+	for rows.Next() {
+		var id string
+		require.NoError(s, rows.Scan(&id))
+		require.Contains(s, recorded, id, "an order without its change")
+		orders[id] = true
+	}
+	require.NoError(s, rows.Err())
+	for id := range recorded {
+		_, number, _ := strings.Cut(id, "/")
+		n, err := strconv.Atoi(number)
+		require.NoError(s, err)
+		if withOrder(n) {
+			require.Contains(s, orders, id, "a change without its order")
+		}
+	}
 }

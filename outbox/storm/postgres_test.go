@@ -1,0 +1,171 @@
+//go:build unix
+
+package storm_test
+
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// cluster is a private PostgreSQL, which listens on a socket in its own directory. It
+// runs as an ordinary user if the tests run as root, as it must.
+type cluster struct {
+	dir string
+	as  *syscall.SysProcAttr
+	mu  sync.Mutex
+	n   int // databases
+}
+
+// shared is the cluster that all tests use which do not crash it. TestMain removes it.
+var shared struct {
+	once sync.Once
+	*cluster
+	err error
+}
+
+func postgresBin(program string) string {
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + program)
+	if len(found) > 0 {
+		return found[len(found)-1]
+	}
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+func postgresMissing() string {
+	if postgresBin("initdb") == "" || postgresBin("postgres") == "" {
+		return "its programs are not installed"
+	}
+	return ""
+}
+
+// postgresDSN returns a new, empty database of the shared cluster.
+func postgresDSN(t testing.TB) string {
+	shared.once.Do(func() { shared.cluster, shared.err = newCluster() })
+	require.NoError(t, shared.err)
+	return shared.create(t, "")
+}
+
+func newCluster() (*cluster, error) {
+	dir, err := os.MkdirTemp("", "oakra-pg")
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{dir: dir}
+	if os.Getuid() == 0 {
+		nobody, err := user.Lookup("nobody")
+		if err != nil {
+			return nil, err
+		}
+		uid, _ := strconv.Atoi(nobody.Uid)
+		gid, _ := strconv.Atoi(nobody.Gid)
+		if err := os.Chown(dir, uid, gid); err != nil {
+			return nil, err
+		}
+		c.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	}
+	if err := c.run("initdb", "-D", c.data(), "-U", "shop", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"); err != nil {
+		return nil, err
+	}
+	return c, c.start()
+}
+
+func (c *cluster) data() string { return filepath.Join(c.dir, "data") }
+
+func (c *cluster) run(program string, args ...string) error {
+	cmd := exec.Command(postgresBin(program), args...)
+	cmd.SysProcAttr, cmd.Dir = c.as, c.dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w: %s", program, strings.Join(args, " "), err, out)
+	}
+	return err
+}
+
+// start starts the server. What a crash left behind may take a moment to go away.
+// Without fsync it still survives every crash but the machine's.
+func (c *cluster) start() (err error) {
+	for range 20 {
+		err = c.run("pg_ctl", "-D", c.data(), "-w", "-l", filepath.Join(c.dir, "log"), "-o",
+			fmt.Sprintf("-c listen_addresses= -c unix_socket_directories=%s -c max_connections=300 -c fsync=off", c.dir), "start")
+		if err == nil {
+			return nil
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	return err
+}
+
+func (c *cluster) stop(mode string) error {
+	return c.run("pg_ctl", "-D", c.data(), "-w", "-m", mode, "stop")
+}
+
+// kill kills the server's main process; its children notice.
+func (c *cluster) kill() error {
+	text, err := os.ReadFile(filepath.Join(c.data(), "postmaster.pid"))
+	if err != nil {
+		return err
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		return err
+	}
+	return syscall.Kill(pid, syscall.SIGKILL)
+}
+
+func (c *cluster) remove() {
+	_ = c.stop("immediate")
+	_ = os.RemoveAll(c.dir)
+}
+
+func (c *cluster) dsn(name string) string {
+	return fmt.Sprintf("host=%s port=5432 user=shop dbname=%s sslmode=disable", c.dir, name)
+}
+
+// create makes a database, empty or a copy of another one, and returns its DSN.
+func (c *cluster) create(t testing.TB, template string) string {
+	c.mu.Lock()
+	c.n++
+	name := "shop" + strconv.Itoa(c.n)
+	c.mu.Unlock()
+	admin, err := sql.Open("pgx", c.dsn("postgres"))
+	require.NoError(t, err)
+	defer admin.Close()
+	statement := "CREATE DATABASE " + name
+	if template != "" {
+		statement += " TEMPLATE " + template
+	}
+	_, err = admin.Exec(statement)
+	require.NoError(t, err)
+	return c.dsn(name)
+}
+
+// postgresNamed returns the DSN of a database of the shared cluster.
+func postgresNamed(name string) string { return shared.dsn(name) }
+
+func TestMain(m *testing.M) {
+	if plan := os.Getenv(childEnv); plan != "" {
+		os.Exit(runChild(plan))
+	}
+	code := m.Run()
+	if shared.cluster != nil {
+		shared.remove()
+	}
+	os.Exit(code)
+}
