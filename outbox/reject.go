@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -29,7 +28,7 @@ func (r *runner) reject(ctx context.Context, p plan) (event, error) {
 	items, err := r.sent.items, r.sent.err
 	named, witness := r.namedItems(err)
 	if witness != "" {
-		return event{kind: eventHalt, reason: fmt.Sprintf("the server rejects the witness %s: %s", keyText(r.witnesses[0]), witness)}, nil
+		return event{kind: eventHalt, reason: "the server rejects the witness " + witness}, nil
 	}
 	var s replacement
 	var e *oakra.Error
@@ -54,7 +53,7 @@ func (r *runner) reject(ctx context.Context, p plan) (event, error) {
 }
 
 // namedItems returns what the server says of the items of the newest attempt, by
-// index, and of a witness.
+// index, and of a witness, with its key.
 func (r *runner) namedItems(err error) (named map[int]string, witness string) {
 	named = make(map[int]string)
 	before := 0
@@ -66,8 +65,10 @@ func (r *runner) namedItems(err error) (named map[int]string, witness string) {
 		switch i -= before; {
 		case i >= 0 && i < len(r.sent.items):
 			named[i] = text
+		case i < 0:
+			witness = keyText(r.witnesses[0]) + ": " + text
 		case !r.rules.blind:
-			witness = text
+			witness = keyText(r.witnesses[1]) + ": " + text
 		}
 	}
 	return named, witness
