@@ -48,8 +48,8 @@ type sending struct {
 // over when it ends or goes silent. While the outbox is halted Run waits, and goes
 // on after [Outbox.Resume]. A failing database is tried again.
 //
-// Its errors are those of a bad setup: no Stock, or no Witnesses for an account that
-// has had them.
+// Its errors are those of a bad setup: no Stock, no Witnesses for an account that has
+// had them, or other ones than another process has named since.
 func (o *Outbox) Run(ctx context.Context) error {
 	return o.dispatch(ctx, false)
 }
@@ -84,7 +84,8 @@ func (o *Outbox) dispatch(ctx context.Context, drain bool) error {
 			return nil
 		case err == nil || errors.Is(err, errFenced):
 			failures = 0
-			err = nil
+		case errors.Is(err, errWitnesses):
+			return fmt.Errorf("outbox: %w", err)
 		case drain:
 			return fmt.Errorf("outbox: drain: %w", err)
 		default:

@@ -168,6 +168,9 @@ func truth(b bool) int64 {
 	return 0
 }
 
+// errWitnesses is the error of a process that does not know the account's witnesses.
+var errWitnesses = errors.New("another process named other witnesses for this account: start this one with them")
+
 // lead takes over dispatching if nobody has it, or goes on with it after a database
 // error, and loads the ledger. It reports false if another process dispatches or
 // the outbox is halted.
@@ -176,17 +179,21 @@ func (r *runner) lead(ctx context.Context) (e event, ok bool, err error) {
 	e.kind = eventLed
 	err = o.transact(ctx, func(tx *sql.Tx) error {
 		l := &e.ledger
+		var head, tail oakra.StockKey
 		err := o.row(ctx, tx, `UPDATE oakra_outbox_account SET until = {now} + $4, owner = $2,
 			epoch = epoch + CASE WHEN owner = $2 AND epoch = $3 THEN 0 ELSE 1 END
 			WHERE name = $1 AND halted = '' AND (until < {now} OR owner = $2 AND epoch = $3)
-			RETURNING epoch, {now}, head, tail, last_code, last_id, requests, unknown, compensated, rejected`,
+			RETURNING epoch, {now}, head, tail, last_code, last_id, requests, unknown, compensated, rejected, head_sku, head_location, tail_sku, tail_location`,
 			o.options.Name, r.owner, r.epoch, o.options.Lease.Milliseconds()).
-			Scan(&r.epoch, &e.now, &l.head, &l.tail, &l.code, &l.lastID, &l.counts.requests, &l.counts.unknown, &l.counts.compensated, &l.counts.rejected)
-		if errors.Is(err, sql.ErrNoRows) {
+			Scan(&r.epoch, &e.now, &l.head, &l.tail, &l.code, &l.lastID, &l.counts.requests, &l.counts.unknown, &l.counts.compensated, &l.counts.rejected,
+				&head.SKU, &head.LocationID, &tail.SKU, &tail.LocationID)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
 			return errFenced
-		}
-		if err != nil {
+		case err != nil:
 			return err
+		case o.witnesses != [2]oakra.StockKey{head, tail}:
+			return errWitnesses
 		}
 		if e.ledger.requests, err = o.loadRequests(ctx, tx); err != nil {
 			return err

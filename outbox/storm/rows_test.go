@@ -648,13 +648,13 @@ func TestBadInput(t *testing.T) {
 			"quantity change is 0":    {ID: "i", SKU: "s", LocationID: "l"},
 			"it may be 2^40":          {ID: "i", SKU: "s", LocationID: "l", QuantityChange: 1<<40 + 1},
 			"it may be 2^40 either":   {ID: "i", SKU: "s", LocationID: "l", QuantityChange: -1<<40 - 1},
+			"500":                     {ID: "i", SKU: strings.Repeat("x", 501), LocationID: "l", QuantityChange: 1},
+			"ID is not valid UTF-8":   {ID: "\xff", SKU: "s", LocationID: "l", QuantityChange: 1},
+			"LocationID is not valid": {ID: "i", SKU: "s", LocationID: "\xc0\x80", QuantityChange: 1},
+			"LocationID contains":     {ID: "i", SKU: "s", LocationID: "\x00", QuantityChange: 1},
 			"it may have 200":         {ID: strings.Repeat("x", 201), SKU: "s", LocationID: "l", QuantityChange: 1},
 			"is a witness":            {ID: "i", SKU: head.SKU, LocationID: head.LocationID, QuantityChange: 1},
-			"change 1 (ID \"i\"): ID": {},
 		} {
-			if change == (outbox.Change{}) {
-				continue
-			}
 			err := s.Add(t.Context(), sell("good", 0, 1), change)
 			require.ErrorContains(t, err, name)
 			require.ErrorContains(t, err, "change 1")
@@ -665,7 +665,10 @@ func TestBadInput(t *testing.T) {
 		require.Equal(t, int64(1), status.Pending)
 		for _, o := range []outbox.Options{
 			{Witnesses: [2]oakra.StockKey{head, {}}},
+			{Witnesses: [2]oakra.StockKey{{}, tail}},
+			{Witnesses: [2]oakra.StockKey{head, {SKU: tail.SKU}}},
 			{Witnesses: [2]oakra.StockKey{head, head}},
+			{Retention: -time.Hour}, {Poll: time.Microsecond},
 			{BatchSize: -1}, {BatchSize: 2, Witnesses: [2]oakra.StockKey{head, tail}}, {Grace: -1}, {Name: "\xff"},
 		} {
 			_, err := outbox.New(t.Context(), s.db, nil, o)
@@ -735,5 +738,113 @@ func TestRetention(t *testing.T) {
 		var requests int
 		require.NoError(t, s.db.QueryRow("SELECT count(*) FROM oakra_outbox_request").Scan(&requests))
 		require.Equal(t, 1, requests)
+	})
+}
+
+// A context that ended leaves the caller's transaction as database/sql does: it can go
+// on, unless it is the transaction's own context.
+func TestAddTxWithACanceledContext(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s := newShop(t, d, 1, options())
+		_, err := s.db.Exec("CREATE TABLE orders (id text)")
+		require.NoError(t, err)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		tx, err := s.db.Begin()
+		require.NoError(t, err)
+		_, err = tx.Exec("INSERT INTO orders VALUES ('order-1')")
+		require.NoError(t, err)
+		require.ErrorIs(t, s.AddTx(ended, tx, sell("a", 0, 1)), context.Canceled)
+		require.NoError(t, s.AddTx(t.Context(), tx, sell("b", 0, 1)))
+		require.NoError(t, tx.Commit())
+
+		ctx, cancel := context.WithCancel(t.Context())
+		tx, err = s.db.BeginTx(ctx, nil)
+		require.NoError(t, err)
+		_, err = tx.Exec("INSERT INTO orders VALUES ('order-2')")
+		require.NoError(t, err)
+		cancel()
+		require.Error(t, s.AddTx(ctx, tx, sell("c", 0, 1)))
+		require.Error(t, tx.Commit())
+
+		require.ErrorIs(t, s.Add(ended, sell("d", 0, 1)), context.Canceled)
+		all, err := s.List(t.Context(), outbox.Filter{})
+		require.NoError(t, err)
+		require.Len(t, all, 1)
+		require.Equal(t, "b", all[0].ID)
+		var orders int
+		require.NoError(t, s.db.QueryRow("SELECT count(*) FROM orders").Scan(&orders))
+		require.Equal(t, 1, orders)
+	})
+}
+
+func TestStatusWarnings(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s := newShop(t, d, 1, options())
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		s.drain(t)
+		require.Empty(t, s.status(t).Warnings)
+		for _, test := range []struct {
+			head, tail int64
+			want       []string
+		}{
+			{200_000, 1 << 30, nil},
+			{200_000, 1<<30 + 1, []string{"a server of 32 bits overflows"}},
+			{200_000, 999_999, []string{"\"outbox-tail\" at \"warehouse-1\" has 999999 units, which looks like a limit"}},
+			{1<<31 - 1, 1<<31 - 1, []string{"overflows", "\"outbox-head\"", "\"outbox-tail\""}},
+		} {
+			_, err := s.db.Exec(fmt.Sprintf("UPDATE oakra_outbox_account SET head = %d, tail = %d", test.head, test.tail))
+			require.NoError(t, err)
+			warnings := s.status(t).Warnings
+			require.Len(t, warnings, len(test.want), "%v", warnings)
+			for i := range warnings {
+				require.Contains(t, warnings[i], test.want[i])
+			}
+		}
+	})
+}
+
+// Other witnesses are accepted only while nothing is open. A process that knows the old
+// ones does not dispatch any more.
+func TestChangingWitnesses(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s, w := newWrapped(t, d, 2, options())
+		s.server.SetRecords(
+			oakra.StockRecord{ID: 3, SKU: "head-2", LocationID: "warehouse-1", Quantity: 300_000},
+			oakra.StockRecord{ID: 4, SKU: "tail-2", LocationID: "warehouse-1", Quantity: 200_000})
+		o := options()
+		o.Witnesses[0].SKU, o.Witnesses[1].SKU = "head-2", "tail-2"
+		sent, goOn := make(chan struct{}), make(chan struct{})
+		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+			close(sent)
+			<-goOn
+			w.set(func() { w.change = nil })
+			return w.Stock.Change(ctx, changes)
+		}
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx) }()
+		<-sent
+		_, err := outbox.New(t.Context(), s.db, w, o)
+		require.ErrorContains(t, err, "1 open attempts")
+		require.ErrorContains(t, err, "outbox-head")
+		close(goOn)
+		require.Eventually(t, func() bool { return s.find(t, "a").State == outbox.StateApplied }, time.Minute, 5*time.Millisecond)
+		cancel()
+		require.NoError(t, <-ended)
+
+		second := &shop{db: s.db, server: s.server}
+		second.Outbox, err = outbox.New(t.Context(), s.db, w, o)
+		require.NoError(t, err)
+		require.NoError(t, s.Add(t.Context(), sell("b", 1, 1)), "the old process may add")
+		require.ErrorContains(t, s.Drain(t.Context()), "other witnesses")
+		require.ErrorContains(t, s.Run(t.Context()), "other witnesses")
+		require.Equal(t, int64(1000), s.quantity(1))
+		second.drain(t)
+		require.Equal(t, int64(999), s.quantity(1))
+		require.Equal(t, []int64{300_000 - 1<<1, 200_000 - 2<<1 + 11}, []int64{s.server.Quantity(3), s.server.Quantity(4)})
+		require.Equal(t, int64(199_999), s.server.Quantity(1))
+		require.ErrorContains(t, second.Add(t.Context(), outbox.Change{ID: "w", SKU: "head-2", LocationID: "warehouse-1", QuantityChange: 1}), "witness")
 	})
 }
