@@ -1,0 +1,163 @@
+package storm_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/outbox"
+)
+
+// One key that Oakra has two records for is parked, and holds up no other.
+func TestTwoRecordsOfAKey(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s := newShop(t, d, 9, options())
+		s.server.SetRecords(oakra.StockRecord{ID: 90, SKU: itemKey(4).SKU, LocationID: itemKey(4).LocationID, Quantity: 5})
+		for i := range 9 {
+			require.NoError(t, s.Add(t.Context(), sell(fmt.Sprint(i), i, 1)))
+		}
+		s.drain(t)
+		for i := range 9 {
+			e := s.find(t, fmt.Sprint(i))
+			if i == 4 {
+				require.Equal(t, outbox.StateParked, e.State)
+				require.Contains(t, e.Reason, "two records, 90 and 1004")
+				continue
+			}
+			require.Equal(t, outbox.StateApplied, e.State)
+			require.Equal(t, int64(999), s.quantity(i))
+		}
+	})
+}
+
+// One key that the server does not want to look up is parked with its words. While it
+// looks nothing up, not even the witnesses, nothing is parked.
+func TestLookupIsRejected(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s, w := newWrapped(t, d, 9, options())
+		all := false
+		rejected := &oakra.Error{Op: "stock.list", Method: "GET", StatusCode: 400, Outcome: oakra.OutcomeNotApplied, Message: "sku: too odd"}
+		w.lookup = func(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if slices.Contains(keys, itemKey(4)) {
+				return nil, rejected
+			}
+			return w.Stock.Lookup(ctx, keys)
+		}
+		for i := range 9 {
+			require.NoError(t, s.Add(t.Context(), sell(fmt.Sprint(i), i, 1)))
+		}
+		s.drain(t)
+		require.Equal(t, outbox.StateParked, s.find(t, "4").State)
+		require.Equal(t, "sku: too odd", s.find(t, "4").Reason)
+		for i := range 9 {
+			if i != 4 {
+				require.Equal(t, int64(999), s.quantity(i))
+			}
+		}
+
+		w.set(func() {
+			w.lookup = func(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error) {
+				w.set(func() { all = true })
+				return nil, rejected
+			}
+		})
+		require.NoError(t, s.Add(t.Context(), sell("x", 4, 1), sell("y", 5, 1)))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, s.Drain(ctx), context.DeadlineExceeded)
+		require.True(t, all)
+		require.Equal(t, int64(1), s.status(t).Parked)
+	})
+}
+
+// The record of a SKU that was renamed has two keys for a while: its changes are summed.
+// If it is rejected, the old name is not known any more.
+func TestRenamedSKU(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s, w := newWrapped(t, d, 1, options())
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		s.drain(t)
+		s.server.SetRecords(oakra.StockRecord{ID: firstItem, SKU: "renamed", LocationID: "warehouse-1", Quantity: 999})
+		renamed := func(id string, units int64) outbox.Change {
+			return outbox.Change{ID: id, SKU: "renamed", LocationID: "warehouse-1", QuantityChange: -units}
+		}
+		require.NoError(t, s.Add(t.Context(), sell("b", 0, 10), renamed("c", 100)))
+		writes := s.writes()
+		s.drain(t)
+		require.Equal(t, int64(889), s.quantity(0))
+		require.Equal(t, writes+1, s.writes())
+
+		w.set(func() { w.change = rejecting(w.Stock, firstItem, "sold out") })
+		require.NoError(t, s.Add(t.Context(), sell("d", 0, 1), renamed("e", 1)))
+		s.drain(t)
+		require.Contains(t, s.find(t, "d").Reason, "not known")
+		require.Equal(t, "quantity_change: sold out", s.find(t, "e").Reason)
+		require.Equal(t, int64(889), s.quantity(0))
+	})
+}
+
+// The record moves to another ID before a double is taken back: the undo follows it.
+func TestUndoFollowsAMovedRecord(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		o := options()
+		o.RequestTimeout = 100 * time.Millisecond
+		s, w := newWrapped(t, d, 2, o)
+		w.late()
+		landed := w.change
+		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+			records, err := landed(ctx, changes)
+			w.set(func() {
+				if w.change == nil { // it landed twice
+					w.change = rejecting(w.Stock, firstItem, "does not exist")
+					s.server.SetRecords(
+						oakra.StockRecord{ID: firstItem, SKU: "gone", LocationID: "warehouse-1", Quantity: 0},
+						oakra.StockRecord{ID: 80, SKU: itemKey(0).SKU, LocationID: "warehouse-1", Quantity: 994})
+				}
+			})
+			return records, err
+		}
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 3), sell("b", 1, 4)))
+		s.settle(t)
+		require.Equal(t, int64(997), s.server.Quantity(80))
+		require.Equal(t, int64(996), s.quantity(1))
+		require.Equal(t, outbox.StateApplied, s.find(t, "a").State)
+		require.Equal(t, int64(1), s.status(t).Compensated)
+	})
+}
+
+// An undo that lands twice is taken back itself.
+func TestUndoOfAnUndo(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		o := options()
+		o.RequestTimeout = 100 * time.Millisecond
+		s, w := newWrapped(t, d, 2, o)
+		w.late()
+		landed := w.change
+		again := false
+		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+			records, err := landed(ctx, changes)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.change == nil && !again {
+				again = true
+				w.late()
+			}
+			return records, err
+		}
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 3), sell("b", 1, 4)))
+		s.settle(t)
+		require.Equal(t, int64(997), s.quantity(0))
+		require.Equal(t, int64(996), s.quantity(1))
+		status := s.status(t)
+		require.Equal(t, int64(2), status.Compensated)
+		require.Equal(t, int64(5), status.Requests)
+		require.Zero(t, status.Parked)
+	})
+}

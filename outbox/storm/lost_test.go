@@ -1,0 +1,140 @@
+//go:build unix
+
+package storm_test
+
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/oakra/oakra-go/oakratest"
+	"github.com/oakra/oakra-go/outbox"
+)
+
+// Databases that lost commits, or were copied.
+
+// openShop opens a shop with an existing server.
+func openShop(t *testing.T, driver, dsn string, server *oakratest.Server) *shop {
+	db, err := sql.Open(driver, dsn)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	s := &shop{db: db, server: server}
+	s.Outbox, err = outbox.New(t.Context(), db, quickClient(server).Stock, options())
+	require.NoError(t, err)
+	return s
+}
+
+// A clone that runs beside the original is found at the next read, before anything else
+// is sent, whichever of the two sent first.
+func TestClone(t *testing.T) {
+	drivers := map[string]func(t *testing.T) (original, clone string, copy func(s *shop)){
+		"sqlite": func(t *testing.T) (string, string, func(s *shop)) {
+			dsn := sqliteDSN(t)
+			file, settings, _ := strings.Cut(strings.TrimPrefix(dsn, "file:"), "?")
+			copied := file + ".clone"
+			return dsn, "file:" + copied + "?" + settings, func(s *shop) {
+				_, err := s.db.Exec("VACUUM INTO '" + copied + "'")
+				require.NoError(t, err)
+			}
+		},
+	}
+	if why := postgresMissing(); why != "" {
+		t.Logf("LEFT OUT: PostgreSQL, %s", why)
+	} else {
+		drivers["pgx"] = func(t *testing.T) (string, string, func(s *shop)) {
+			dsn := postgresDSN(t)
+			_, name, _ := strings.Cut(dsn, "dbname=")
+			name, _, _ = strings.Cut(name, " ")
+			return dsn, postgresNamed(name + "_clone"), func(s *shop) {
+				require.NoError(t, s.db.Close()) // a template must not be in use
+				admin, err := sql.Open("pgx", postgresNamed("postgres"))
+				require.NoError(t, err)
+				defer admin.Close()
+				_, err = admin.Exec(fmt.Sprintf("CREATE DATABASE %s_clone TEMPLATE %s", name, name))
+				require.NoError(t, err)
+			}
+		}
+	}
+	for driver, prepare := range drivers {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			dsn, cloneDSN, clone := prepare(t)
+			server := newServer(t, 3)
+			first := openShop(t, driver, dsn, server)
+			require.NoError(t, first.Add(t.Context(), sell("a", 0, 1)))
+			first.drain(t)
+			require.NoError(t, first.Add(t.Context(), sell("b", 1, 1)))
+			clone(first)
+			original, other := openShop(t, driver, dsn, server), openShop(t, driver, cloneDSN, server)
+			other.drain(t)
+			require.Equal(t, int64(999), original.quantity(1))
+			require.NoError(t, original.Add(t.Context(), sell("c", 2, 1)))
+			require.ErrorIs(t, original.Drain(t.Context()), outbox.ErrHalted)
+			require.Equal(t, int64(999), original.quantity(1), "b, which both have, is not sent again")
+			require.Equal(t, int64(1000), original.quantity(2))
+		})
+	}
+}
+
+// A replica that was promoted and lacks the last commits halts before it sends.
+func TestPromotedReplica(t *testing.T) {
+	if why := postgresMissing(); why != "" || postgresBin("pg_basebackup") == "" {
+		t.Skipf("LEFT OUT: PostgreSQL, %s", why)
+	}
+	t.Parallel()
+	primary, err := newCluster()
+	require.NoError(t, err)
+	t.Cleanup(primary.remove)
+	server := newServer(t, 3)
+	dsn := primary.create(t, "")
+	s := openShop(t, "pgx", dsn, server)
+	require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+	s.drain(t)
+
+	replica := &cluster{dir: filepath.Join(primary.dir, "replica"), as: primary.as}
+	require.NoError(t, primary.run("pg_basebackup", "-h", primary.dir, "-U", "shop", "-D", replica.data(), "-R", "--checkpoint=fast"))
+	require.NoError(t, os.Chmod(replica.dir, 0o755))
+	require.NoError(t, replica.start())
+	t.Cleanup(func() { _ = replica.stop("immediate") })
+	db, err := sql.Open("pgx", strings.Replace(dsn, primary.dir, replica.dir, 1))
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	_, err = outbox.New(t.Context(), db, nil, options())
+	require.ErrorContains(t, err, "read replica")
+
+	require.NoError(t, replica.stop("fast"))
+	require.NoError(t, s.Add(t.Context(), sell("b", 1, 1)))
+	s.drain(t) // the replica never hears of it
+	require.NoError(t, primary.stop("immediate"))
+	require.NoError(t, replica.start())
+	require.NoError(t, replica.run("pg_ctl", "-D", replica.data(), "-w", "promote"))
+	promoted := openShop(t, "pgx", strings.Replace(dsn, primary.dir, replica.dir, 1), server)
+	require.NoError(t, promoted.Add(t.Context(), sell("c", 2, 1)))
+	require.ErrorIs(t, promoted.Drain(t.Context()), outbox.ErrHalted)
+	require.Equal(t, int64(1000), promoted.quantity(2))
+	require.NoError(t, promoted.Resume(t.Context(), outbox.ResumeOptions{By: "ann", Note: "failed over", DatabaseRestored: true}))
+	require.Equal(t, outbox.StateParked, promoted.find(t, "c").State)
+	require.NoError(t, promoted.Add(t.Context(), sell("d", 2, 10)))
+	promoted.drain(t)
+	require.Equal(t, int64(990), promoted.quantity(2))
+}
+
+func TestUnsafePostgresIsRefused(t *testing.T) {
+	if why := postgresMissing(); why != "" {
+		t.Skipf("LEFT OUT: PostgreSQL, %s", why)
+	}
+	dsn := postgresDSN(t)
+	db, err := sql.Open("pgx", dsn+" synchronous_commit=off")
+	require.NoError(t, err)
+	defer db.Close()
+	_, err = outbox.New(t.Context(), db, nil, options())
+	require.ErrorContains(t, err, "synchronous_commit is off")
+	var tables int
+	require.NoError(t, db.QueryRow("SELECT count(*) FROM pg_class WHERE relname LIKE 'oakra%'").Scan(&tables))
+	require.Zero(t, tables)
+}
