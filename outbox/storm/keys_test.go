@@ -40,7 +40,6 @@ func TestTwoRecordsOfAKey(t *testing.T) {
 func TestLookupIsRejected(t *testing.T) {
 	oneOfEach(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 9, options())
-		all := false
 		rejected := &oakra.Error{Op: "stock.list", Method: "GET", StatusCode: 400, Outcome: oakra.OutcomeNotApplied, Message: "sku: too odd"}
 		w.lookup = func(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error) {
 			w.mu.Lock()
@@ -62,18 +61,28 @@ func TestLookupIsRejected(t *testing.T) {
 			}
 		}
 
-		w.set(func() {
-			w.lookup = func(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error) {
-				w.set(func() { all = true })
-				return nil, rejected
-			}
-		})
-		require.NoError(t, s.Add(t.Context(), sell("x", 4, 1), sell("y", 5, 1)))
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		require.ErrorIs(t, s.Drain(ctx), context.DeadlineExceeded)
-		require.True(t, all)
-		require.Equal(t, int64(1), s.status(t).Parked)
+		notHTTP := &oakra.Error{Op: "stock.list", Method: "GET", Outcome: oakra.OutcomeNotApplied, Err: oakra.ErrBadResponse}
+		for i, failure := range []error{rejected, notHTTP} {
+			calls := 0
+			w.set(func() {
+				w.lookup = func(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error) {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					if slices.Contains(keys, head) && (failure == notHTTP || calls == 0) { // else it does not get so far
+						return w.Stock.Lookup(ctx, keys)
+					}
+					calls++
+					return nil, failure
+				}
+			})
+			require.NoError(t, s.Add(t.Context(), sell(fmt.Sprint("x", i), 4, 1), sell(fmt.Sprint("y", i), 10+i, 1)))
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			require.ErrorIs(t, s.Drain(ctx), context.DeadlineExceeded)
+			require.Positive(t, calls)
+			require.Less(t, calls, 10)
+			require.Equal(t, int64(1), s.status(t).Parked)
+		}
 	})
 }
 
@@ -159,5 +168,40 @@ func TestUndoOfAnUndo(t *testing.T) {
 		require.Equal(t, int64(2), status.Compensated)
 		require.Equal(t, int64(5), status.Requests)
 		require.Zero(t, status.Parked)
+	})
+}
+
+// An undo is rejected without a name, split, and one half is rejected again: the change
+// that counts twice is parked all the same.
+func TestHalfOfAnUndoIsRejected(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		o := options()
+		o.RequestTimeout = 100 * time.Millisecond
+		s, w := newWrapped(t, d, 2, o)
+		w.late()
+		landed := w.change
+		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+			records, err := landed(ctx, changes)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if w.change == nil { // it landed twice
+				named := rejecting(w.Stock, firstItem, "no returns")
+				w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+					if len(changes) > 3 {
+						return nil, &oakra.Error{Op: "stock.change", StatusCode: 400, Outcome: oakra.OutcomeNotApplied, Message: "no"}
+					}
+					return named(ctx, changes)
+				}
+			}
+			return records, err
+		}
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 3), sell("b", 1, 4)))
+		s.settle(t)
+		require.Equal(t, int64(994), s.quantity(0))
+		require.Equal(t, int64(996), s.quantity(1))
+		a := s.find(t, "a")
+		require.Equal(t, outbox.StateParked, a.State)
+		require.Contains(t, a.Reason, "counts once more")
+		require.Equal(t, outbox.StateApplied, s.find(t, "b").State)
 	})
 }
