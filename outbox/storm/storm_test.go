@@ -112,6 +112,10 @@ type storm struct {
 	stops    int
 	crashes  int // of the database
 
+	seenAcked    int
+	seenRequests int64
+	halted       bool
+
 	mu  sync.Mutex
 	err bytes.Buffer // what the processes wrote
 }
@@ -249,14 +253,17 @@ func (s *storm) rage(c *cluster) {
 		dispatchers = append(dispatchers, s.start(dispatcher))
 	}
 	finished := func() bool {
+		if s.halted {
+			return true
+		}
 		if *stormChanges == 0 {
-			return time.Since(began) > *stormFor
+			return time.Since(began) > *stormFor && s.kills+s.stops >= 4
 		}
 		return s.acked(adders) >= *stormChanges/2*2
 	}
 	nextCrash := time.Duration(0)
 	for !finished() {
-		time.Sleep(time.Duration(100+s.random.IntN(300)) * time.Millisecond)
+		s.awaitProgress(adders)
 		if c != nil && time.Since(began) > nextCrash {
 			s.crash(c)
 			nextCrash = time.Since(began) + 10*time.Second
@@ -285,6 +292,25 @@ func (s *storm) rage(c *cluster) {
 	s.server.ClearFaults()
 	s.shop.settle(s)
 	s.check(adders, time.Since(began))
+}
+
+// awaitProgress waits a little, and until changes were added and requests sent since the
+// last call, so that a slow machine has a storm too.
+func (s *storm) awaitProgress(adders []*process) {
+	time.Sleep(time.Duration(s.random.IntN(300)) * time.Millisecond)
+	more := int64(1 + s.random.IntN(8))
+	for {
+		status, err := s.shop.Status(s.Context())
+		acked := s.acked(adders)
+		if s.halted = status.Halted != ""; s.halted || acked == *stormChanges/2*2 && acked > 0 {
+			return
+		}
+		if err == nil && acked > s.seenAcked && status.Requests >= s.seenRequests+more {
+			s.seenAcked, s.seenRequests = acked, status.Requests
+			return
+		}
+		require.True(s, pause(s.Context(), 20*time.Millisecond), "no progress")
+	}
 }
 
 // crash crashes PostgreSQL, and starts it again.
