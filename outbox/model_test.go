@@ -549,7 +549,7 @@ func (c *checker) happen(w *world, i int, e event) {
 	d, plan := c.decide(c.rules, p.d, e)
 	d.counts, d.failures, d.readFails = counts{}, 0, 0 // without pauses they have no influence
 	p.d, p.plan = d, plan
-	p.commit = len(plan.writes) > 0 || d.ledger.head != before.head || d.ledger.tail != before.tail || d.ledger.halted != before.halted
+	p.commit = len(plan.writes) > 0 || d.head != before.head || d.tail != before.tail || d.halted != before.halted
 	if !p.commit {
 		c.ready(w, i)
 	}

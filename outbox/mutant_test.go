@@ -36,7 +36,7 @@ var mutants = []struct {
 				s.close(writeForget, a.id, true)
 				s.code = r.codes - 1
 				before = s.dispatcher
-				before.ledger.code = (a.code + r.codes - 1) % r.codes
+				before.code = (a.code + r.codes - 1) % r.codes
 				next, plan := r.decide(before, e)
 				plan.writes = append(s.plan.writes, plan.writes...)
 				return next, plan

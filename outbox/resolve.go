@@ -13,6 +13,7 @@ import (
 // Action is what a person decides on a parked change.
 type Action int
 
+// The decisions.
 const (
 	Resend      Action = iota + 1 // send it again: it was not applied
 	MarkApplied                   // it was applied, or made up for by hand

@@ -13,6 +13,7 @@ import (
 // State says where a change is on its way.
 type State string
 
+// The states of a change.
 const (
 	StatePending State = "pending" // recorded, and in no request yet
 	StateSent    State = "sent"    // in a request that is queued or open

@@ -152,7 +152,7 @@ func stayInRange(t *testing.T, firstHead, firstTail int64) {
 	head, tail, last := firstHead, firstTail, theRules.codes-1
 	var open []attempt
 	landed := int64(0)
-	for range 100_000 {
+	for range 20_000 {
 		for len(open) > 0 && random.IntN(3) == 0 { // one lands or is forgotten
 			i := random.IntN(len(open))
 			if random.IntN(4) > 0 {

@@ -72,6 +72,8 @@ func TestHourOfFailure(t *testing.T) {
 		{"writes 503", oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 503, Body: "<html>"}, 130},
 		{"writes 403", oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 403, Body: "<html>"}, 130},
 		{"writes no route", oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 404, Body: "<html>"}, 130},
+		{"writes 301", oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 301}, 130},
+		{"writes 400 without a name", oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 400, Body: `{"detail":"Unsupported API version."}`}, 200},
 		{"writes lost", oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter}, 130},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -117,7 +117,8 @@ func (c *child) run(ctx context.Context) error {
 	if c.Role == "dispatch" {
 		return box.Run(ctx)
 	}
-	return c.add(ctx, db, box)
+	c.add(ctx, db, box)
+	return nil
 }
 
 // pause waits, and reports false if ctx ended.
@@ -131,7 +132,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // add adds changes, and writes the number of each one that is durable to its output.
-func (c *child) add(ctx context.Context, db *sql.DB, box *outbox.Outbox) error {
+func (c *child) add(ctx context.Context, db *sql.DB, box *outbox.Outbox) {
 	out := bufio.NewWriter(os.Stdout)
 	var mu sync.Mutex
 	var calls sync.WaitGroup
@@ -155,7 +156,6 @@ func (c *child) add(ctx context.Context, db *sql.DB, box *outbox.Outbox) error {
 		})
 	}
 	calls.Wait()
-	return nil
 }
 
 func (c *child) addOne(ctx context.Context, db *sql.DB, box *outbox.Outbox, n int) error {

@@ -106,7 +106,7 @@ func (s *shop) troubleWitness(id int64, trouble func(r *oakra.StockRecord)) {
 func TestWitnessDeletedUnderWay(t *testing.T) {
 	oneOfEach(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 1, options())
-		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+		w.change = func(context.Context, []oakra.StockChange) ([]oakra.StockRecord, error) {
 			s.troubleWitness(2, func(r *oakra.StockRecord) { r.SKU = "deleted" })
 			return nil, errLost
 		}
@@ -150,7 +150,7 @@ func TestRejectedWitnessHalts(t *testing.T) {
 func TestStaleLists(t *testing.T) {
 	oneOfEach(t, func(t *testing.T, d database) {
 		o := options()
-		o.RequestTimeout = 100 * time.Millisecond
+		o.RequestTimeout = time.Second
 		s, w := newWrapped(t, d, 5, o)
 		var last map[oakra.StockKey]oakra.StockRecord
 		w.lookup = func(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error) {

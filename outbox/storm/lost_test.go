@@ -32,7 +32,7 @@ func openShop(t *testing.T, driver, dsn string, server *oakratest.Server) *shop 
 // A clone that runs beside the original is found at the next read, before anything else
 // is sent, whichever of the two sent first.
 func TestClone(t *testing.T) {
-	drivers := map[string]func(t *testing.T) (original, clone string, copy func(s *shop)){
+	drivers := map[string]func(t *testing.T) (original, clone string, duplicate func(s *shop)){
 		"sqlite": func(t *testing.T) (string, string, func(s *shop)) {
 			dsn := sqliteDSN(t)
 			file, settings, _ := strings.Cut(strings.TrimPrefix(dsn, "file:"), "?")
@@ -47,16 +47,13 @@ func TestClone(t *testing.T) {
 		t.Logf("LEFT OUT: PostgreSQL, %s", why)
 	} else {
 		drivers["pgx"] = func(t *testing.T) (string, string, func(s *shop)) {
-			dsn := postgresDSN(t)
+			postgresDSN(t) // starts the cluster
+			dsn := shared.create(t)
 			_, name, _ := strings.Cut(dsn, "dbname=")
 			name, _, _ = strings.Cut(name, " ")
 			return dsn, postgresNamed(name + "_clone"), func(s *shop) {
 				require.NoError(t, s.db.Close()) // a template must not be in use
-				admin, err := sql.Open("pgx", postgresNamed("postgres"))
-				require.NoError(t, err)
-				defer admin.Close()
-				_, err = admin.Exec(fmt.Sprintf("CREATE DATABASE %s_clone TEMPLATE %s", name, name))
-				require.NoError(t, err)
+				shared.exec(t, fmt.Sprintf("CREATE DATABASE %s_clone TEMPLATE %s", name, name))
 			}
 		}
 	}
@@ -91,7 +88,7 @@ func TestPromotedReplica(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(primary.remove)
 	server := newServer(t, 3)
-	dsn := primary.create(t, "")
+	dsn := primary.create(t)
 	s := openShop(t, "pgx", dsn, server)
 	require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
 	s.drain(t)
@@ -135,6 +132,6 @@ func TestUnsafePostgresIsRefused(t *testing.T) {
 	_, err = outbox.New(t.Context(), db, nil, options())
 	require.ErrorContains(t, err, "synchronous_commit is off")
 	var tables int
-	require.NoError(t, db.QueryRow("SELECT count(*) FROM pg_class WHERE relname LIKE 'oakra%'").Scan(&tables))
+	require.NoError(t, db.QueryRow("SELECT count(*) FROM pg_class WHERE oid = to_regclass('oakra_outbox_meta')").Scan(&tables))
 	require.Zero(t, tables)
 }

@@ -54,11 +54,14 @@ func postgresMissing() string {
 	return ""
 }
 
-// postgresDSN returns a new, empty database of the shared cluster.
+// postgresDSN returns a new, empty schema of the shared cluster, which is made in no
+// time, unlike a database.
 func postgresDSN(t testing.TB) string {
 	shared.once.Do(func() { shared.cluster, shared.err = newCluster() })
 	require.NoError(t, shared.err)
-	return shared.create(t, "")
+	name := shared.name()
+	shared.exec(t, "CREATE SCHEMA "+name)
+	return postgresNamed("postgres") + " search_path=" + name
 }
 
 func newCluster() (*cluster, error) {
@@ -138,21 +141,26 @@ func (c *cluster) dsn(name string) string {
 	return fmt.Sprintf("host=%s port=5432 user=shop dbname=%s sslmode=disable", c.dir, name)
 }
 
-// create makes a database, empty or a copy of another one, and returns its DSN.
-func (c *cluster) create(t testing.TB, template string) string {
+// name returns a new name.
+func (c *cluster) name() string {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.n++
-	name := "shop" + strconv.Itoa(c.n)
-	c.mu.Unlock()
+	return "shop" + strconv.Itoa(c.n)
+}
+
+func (c *cluster) exec(t testing.TB, statement string) {
 	admin, err := sql.Open("pgx", c.dsn("postgres"))
 	require.NoError(t, err)
 	defer admin.Close()
-	statement := "CREATE DATABASE " + name
-	if template != "" {
-		statement += " TEMPLATE " + template
-	}
 	_, err = admin.Exec(statement)
 	require.NoError(t, err)
+}
+
+// create makes a database, and returns its DSN.
+func (c *cluster) create(t testing.TB) string {
+	name := c.name()
+	c.exec(t, "CREATE DATABASE "+name)
 	return c.dsn(name)
 }
 

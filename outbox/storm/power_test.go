@@ -213,7 +213,7 @@ func (f *diskFile) DeviceCharacteristics() vfs.DeviceCharacteristic { return 0 }
 func TestPowerCuts(t *testing.T) {
 	t.Run("FULL", func(t *testing.T) {
 		t.Parallel()
-		s, lost := cutPower(t, "FULL", 20)
+		s, lost := cutPower(t, "FULL", 10)
 		require.Zero(t, lost)
 		s.server.ClearFaults()
 		s.settle(t)
@@ -235,7 +235,7 @@ func TestPowerCuts(t *testing.T) {
 	})
 	t.Run("NORMAL", func(t *testing.T) {
 		t.Parallel()
-		_, lost := cutPower(t, "NORMAL", 20)
+		_, lost := cutPower(t, "NORMAL", 10)
 		require.Positive(t, lost)
 		t.Logf("%d acknowledged changes lost", lost)
 	})

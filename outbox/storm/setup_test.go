@@ -7,50 +7,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/oakra/oakra-go/oakratest"
 	"github.com/oakra/oakra-go/outbox"
 )
-
-// A fault of the setup parks nothing, makes few requests, and nothing of it stays.
-func TestSetupFaultsParkNothing(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
-		for _, fault := range []oakratest.Fault{
-			{Kind: oakratest.Respond, Status: 401, Body: `{"detail":"Invalid token."}`},
-			{Kind: oakratest.Respond, Status: 503, Body: `<html>`},
-			{Kind: oakratest.Refuse},
-			{Op: "stock.change", Kind: oakratest.Respond, Status: 403, Body: `{"detail":"You do not have permission."}`},
-			{Op: "stock.change", Kind: oakratest.Respond, Status: 503, Body: `<html>`},
-			{Op: "stock.change", Kind: oakratest.Respond, Status: 404, Body: `<html>`},
-			{Op: "stock.change", Kind: oakratest.Respond, Status: 400, Body: `{"detail":"Unsupported API version."}`},
-			{Op: "stock.change", Kind: oakratest.Respond, Status: 301, Body: ``},
-		} {
-			t.Run(fmt.Sprintf("%s %s %d", fault.Op, fault.Kind, fault.Status), func(t *testing.T) {
-				t.Parallel()
-				s := newShop(t, d, 3, options())
-				require.NoError(t, s.Add(t.Context(), sell("a", 0, 1), sell("b", 1, 1)))
-				s.server.Inject(fault)
-				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-				defer cancel()
-				require.NoError(t, s.Run(ctx))
-				require.Less(t, s.writes(), 12)
-				status := s.status(t)
-				require.Zero(t, status.Parked)
-				require.Empty(t, status.Halted)
-				require.Equal(t, int64(2), status.Pending)
-				require.LessOrEqual(t, status.OpenAttempts, int64(12))
-				s.server.ClearFaults()
-				s.drain(t)
-				require.Equal(t, int64(999), s.quantity(0))
-				require.Equal(t, int64(999), s.quantity(1))
-			})
-		}
-	})
-}
 
 func TestUnsafeSQLiteIsRefused(t *testing.T) {
 	open := func(dsn string) error {
@@ -169,9 +131,9 @@ func TestAddSQLWithPgx(t *testing.T) {
 			continue
 		}
 		s := newShop(t, d, 1, options())
-		var dsn string
-		require.NoError(t, s.db.QueryRow("SELECT current_database()").Scan(&dsn))
-		conn, err := pgx.Connect(t.Context(), postgresNamed(dsn))
+		var schema string
+		require.NoError(t, s.db.QueryRow("SELECT current_schema()").Scan(&schema))
+		conn, err := pgx.Connect(t.Context(), postgresNamed("postgres")+" search_path="+schema)
 		require.NoError(t, err)
 		defer conn.Close(context.Background())
 		tx, err := conn.Begin(t.Context())

@@ -56,14 +56,14 @@ func TestStorm(t *testing.T) {
 		c, err := newCluster()
 		require.NoError(t, err)
 		t.Cleanup(c.remove)
-		newStorm(t, "pgx", c.create(t, "")).rage(c)
+		newStorm(t, "pgx", c.create(t)).rage(c)
 	})
 	t.Run("pgbouncer", func(t *testing.T) {
 		t.Parallel()
 		c, err := newCluster()
 		require.NoError(t, err)
 		t.Cleanup(c.remove)
-		newStorm(t, "pgx", c.startBouncer(t, c.create(t, ""))).rage(nil)
+		newStorm(t, "pgx", c.startBouncer(t, c.create(t))).rage(nil)
 	})
 }
 
