@@ -445,18 +445,21 @@ func (r *run) settleRequest(request request, records map[oakra.StockKey][]oakra.
 				seen, step.From, step.To, result.Err))
 		}
 	}
-	// By an update, To is as wanted whoever made it so, and may be set again.
-	applied, unapplied := len(atTo)+request.confirmed, len(atFrom)
-	contradicted := r.options.Mode == ByChange && applied > 0 && unapplied > 0
+	// A request is applied whole or not at all, and sales hide which: more than half
+	// of its records must agree. By an update, To is as wanted whoever made it so, and
+	// may be set again.
+	half := (len(request.steps) + request.confirmed) / 2
+	believed := func(records int) bool { return r.options.Mode == ByUpdate || records > half }
+	applied, unapplied := believed(len(atTo)+request.confirmed), believed(len(atFrom))
 	for _, i := range atTo {
-		if contradicted && applied <= unapplied {
+		if !applied {
 			r.contradict(i)
 			continue
 		}
 		r.decide(i, Synced, nil)
 	}
 	for _, i := range atFrom {
-		if contradicted && applied >= unapplied {
+		if !unapplied {
 			r.contradict(i)
 			continue
 		}
@@ -466,8 +469,8 @@ func (r *run) settleRequest(request request, records map[oakra.StockKey][]oakra.
 	return again
 }
 
-// contradict leaves a step unknown that others of its request speak against.
+// contradict leaves a step unknown that too few others of its request agree with.
 func (r *run) contradict(i int) {
-	r.decide(i, Unknown, fmt.Errorf("read again, it is at %d, but other records of its request, which was applied whole or not at all, say the opposite: %w",
+	r.decide(i, Unknown, fmt.Errorf("read again, it is at %d, but most other records of its request, which was applied whole or not at all, do not show the same: %w",
 		*r.results[i].Seen, r.results[i].Err))
 }

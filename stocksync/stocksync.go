@@ -28,13 +28,13 @@
 // Somebody else may have changed a record by exactly the difference, so that it
 // is at To though nothing was applied, or back at From though it was. ByChange
 // therefore holds the records of one request against each other, since Oakra
-// applies a request whole or not at all: if some are at To and others at From,
-// the larger group is believed, and the smaller is reported as Unknown; if they
-// are equally many, all are Unknown. One mistake remains possible: if sales as
-// large as the differences hit most records of a request (easily, if it has one),
-// a record may be reported as Synced though its difference was not applied, or the
-// difference may be applied twice. Run at a quiet time, or with large batches, if
-// many sales are as large as the differences.
+// applies a request whole or not at all: what more than half of them show is
+// believed, and those that show anything else are Unknown. If no more than half
+// agree, because most were sold meanwhile, all are Unknown. One mistake remains
+// possible: if sales as large as the differences hit more than half of the records
+// of a request (easily, if it has one), a record may be reported as Synced though its
+// difference was not applied, or the difference may be applied twice. Run at a quiet
+// time, or with large batches, if many sales are as large as the differences.
 //
 // # Running it again
 //

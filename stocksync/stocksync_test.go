@@ -484,6 +484,8 @@ func TestByTheRest(t *testing.T) {
 		"lost, one brought":          {lost, map[int64]int64{4: -1}, []stocksync.Status{synced, synced, synced, unknown}},
 		"lost, half brought":         {lost, map[int64]int64{3: -1, 4: -1}, []stocksync.Status{unknown, unknown, unknown, unknown}},
 		"applied, others elsewhere":  {responseLost, map[int64]int64{1: 5, 2: 1, 3: 5}, []stocksync.Status{unknown, unknown, unknown, unknown}},
+		"applied, most elsewhere":    {responseLost, map[int64]int64{1: 5, 2: 1, 3: 5, 4: 5}, []stocksync.Status{unknown, unknown, unknown, unknown}},
+		"lost, most elsewhere":       {lost, map[int64]int64{1: 5, 2: -1, 3: 5, 4: 5}, []stocksync.Status{unknown, unknown, unknown, unknown}},
 		"applied, the rest confirms": {omitted, map[int64]int64{4: 1}, []stocksync.Status{synced, synced, synced, unknown}},
 		"omitted":                    {omitted, nil, []stocksync.Status{synced, synced, synced, synced}},
 		"skipped":                    {skipped, nil, []stocksync.Status{synced, synced, synced, unknown}},
