@@ -8,7 +8,8 @@ import (
 )
 
 // bounded is the body of a response of a caller's own kind of transport, which may
-// ignore its context and even Close. It gives up reading when the context ends.
+// ignore its context and even Close. It gives up reading and closing when the context
+// ends.
 type bounded struct {
 	ctx   context.Context
 	body  io.ReadCloser
@@ -60,11 +61,17 @@ func (b *bounded) Read(p []byte) (int, error) {
 // already is worth reading, since it says whether a write was applied.
 const boundedGrace = 50 * time.Millisecond
 
-// Close implements [io.Closer].
+// Close implements [io.Closer]. It may wait for a Read that was given up, or for the
+// rest of the body.
 func (b *bounded) Close() error {
-	if b.stuck {
-		go func() { _ = catch(func() { b.body.Close() }) }() // it may wait for the Read
-		return nil
+	done := make(chan *workerPanic, 1)
+	go func() { done <- catch(func() { b.body.Close() }) }()
+	select {
+	case p := <-done:
+		if p != nil {
+			panic(p)
+		}
+	case <-b.ctx.Done():
 	}
-	return b.body.Close()
+	return nil
 }

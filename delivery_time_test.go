@@ -261,6 +261,42 @@ func TestDeliveryBodyWithoutContext(t *testing.T) {
 	}
 }
 
+// closeFunc is a body whose Close is a function.
+type closeFunc struct {
+	io.Reader
+	close func() error
+}
+
+func (c closeFunc) Close() error { return c.close() }
+
+// TestDeliveryBodyCloseBlocks checks that a Close that waits for ever, say for the
+// rest of the body, holds a call no longer than its attempt, and changes nothing else.
+func TestDeliveryBodyCloseBlocks(t *testing.T) {
+	for _, status := range []int{200, 409} {
+		for _, op := range deliveryOps {
+			synctest.Test(t, func(t *testing.T) {
+				end := make(chan struct{})
+				defer close(end)
+				client := oakra.KeepRoutes(stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+					response := stubResponse(status, deliveryRecords)
+					response.Body = closeFunc{response.Body, func() error { <-end; return nil }}
+					return response, nil
+				}), oakra.WithAttemptTimeout(2*time.Second)))
+				begun := time.Now()
+				records, err := op.call(t.Context(), client)
+				require.Equal(t, 2*time.Second, time.Since(begun))
+				if status == 200 {
+					require.NoError(t, err)
+					require.Equal(t, deliveredRecords, records)
+				} else {
+					require.ErrorIs(t, err, oakra.ErrConflict)
+					require.Equal(t, notApplied, oakra.OutcomeOf(err))
+				}
+			})
+		}
+	}
+}
+
 // TestDeliveryEndedWhileWaiting checks that what ends the call between two
 // attempts is a further cause of the failure before, and does not replace it.
 func TestDeliveryEndedWhileWaiting(t *testing.T) {

@@ -415,6 +415,13 @@ func TestPanicReachesCaller(t *testing.T) {
 		}},
 		{"body", func(fail func()) []oakra.Option { return []oakra.Option{body(fail, 200)} }},
 		{"body of an error", func(fail func()) []oakra.Option { return []oakra.Option{body(fail, 409)} }},
+		{"body that closes", func(fail func()) []oakra.Option {
+			return []oakra.Option{oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(*http.Request) (*http.Response, error) {
+				response := stubResponse(409, "")
+				response.Body = closeFunc{response.Body, func() error { fail(); return nil }}
+				return response, nil
+			})})}
+		}},
 		{"limiter", func(fail func()) []oakra.Option {
 			return []oakra.Option{good(), oakra.WithLimiter(stubLimiter(func(context.Context) error { fail(); return nil }))}
 		}},
