@@ -40,6 +40,7 @@ type commandLine struct {
 	Sync   syncCommand   `cmd:"" help:"Make the stock what a CSV file says."`
 	Sale   saleCommand   `cmd:"" help:"Cancel sales."`
 	Ship   shipCommand   `cmd:"" help:"Start the shipping of sales."`
+	Outbox outboxCommand `cmd:"" help:"Look after an outbox: what is pending, parked or halted."`
 	Serve  serveCommand  `cmd:"" help:"Run the fake server, to try curl commands on."`
 }
 
@@ -101,22 +102,7 @@ func (a *app) parse() error {
 	case a.flags.Timeout <= 0:
 		return plain("--timeout: %v is not more than zero", a.flags.Timeout)
 	}
-	switch parsed.Selected().Name {
-	case "list":
-		a.command = &a.flags.List
-	case "update":
-		a.command = &a.flags.Update
-	case "change":
-		a.command = &a.flags.Change
-	case "sync":
-		a.command = &a.flags.Sync
-	case "cancel":
-		a.command = &a.flags.Sale.Cancel
-	case "ship":
-		a.command = &a.flags.Ship
-	case "serve":
-		a.command = &a.flags.Serve
-	}
+	a.command = parsed.Selected().Target.Addr().Interface().(command)
 	return nil
 }
 
