@@ -124,7 +124,10 @@ func (d *demo) trade(ctx context.Context) error {
 	timer := time.AfterFunc(20*time.Second, func() { giveUp(errors.New("the shop does not confirm the last orders")) })
 	defer timer.Stop()
 	running.Wait()
-	return errors.Join(err, context.Cause(buyCtx))
+	if err == nil {
+		err = context.Cause(buyCtx)
+	}
+	return err
 }
 
 // step is something that happens at a time.
