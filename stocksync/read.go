@@ -20,27 +20,32 @@ type found struct {
 	similar map[oakra.StockKey]oakra.StockKey      // keys of records that differ from the key only in case
 }
 
-// read reads the records of keys, through passing failures.
-func read(ctx context.Context, stock Stock, keys []oakra.StockKey, progress func(done int)) (found, error) {
+// read reads the records of keys, through passing failures, until the run is stopped.
+func read(ctx context.Context, stock Stock, o Options, phase Phase, keys []oakra.StockKey) (found, error) {
+	ctx, cancel := o.untilStop(ctx)
+	defer cancel()
 	all := found{make(map[oakra.StockKey][]oakra.StockRecord, len(keys)), make(map[oakra.StockKey]oakra.StockKey)}
 	for from := 0; from < len(keys); from += readChunk {
 		to := min(from+readChunk, len(keys))
 		records, err := list(ctx, stock, keys[from:to])
-		for try := 1; err != nil && try < readTries && ctx.Err() == nil && passing(err); try++ {
+		for try := 1; err != nil && try < readTries && ctx.Err() == nil && retryNow(err); try++ {
 			records, err = list(ctx, stock, keys[from:to])
+		}
+		if o.stopped() {
+			err = &oakra.Error{Op: "stock.list", Outcome: oakra.OutcomeNotApplied, Err: oakra.ErrStopped}
 		}
 		if err != nil {
 			return found{}, err
 		}
 		all.add(keys[from:to], records)
-		progress(to)
+		o.progress(phase, to, len(keys))
 	}
 	return all, nil
 }
 
-// passing reports whether reading again at once may help: not if the server asks
+// retryNow reports whether reading again at once may help: not if the server asks
 // to wait, as the client has waited as long as it may.
-func passing(err error) bool {
+func retryNow(err error) bool {
 	var e *oakra.Error
 	return oakra.Retryable(err) && !(errors.As(err, &e) && e.RetryAfter > 0)
 }

@@ -3,8 +3,8 @@ package stocksync_test
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,7 +19,8 @@ const (
 	applied      event = iota
 	unreachable        // not applied, passing
 	limited            // 429
-	rejected           // 400, whatever it holds
+	rejected           // 400 that names all of it
+	unsupported        // 400 that names nothing
 	forbidden          // 403, which stops the run
 	noRoute            // 404 with a cause
 	lost               // unknown, and never applied
@@ -39,7 +40,11 @@ type shop struct {
 
 	mu      sync.Mutex
 	records map[int64]oakra.StockRecord
-	bad     map[int64]bool // rejected, with the batch that holds it
+	bad     map[int64]bool                            // rejected, with the batch that holds it
+	named   bool                                      // the response names the bad ones
+	byItem  bool                                      // the others are applied all the same
+	most    int                                       // items of a request, if not 0
+	answers func(oakra.StockRecord) oakra.StockRecord // what a response shows of a record; nil: the same
 	writes  map[int64][]int64
 	sent    int // requests
 	lookups int
@@ -80,12 +85,15 @@ func (s *shop) Lookup(ctx context.Context, keys []oakra.StockKey) (map[oakra.Sto
 	return found, nil
 }
 
-type item struct{ id, n int64 }
+type item struct {
+	index int // in the run
+	id, n int64
+}
 
 func (s *shop) UpdateAll(ctx context.Context, updates []oakra.StockUpdate, o oakra.BulkOptions) error {
 	items := make([]item, len(updates))
 	for i, u := range updates {
-		items[i] = item{u.ID, u.Quantity}
+		items[i] = item{i, u.ID, u.Quantity}
 	}
 	return s.writeAll(ctx, "stock.update", items, o, func(_, n int64) int64 { return n })
 }
@@ -93,51 +101,96 @@ func (s *shop) UpdateAll(ctx context.Context, updates []oakra.StockUpdate, o oak
 func (s *shop) ChangeAll(ctx context.Context, changes []oakra.StockChange, o oakra.BulkOptions) error {
 	items := make([]item, len(changes))
 	for i, c := range changes {
-		items[i] = item{c.ID, c.QuantityChange}
+		items[i] = item{i, c.ID, c.QuantityChange}
 	}
 	return s.writeAll(ctx, "stock.change", items, o, func(q, n int64) int64 { return q + n })
 }
 
+// errInnocent is how the shop makes an error without a status that is Retryable.
+var errInnocent = fmt.Errorf("another item of its request was rejected: %w", context.Canceled)
+
 // writeAll returns what oakra's bulk does.
 func (s *shop) writeAll(ctx context.Context, op string, items []item, o oakra.BulkOptions, to func(q, n int64) int64) error {
 	result := &oakra.BulkError{Op: op}
+	fail := func(batch []item, e *oakra.Error) {
+		for _, it := range batch {
+			result.Failures = append(result.Failures, oakra.BulkFailure{Index: it.index, Outcome: e.Outcome, Err: e})
+		}
+	}
 	var stopped *oakra.Error
-	var write func(from, to int)
-	write = func(from, until int) {
-		batch := items[from:until]
-		fail := func(batch []item, from int, e *oakra.Error) {
-			for i := range batch {
-				result.Failures = append(result.Failures, oakra.BulkFailure{Index: from + i, Outcome: e.Outcome, Err: e})
-			}
+	done := 0
+	var write func(batch []item)
+	write = func(batch []item) {
+		select {
+		case <-o.Stop:
+			stopped = &oakra.Error{Op: op, Outcome: oakra.OutcomeNotApplied, Err: oakra.ErrStopped}
+		default:
 		}
 		if stopped != nil {
-			fail(batch, from, &oakra.Error{Op: op, Message: "not sent", Outcome: oakra.OutcomeNotApplied, Err: stopped})
+			fail(batch, stopped)
 			return
 		}
 		e, failed := s.request(ctx, op, batch, to)
-		if e != nil && e.StatusCode == 400 && len(batch) > 1 && !o.NoSplit {
-			middle := from + len(batch)/2
-			write(from, middle)
-			write(middle, until)
+		if e == nil && o.OnRecords != nil {
+			o.OnRecords(s.shown(batch))
+		}
+		var named, others []item
+		if e != nil && e.StatusCode == 400 {
+			messages := e.Items()
+			for i, it := range batch {
+				if messages[i] == nil {
+					others = append(others, it)
+					continue
+				}
+				named = append(named, it)
+				result.Failures = append(result.Failures, oakra.BulkFailure{Index: it.index, Outcome: e.Outcome, Err: e, Messages: messages[i]})
+			}
+		}
+		switch middle := len(batch) / 2; {
+		case len(named) > 0 && len(others) > 0 && o.NoSplit:
+			fail(others, &oakra.Error{Op: op, Attempts: 1, Outcome: oakra.OutcomeNotApplied, Err: errInnocent})
+		case len(named) > 0 && len(others) > 0:
+			write(others)
 			return
+		case len(named) > 0:
+		case len(others) > 1 && !o.NoSplit:
+			write(batch[:middle])
+			write(batch[middle:])
+			return
+		default:
+			if e != nil && (e.StatusCode == 401 || e.StatusCode == 403 || e.StatusCode == 404 || ctx.Err() != nil) {
+				stopped = &oakra.Error{Op: op, Message: "not sent", Outcome: oakra.OutcomeNotApplied, Err: e}
+			}
+			fail(failed, e)
 		}
-		if e != nil && (e.StatusCode == 401 || e.StatusCode == 403 || e.StatusCode == 404 || ctx.Err() != nil) {
-			stopped = e
-		}
-		fail(failed, until-len(failed), e)
+		done += len(batch)
 		if o.OnProgress != nil {
-			o.OnProgress(oakra.BulkProgress{Total: len(items), Applied: until - len(result.Failures)})
+			o.OnProgress(oakra.BulkProgress{Total: len(items), Applied: done - len(result.Failures)})
 		}
 	}
-	size := cmp.Or(o.BatchSize, 500)
-	for from := 0; from < len(items); from += size {
-		write(from, min(from+size, len(items)))
+	for batch := range slices.Chunk(items, cmp.Or(o.BatchSize, 500)) {
+		write(batch)
 	}
 	if len(result.Failures) == 0 {
 		return nil
 	}
+	slices.SortFunc(result.Failures, func(a, b oakra.BulkFailure) int { return a.Index - b.Index })
 	result.Applied = len(items) - len(result.Failures)
 	return result
+}
+
+// shown are the records that a response to items shows.
+func (s *shop) shown(items []item) (records []oakra.StockRecord) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, it := range items {
+		r := s.records[it.id]
+		if s.answers != nil {
+			r = s.answers(r)
+		}
+		records = append(records, r)
+	}
+	return records
 }
 
 // request is one request; the items that failed are the last ones.
@@ -148,10 +201,16 @@ func (s *shop) request(ctx context.Context, op string, batch []item, to func(q, 
 	s.mu.Lock()
 	s.sent++
 	ids := make([]int64, len(batch))
-	anyBad := false
+	var good, bad []item
+	fields := make(map[string][]string)
 	for i, it := range batch {
 		ids[i] = it.id
-		anyBad = anyBad || s.bad[it.id]
+		if !s.bad[it.id] {
+			good = append(good, it)
+			continue
+		}
+		bad = append(bad, it)
+		fields[fmt.Sprintf("stock_records[%d].id", i)] = []string{"Bad."}
 	}
 	what := applied
 	if s.next != nil {
@@ -172,6 +231,7 @@ func (s *shop) request(ctx context.Context, op string, batch []item, to func(q, 
 		}
 	}
 	unknown := &oakra.Error{Op: op, StatusCode: 502, Outcome: oakra.OutcomeUnknown}
+	rejection := &oakra.Error{Op: op, StatusCode: 400, Message: "Rejected.", Outcome: oakra.OutcomeNotApplied}
 	switch what {
 	case unreachable:
 		return &oakra.Error{Op: op, Outcome: oakra.OutcomeNotApplied, Err: oakra.ErrUnreachable}, batch
@@ -180,14 +240,34 @@ func (s *shop) request(ctx context.Context, op string, batch []item, to func(q, 
 	case forbidden:
 		return &oakra.Error{Op: op, StatusCode: 403, Outcome: oakra.OutcomeNotApplied}, batch
 	case noRoute:
-		return &oakra.Error{Op: op, StatusCode: 404, Outcome: oakra.OutcomeNotApplied, Err: errors.New("no route")}, batch
+		return &oakra.Error{Op: op, StatusCode: 404, Outcome: oakra.OutcomeNotApplied, Err: oakra.ErrNoRoute}, batch
 	case lost:
 		return unknown, batch
+	case unsupported:
+		return rejection, batch
+	case rejected:
+		rejection.Fields = make(map[string][]string)
+		for i := range batch {
+			rejection.Fields[fmt.Sprintf("stock_records[%d].id", i)] = []string{"Bad."}
+		}
+		return rejection, batch
 	}
-	if anyBad || what == rejected {
-		e := &oakra.Error{Op: op, StatusCode: 400, Outcome: oakra.OutcomeNotApplied}
-		if what == applied || what == rejected {
-			return e, batch
+	if s.most > 0 && len(batch) > s.most {
+		return rejection, batch
+	}
+	if len(bad) > 0 {
+		if s.named {
+			rejection.Fields = fields
+		}
+		if !s.byItem {
+			good = nil
+		}
+		if what == applied {
+			apply(good)
+			return rejection, batch
+		}
+		if what == responseLost {
+			apply(good)
 		}
 		return unknown, batch
 	}
@@ -206,11 +286,7 @@ func (s *shop) request(ctx context.Context, op string, batch []item, to func(q, 
 			apply(batch[:last])
 		}
 		e := &oakra.Error{Op: op, StatusCode: 200, Outcome: oakra.OutcomeUnknown, Err: oakra.ErrBadResponse, MissingIDs: ids[last:]}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, id := range ids[:last] {
-			e.Records = append(e.Records, s.records[id])
-		}
+		e.Records = s.shown(batch[:last])
 		return e, batch[last:]
 	}
 	apply(batch)

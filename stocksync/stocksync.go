@@ -36,13 +36,25 @@
 // difference was not applied, or the difference may be applied twice. Run at a quiet
 // time, or with large batches, if many sales are as large as the differences.
 //
+// # Rejected requests
+//
+// A request that names a bad record is rejected, and its other records are sent
+// again; if no record is named, both halves are. Oakra should have applied nothing of
+// a rejected request, but some servers save the good records of it. A change sent
+// again would count twice there. ByChange therefore reads the records first. If they
+// are at From, they are sent again. If some are at To, the server saves item by item:
+// those are Synced, and from then on each request has one record. If neither can be
+// told, because most records were sold meanwhile, they are Unknown. A run that ends
+// before it can read reports them as NotTried, since the response says so.
+//
 // # Running it again
 //
 // Nothing is kept between runs: each reads Oakra anew, and what is right is left
 // alone. So it is safe to run it again after any failure, once the requests of
 // the run before have landed or are lost: after an Unknown, after a context that
-// ended, and after a process that was killed, wait SettleAfter first. Two runs
-// at the same time for the same records are not safe.
+// ended, and after a process that was killed, wait SettleAfter first. After
+// [Options].Stop only the Unknown need that wait. Two runs at the same time for the
+// same records are not safe.
 package stocksync
 
 import (
@@ -61,7 +73,8 @@ import (
 // Stock is what Compare, Apply and Sync need of Oakra; [oakra.StockService] is
 // one. Another must keep to what that documents: the error of UpdateAll and
 // ChangeAll is an [oakra.BulkError] that lists every item that is not known to be
-// applied. Any other error is taken to concern all items.
+// applied, the items of one request with the same error. Any other error is taken to
+// concern all items. ChangeAll must heed [oakra.BulkOptions].NoSplit.
 //
 // A Stock that also has the method ListSeq of StockService is read with that
 // instead of Lookup. Lookup fails if one key has several records; ListSeq lets the
@@ -119,11 +132,20 @@ type Options struct {
 	// That long after the writes of a round, and not sooner, Oakra is read again
 	// to see; and that long a write that was not applied for a passing cause,
 	// such as 429, waits for the next round; so a run waits eight times at most.
+	// (How long a run waits for a service that does not respond at all is the default of
+	// [oakra.BulkOptions].OutageTimeout.)
 	// A write that lands even later may count twice. 0 is one minute: a proxy
 	// before a Django server commonly gives up on a request after 60 s, and
 	// gunicorn stops one that takes 30 s. Tests on the fake server set a few
 	// milliseconds.
 	SettleAfter time.Duration
+
+	// Stop ends the run early without making an outcome unknown. Once it is closed,
+	// nothing more is sent, read or waited for, and the writes in flight finish. An
+	// outcome that was unknown before stays Unknown, the rest is NotTried, and the
+	// errors match [oakra.ErrStopped]. It is usually the Done channel of the program's
+	// signal context, while the call itself gets [context.WithoutCancel] of it.
+	Stop <-chan struct{}
 
 	// OnProgress is called now and then, by one goroutine at a time; the run
 	// waits for it.
@@ -145,6 +167,31 @@ func (o Options) check() error {
 
 func (o Options) settleAfter() time.Duration { return cmp.Or(o.SettleAfter, defaultSettleAfter) }
 
+func (o Options) stopped() bool {
+	select {
+	case <-o.Stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// untilStop returns a context that also ends when Stop is closed.
+func (o Options) untilStop(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	if o.stopped() {
+		cancel()
+	}
+	go func() {
+		select {
+		case <-o.Stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
 func (o Options) progress(phase Phase, done, total int) {
 	if o.OnProgress != nil {
 		o.OnProgress(Progress{phase, done, total})
@@ -156,9 +203,9 @@ type Phase string
 
 // The phases of a run.
 const (
-	Reading  Phase = "reading"  // Compare reads; counted in records asked for
+	Reading  Phase = "reading"  // Compare or Apply reads before anything is written; counted in records asked for
 	Writing  Phase = "writing"  // Apply writes; counted in steps, of which the synced ones are done
-	Settling Phase = "settling" // Apply waits to read again; counted in steps of unknown outcome
+	Settling Phase = "settling" // Apply waits to read again, or reads; counted in steps that are to be settled
 )
 
 // Progress says how far a phase has come.
@@ -172,8 +219,8 @@ var (
 	ErrTooManySteps = errors.New("stocksync: more steps than MaxSteps")
 	// ErrApplied means that the plan was applied before, so its numbers are no longer true.
 	ErrApplied = errors.New("stocksync: the plan was applied before: compare anew")
-	// ErrIncomplete means that a plan was applied, and some targets are Rejected, Unknown or
-	// NotTried.
+	// ErrIncomplete means that a plan was applied, and some targets are Rejected, Unknown,
+	// NotTried, or Differ.
 	ErrIncomplete = errors.New("stocksync: not every target is synced")
 	// ErrNoneKnown means that all targets are NotFound, so the locations or the SKUs are
 	// likely written in another way in Oakra.
@@ -244,7 +291,7 @@ func Sync(ctx context.Context, stock Stock, targets []Target, o Options) (*Repor
 	if err != nil {
 		return plan.report(plan.notTried(err), err), err
 	}
-	return plan.Apply(ctx)
+	return plan.apply(ctx, true)
 }
 
 // compare always returns a plan; where it could not read, all targets are unread.
@@ -268,7 +315,7 @@ func compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Pl
 			plan.unread = append(plan.unread, Target{SKU: key.SKU, LocationID: key.LocationID, Quantity: quantity})
 		}
 	}
-	stocked, err := read(ctx, stock, keys, func(done int) { o.progress(Reading, done, len(keys)) })
+	stocked, err := read(ctx, stock, o, Reading, keys)
 	if err != nil {
 		return plan, fmt.Errorf("stocksync: reading the stock; nothing was written: %w", err)
 	}

@@ -1,0 +1,172 @@
+package stocksync
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/oakra/oakra-go"
+)
+
+// Status says how a target ended.
+type Status int
+
+const (
+	// NotTried means that nothing was applied, and the target itself is not at fault: the
+	// run ended before its turn, the cause is a passing one, such as 429 or no
+	// connection, that lasted for all rounds, or the setup is at fault, such as the key.
+	// It also means that the record is no longer the one that was compared.
+	NotTried Status = iota
+	// Synced means that Oakra had the target's quantity when it was read, or the step was
+	// applied. A change was applied exactly once (except in the case that the
+	// package comment describes), which leaves the record at the target minus what
+	// was sold meanwhile.
+	Synced
+	// NotFound means that Oakra has no such SKU at that location. Nothing was written.
+	NotFound
+	// Rejected means that nothing was applied, and trying again will not help: Oakra rejected
+	// the record (see [oakra.Rejected]) or has several for the key, there is another
+	// target for it, or the difference does not fit into 64 bits.
+	Rejected
+	// Differs means that an update was accepted, and the response shows another quantity,
+	// [Result].Seen: for example, because the server does not go below zero.
+	Differs
+	// Unknown means that the step may have been applied, or may still be. A change was
+	// applied at most once, with the same exception.
+	Unknown
+)
+
+// String returns "not tried", "synced", "not found", "rejected", "differs" or
+// "unknown".
+func (s Status) String() string {
+	switch s {
+	case NotTried:
+		return "not tried"
+	case Synced:
+		return "synced"
+	case NotFound:
+		return "not found"
+	case Rejected:
+		return "rejected"
+	case Differs:
+		return "differs"
+	case Unknown:
+		return "unknown"
+	}
+	return "Status(" + strconv.Itoa(int(s)) + ")"
+}
+
+// Result says how one target ended.
+type Result struct {
+	Target
+	ID     int64 // of the record; 0 if the target was no step of the plan
+	Status Status
+	Err    error // why; nil for Synced, and for NotFound unless there is a similar key
+
+	// Seen is the quantity that the last response or read showed; nil if none did
+	// since the record was last sent.
+	Seen *int64
+}
+
+// Report has one result for each target of a plan: those of its Steps in their
+// order, then Equal, NotFound, Ambiguous and Conflicts. A conflict has one for each of its
+// quantities.
+type Report struct {
+	Results []Result
+}
+
+// Count returns how many results have the status.
+func (r *Report) Count(s Status) int {
+	n := 0
+	for i := range r.Results {
+		if r.Results[i].Status == s {
+			n++
+		}
+	}
+	return n
+}
+
+// report adds to the results of the steps those of all other targets.
+func (p *Plan) report(results []Result, err error) *Report {
+	for _, t := range p.Equal {
+		results = append(results, Result{Target: t, Status: Synced, Seen: &t.Quantity})
+	}
+	for _, t := range p.NotFound {
+		result := Result{Target: t, Status: NotFound}
+		if similar, ok := p.Similar[t.Key()]; ok {
+			result.Err = fmt.Errorf("there is SKU %.60q at %.60q, which differs only in case", similar.SKU, similar.LocationID)
+		}
+		results = append(results, result)
+	}
+	for _, a := range p.Ambiguous {
+		ids := make([]int64, len(a.Records))
+		for i, record := range a.Records {
+			ids[i] = record.ID
+		}
+		results = append(results, Result{Target: a.Target, Status: Rejected, Err: fmt.Errorf("there are %d records for it in Oakra, with the IDs %d", len(ids), ids)})
+	}
+	for _, c := range p.Conflicts {
+		why := fmt.Errorf("given %d times, and SumDuplicates is not set", len(c.Quantities))
+		if p.options.SumDuplicates {
+			why = fmt.Errorf("given %d times, and the sum does not fit into 64 bits", len(c.Quantities))
+		}
+		for _, quantity := range c.Quantities {
+			t := Target{SKU: c.Key.SKU, LocationID: c.Key.LocationID, Quantity: quantity}
+			results = append(results, Result{Target: t, Status: Rejected, Err: why})
+		}
+	}
+	for _, t := range p.unread {
+		results = append(results, Result{Target: t, Status: NotTried, Err: err})
+	}
+	return &Report{Results: results}
+}
+
+// err is the error of a run with these results.
+func (r *Report) err(o Options) error {
+	if n := r.Count(NotFound); n > 0 && n == len(r.Results) {
+		for _, result := range r.Results {
+			if result.Err != nil {
+				return fmt.Errorf("%w; first %s: %w", ErrNoneKnown, result.name(), result.Err)
+			}
+		}
+		return ErrNoneKnown
+	}
+	advice := func(s Status, cause error) string {
+		switch {
+		case s == Unknown:
+			return fmt.Sprintf("the unknown ones may or may not have been changed: wait %v and run again, which reads them anew", o.settleAfter())
+		case s == NotTried && oakra.Retryable(cause):
+			return "nothing of those not tried was applied: run again"
+		case s == NotTried:
+			return "nothing of those not tried was applied: mend what stopped the run, and run again"
+		case s == Differs:
+			return "those that differ were set, and the server made another quantity of it"
+		default:
+			return "nothing of the rejected ones was applied, and running again will not help"
+		}
+	}
+	incomplete := ErrIncomplete
+	for _, result := range r.Results {
+		if errors.Is(result.Err, oakra.ErrStopped) {
+			incomplete = fmt.Errorf("%w: %w", ErrIncomplete, oakra.ErrStopped)
+			break
+		}
+	}
+	for _, gravest := range []Status{Unknown, NotTried, Differs, Rejected} {
+		for _, result := range r.Results {
+			if result.Status != gravest {
+				continue
+			}
+			var counts []string
+			for _, s := range []Status{Synced, NotFound, Rejected, Differs, Unknown, NotTried} {
+				if n := r.Count(s); n > 0 {
+					counts = append(counts, fmt.Sprintf("%d %v", n, s))
+				}
+			}
+			return fmt.Errorf("%w: of %d targets, %s; %s; first %v, %s: %w", incomplete,
+				len(r.Results), strings.Join(counts, ", "), advice(gravest, result.Err), gravest, result.name(), result.Err)
+		}
+	}
+	return nil
+}

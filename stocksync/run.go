@@ -1,0 +1,270 @@
+package stocksync
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/oakra/oakra-go"
+)
+
+// rounds is how often a step is sent at most, each time after its write before
+// was not applied: with one request in four failing, one in 65,000 steps is left
+// over. Requests that were rejected because of other records are not counted.
+const rounds = 8
+
+// run applies steps, which are named by their index. The results are true at
+// any time, were the run to stop there.
+type run struct {
+	stock   Stock
+	options Options
+	steps   []Step
+	results []Result
+	from    []int64 // quantities that the records had when they were last read and not yet sent
+	send    []int   // what is to be sent next
+	synced  int
+
+	batch    int   // records that one request writes; 0 is the default
+	byItem   bool  // the server saves the good records of a request that it rejects
+	nameless int   // single records rejected without a name
+	isolated []int // those of them that others were sent apart from
+	ended    bool  // by a failure that every later request would meet
+}
+
+func newRun(p *Plan) *run {
+	r := &run{
+		stock:   p.stock,
+		options: p.options,
+		steps:   p.Steps,
+		results: p.notTried(nil),
+		from:    make([]int64, len(p.Steps)),
+		batch:   p.options.BatchSize,
+	}
+	for i, step := range r.steps {
+		r.from[i] = step.From
+		if _, ok := difference(step); !ok && r.options.Mode == ByChange {
+			r.decide(i, Rejected, fmt.Errorf("the difference between %d and %d is more than 64 bits hold", step.From, step.To))
+			continue
+		}
+		r.send = append(r.send, i)
+	}
+	return r
+}
+
+func difference(s Step) (d int64, ok bool) {
+	d = s.To - s.From
+	return d, (d > 0) == (s.To > s.From)
+}
+
+// to is the quantity that a record has after its step, if nobody else changes it.
+func (r *run) to(i int) int64 {
+	if r.options.Mode == ByUpdate {
+		return r.steps[i].To
+	}
+	d, _ := difference(r.steps[i])
+	return r.from[i] + d
+}
+
+// check reads the records again, and leaves out the steps whose record is another.
+func (r *run) check(ctx context.Context) {
+	steps := r.send
+	if r.send = nil; len(steps) == 0 {
+		return
+	}
+	stocked, err := r.read(ctx, Reading, steps)
+	for _, i := range steps {
+		if err != nil {
+			r.decide(i, NotTried, fmt.Errorf("reading the stock; nothing was written: %w", err))
+		} else if r.readAnew(i, stocked) {
+			r.send = append(r.send, i)
+		}
+	}
+}
+
+func (r *run) do(ctx context.Context) {
+	var open []request
+	for round := 1; len(r.send)+len(open) > 0; round++ {
+		open = append(open, r.sendAll(ctx, r.send)...)
+		r.send = nil
+		last := round == rounds || r.ended
+		if len(open) == 0 || last && !slices.ContainsFunc(open, func(q request) bool { return q.kind == lost }) {
+			break
+		}
+		if !r.wait(ctx, open) {
+			r.cutShort(ctx, open)
+			break
+		}
+		open = r.settle(ctx, open, last)
+		if last {
+			break
+		}
+	}
+	if r.synced > 0 { // or the setup may be at fault, and not the records
+		for _, i := range r.isolated {
+			r.decide(i, Rejected, r.results[i].Err)
+		}
+	}
+}
+
+// over reports why nothing more is to be sent, read or waited for, if it is so.
+func (r *run) over(ctx context.Context) error {
+	if r.options.stopped() {
+		return oakra.ErrStopped
+	}
+	return ctx.Err()
+}
+
+// cutShort notes that requests are left as they are.
+func (r *run) cutShort(ctx context.Context, left []request) {
+	cause := r.over(ctx)
+	for _, q := range left {
+		for _, i := range q.steps {
+			if q.kind == lost {
+				r.decide(i, Unknown, fmt.Errorf("%w; it was not read again: %w", r.results[i].Err, cause))
+			} else {
+				r.decide(i, NotTried, &oakra.Error{Op: r.op(), Outcome: oakra.OutcomeNotApplied, Err: cause})
+			}
+		}
+	}
+}
+
+func (r *run) op() string {
+	if r.options.Mode == ByUpdate {
+		return "stock.update"
+	}
+	return "stock.change"
+}
+
+// decide notes the status of a step, which may change until the run ends.
+func (r *run) decide(i int, s Status, err error) {
+	if result := &r.results[i]; result.Status != s {
+		switch Synced {
+		case s:
+			r.synced++
+		case result.Status:
+			r.synced--
+		}
+		result.Status = s
+	}
+	r.results[i].Err = err
+}
+
+// wait reports whether SettleAfter passed before the run was over.
+func (r *run) wait(ctx context.Context, open []request) bool {
+	unsettled := 0
+	for _, q := range open {
+		if q.kind == lost {
+			unsettled += len(q.steps)
+		}
+	}
+	r.options.progress(Settling, 0, unsettled)
+	timer := time.NewTimer(r.options.settleAfter())
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.options.Stop:
+	case <-ctx.Done():
+	}
+	return r.over(ctx) == nil
+}
+
+// parcel is what is sent by one call.
+type parcel struct {
+	steps []int
+	part  bool    // of a rejected request
+	whole *halved // what it is a half of, if it is one
+}
+
+// halved is a request that was rejected without a name.
+type halved struct {
+	size   int
+	passed int // number of its halves that passed
+}
+
+// sendAll sends steps, and those again that were rejected because of others. It
+// returns the requests that are to be settled.
+func (r *run) sendAll(ctx context.Context, steps []int) (open []request) {
+	left := []parcel{{steps: steps}} // the last one is sent first
+	if len(steps) == 0 {
+		return nil
+	}
+	for len(left) > 0 && !r.ended && r.over(ctx) == nil {
+		p := left[len(left)-1]
+		left = left[:len(left)-1]
+		var rejected []request
+		for _, q := range r.write(ctx, p) {
+			if q.kind == innocent || q.kind == nameless {
+				rejected = append(rejected, q)
+			} else {
+				open = append(open, q)
+			}
+		}
+		left = r.learn(p, left)
+		left = append(left, r.divide(ctx, rejected)...)
+	}
+	if !r.ended {
+		for _, p := range left {
+			r.cutShort(ctx, []request{{kind: passing, steps: p.steps}})
+		}
+	}
+	return open
+}
+
+// learn lowers the size of requests if both halves of a rejected one have passed: no
+// record was at fault, and the server has a limit. What is left is cut anew.
+func (r *run) learn(p parcel, left []parcel) []parcel {
+	if p.whole == nil || r.byItem {
+		return left
+	}
+	for _, i := range p.steps {
+		if r.results[i].Status != Synced {
+			return left
+		}
+	}
+	if p.whole.passed++; p.whole.passed < 2 {
+		return left
+	}
+	if size := p.whole.size / 2; r.batch == 0 || size < r.batch {
+		r.batch = size
+	}
+	joined := parcel{part: true}
+	for _, p := range left {
+		joined.steps = append(joined.steps, p.steps...)
+	}
+	if len(joined.steps) == 0 {
+		return nil
+	}
+	return []parcel{joined}
+}
+
+// mostNameless is how many single records may be rejected without a name before any
+// is synced: then the setup is at fault.
+const mostNameless = 10
+
+// rejectSingle decides a single record that was rejected without a name.
+func (r *run) rejectSingle(i int, part bool) {
+	err := r.results[i].Err
+	if oakra.Rejected(err) {
+		r.decide(i, Rejected, err)
+		return
+	}
+	var e *oakra.Error
+	if part && errors.As(err, &e) && e.StatusCode == http.StatusBadRequest {
+		r.isolated = append(r.isolated, i)
+	}
+	if r.nameless++; r.nameless == mostNameless && r.synced == 0 {
+		r.ended = true
+	}
+}
+
+// size is how many records one request may write.
+func (r *run) size() int {
+	if r.byItem {
+		return 1
+	}
+	return cmp.Or(r.batch, r.options.BatchSize)
+}

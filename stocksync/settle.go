@@ -1,0 +1,260 @@
+package stocksync
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/oakra/oakra-go"
+)
+
+// read reads the records of steps.
+func (r *run) read(ctx context.Context, phase Phase, steps []int) (found, error) {
+	keys := make([]oakra.StockKey, len(steps))
+	for n, i := range steps {
+		keys[n] = r.steps[i].Key
+	}
+	return read(ctx, r.stock, r.options, phase, keys)
+}
+
+// look notes the quantity of a step's record, and reports whether it is there.
+func (r *run) look(i int, stocked found) bool {
+	step := r.steps[i]
+	records := stocked.records[step.Key]
+	at := slices.IndexFunc(records, func(record oakra.StockRecord) bool { return record.ID == step.ID })
+	if at < 0 {
+		r.results[i].Seen = nil
+		return false
+	}
+	r.results[i].Seen = &records[at].Quantity
+	return true
+}
+
+// readAnew begins a step anew from what was read, and reports whether it can be sent:
+// its record must still be there.
+func (r *run) readAnew(i int, stocked found) bool {
+	if !r.look(i, stocked) {
+		step := r.steps[i]
+		err := fmt.Errorf("read again, the record %d is gone from SKU %.60q at %.60q", step.ID, step.Key.SKU, step.Key.LocationID)
+		if others := stocked.records[step.Key]; len(others) > 0 {
+			err = fmt.Errorf("%w, which is now record %d", err, others[0].ID)
+		}
+		r.decide(i, NotTried, err)
+		return false
+	}
+	r.from[i] = *r.results[i].Seen
+	return true
+}
+
+// settle reads the records of requests again, and adds what was not applied to what
+// is sent next. It returns the requests that could not be read for now.
+func (r *run) settle(ctx context.Context, open []request, last bool) []request {
+	open = slices.DeleteFunc(open, func(q request) bool {
+		if q.kind == passing && r.options.Mode == ByUpdate {
+			r.send = append(r.send, q.steps...) // the number is the same, whatever is read
+			return true
+		}
+		return q.kind == passing && last
+	})
+	steps := stepsOf(open)
+	if len(steps) == 0 {
+		return nil
+	}
+	stocked, err := r.read(ctx, Settling, steps)
+	switch {
+	case err == nil:
+		for _, q := range open {
+			if q.kind == lost {
+				r.settleLost(q, stocked)
+			} else {
+				r.sendAnew(q.steps, stocked)
+			}
+		}
+	case r.over(ctx) != nil:
+		r.cutShort(ctx, open)
+	case !last && oakra.Retryable(err):
+		return open
+	default:
+		r.notRead(open, err)
+	}
+	return nil
+}
+
+func stepsOf(requests []request) (steps []int) {
+	for _, q := range requests {
+		steps = append(steps, q.steps...)
+	}
+	return steps
+}
+
+// sendAnew adds the steps whose records are there to what is sent next.
+func (r *run) sendAnew(steps []int, stocked found) {
+	for _, i := range steps {
+		if r.readAnew(i, stocked) {
+			r.send = append(r.send, i)
+		}
+	}
+}
+
+// notRead decides the steps of requests whose records cannot be read.
+func (r *run) notRead(requests []request, err error) {
+	for _, q := range requests {
+		status := Unknown
+		if q.kind == passing {
+			status = NotTried
+		}
+		for _, i := range q.steps {
+			r.decide(i, status, fmt.Errorf("%w; it could not be read again: %w", r.results[i].Err, err))
+		}
+	}
+}
+
+// sorted are the steps of a request by what their records have.
+type sorted struct {
+	atTo, atFrom, elsewhere []int
+}
+
+// sortRead sorts the steps of a request, except those whose record is gone, which get
+// the status.
+func (r *run) sortRead(q request, stocked found, gone Status) (s sorted) {
+	for _, i := range q.steps {
+		if !r.look(i, stocked) {
+			r.decide(i, gone, fmt.Errorf("read again, the record is gone: %w", r.results[i].Err))
+			continue
+		}
+		switch *r.results[i].Seen {
+		case r.to(i):
+			s.atTo = append(s.atTo, i)
+		case r.from[i]:
+			s.atFrom = append(s.atFrom, i)
+		default:
+			s.elsewhere = append(s.elsewhere, i)
+		}
+	}
+	return s
+}
+
+// settleLost settles the steps of a request of unknown outcome.
+func (r *run) settleLost(q request, stocked found) {
+	s := r.sortRead(q, stocked, Unknown)
+	// A request is applied whole or not at all, and sales hide which: more than half
+	// of its records must agree. By an update, To is as wanted whoever made it so, and
+	// may be set again.
+	half := (len(q.steps) + q.confirmed) / 2
+	believed := func(records int) bool { return r.options.Mode == ByUpdate || records > half }
+	applied, unapplied := believed(len(s.atTo)+q.confirmed), believed(len(s.atFrom))
+	for _, i := range s.atTo {
+		if applied {
+			r.decide(i, Synced, nil)
+		} else {
+			r.contradict(i)
+		}
+	}
+	for _, i := range s.atFrom {
+		if unapplied {
+			r.results[i].Err = fmt.Errorf("read again, it is still at %d: %w", r.from[i], r.results[i].Err)
+			r.send = append(r.send, i)
+		} else {
+			r.contradict(i)
+		}
+	}
+	for _, i := range s.elsewhere {
+		r.changedByOthers(i)
+	}
+}
+
+// divide looks whether anything of rejected requests was saved all the same, and
+// returns what is to be sent again.
+func (r *run) divide(ctx context.Context, rejected []request) (again []parcel) {
+	if len(rejected) == 0 {
+		return nil
+	}
+	if r.over(ctx) != nil {
+		r.cutShort(ctx, rejected)
+		return nil
+	}
+	stocked, err := r.read(ctx, Settling, stepsOf(rejected))
+	switch {
+	case err != nil && r.over(ctx) != nil:
+		r.cutShort(ctx, rejected)
+		return nil
+	case err != nil:
+		r.notRead(rejected, err)
+		return nil
+	}
+	rest := parcel{part: true} // what may go in one request
+	for _, q := range rejected {
+		steps := r.settleRejected(q, stocked)
+		if middle := len(steps) / 2; q.kind == nameless && middle > 0 && !r.byItem {
+			whole := &halved{size: len(steps)}
+			again = append(again,
+				parcel{steps: steps[middle:], part: true, whole: whole},
+				parcel{steps: steps[:middle], part: true, whole: whole})
+			continue
+		}
+		rest.steps = append(rest.steps, steps...)
+	}
+	if len(rest.steps) > 0 {
+		again = append(again, rest)
+	}
+	return again
+}
+
+// settleRejected decides the steps of a rejected request that was saved in part, and
+// returns those that were not saved.
+//
+// A server that saves item by item does so in order: up to the last record at To, it
+// has saved all that it does not name. If there are more records at From than at To
+// among these, it has saved none, and those at To were changed by somebody else.
+func (r *run) settleRejected(q request, stocked found) (again []int) {
+	s := r.sortRead(q, stocked, NotTried)
+	before := 0 // number of records at From before the last one at To
+	if len(s.atTo) > 0 {
+		last := s.atTo[len(s.atTo)-1]
+		before, _ = slices.BinarySearch(s.atFrom, last)
+	}
+	if len(s.atTo) > before {
+		r.byItem = true
+		for _, i := range s.atTo {
+			r.decide(i, Synced, nil)
+		}
+		for n, i := range s.atFrom {
+			if q.kind == innocent && n < before {
+				r.contradict(i)
+			} else {
+				again = append(again, i)
+			}
+		}
+		for _, i := range s.elsewhere {
+			r.changedByOthers(i)
+		}
+		return again
+	}
+	if len(s.atFrom) <= len(q.steps)/2 { // too many were sold meanwhile to tell
+		for _, i := range slices.Concat(s.atTo, s.atFrom, s.elsewhere) {
+			r.contradict(i)
+		}
+		return nil
+	}
+	for _, i := range s.atTo {
+		r.contradict(i)
+	}
+	again = slices.Concat(s.atFrom, s.elsewhere)
+	slices.Sort(again)
+	for _, i := range again {
+		r.readAnew(i, stocked)
+	}
+	return again
+}
+
+// changedByOthers leaves a step unknown whose record somebody else has changed.
+func (r *run) changedByOthers(i int) {
+	r.decide(i, Unknown, fmt.Errorf("read again, it is at %d, neither %d nor %d, so somebody else changed it: %w",
+		*r.results[i].Seen, r.from[i], r.to(i), r.results[i].Err))
+}
+
+// contradict leaves a step unknown that too few others of its request agree with.
+func (r *run) contradict(i int) {
+	r.decide(i, Unknown, fmt.Errorf("read again, it is at %d, but most other records of its request, which was applied whole or not at all, do not show the same: %w",
+		*r.results[i].Seen, r.results[i].Err))
+}
