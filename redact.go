@@ -136,22 +136,14 @@ func (keys secrets) replace(b []byte) []byte {
 
 // partly reports whether a part of a key is in b, ignoring case.
 func (keys secrets) partly(b []byte) bool {
-	var begins [256]bool
-	parts := make(map[string]struct{})
-	for _, key := range keys {
-		key := lower([]byte(key))
-		for i := 0; i+minPart <= len(key); i++ {
-			begins[key[i]] = true
-			parts[string(key[i:i+minPart])] = struct{}{}
-		}
-	}
-	if len(parts) == 0 || len(b) < minPart {
+	if len(b) < minPart {
 		return false
 	}
 	low := lower(b)
-	for i := 0; i+minPart <= len(low); i++ {
-		if begins[low[i]] {
-			if _, ok := parts[string(low[i:i+minPart])]; ok {
+	for _, key := range keys {
+		key := lower([]byte(key))
+		for i := 0; i+minPart <= len(low); i++ {
+			if bytes.Contains(key, low[i:i+minPart]) {
 				return true
 			}
 		}
