@@ -71,7 +71,7 @@ func (d *exchangeDecoder[T]) decode(c *call, response *http.Response) *Error {
 	}
 	e := c.badResponse(response, bodyRow(false, readErr != nil), c.withContext(err))
 	e.cut = readErr != nil
-	e.setBody(content[:min(len(content), maxErrorBody+1024)], true)
+	e.setBody(bytes.Clone(content[:min(len(content), maxErrorBody+1024)]), true)
 	return e
 }
 

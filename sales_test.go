@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -278,6 +279,26 @@ func TestCancelTooLarge(t *testing.T) {
 	require.ErrorContains(t, err, "the body is over 64 MiB")
 	require.Equal(t, oakra.OutcomeUnknown, oakra.OutcomeOf(err))
 	require.LessOrEqual(t, len(requireError(t, err).Body), 64<<10)
+}
+
+// TestCancelBodyIsNotKept: the error of a long response keeps no more of it in memory
+// than it shows.
+func TestCancelBodyIsNotKept(t *testing.T) {
+	const length = 32 << 20
+	client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+		body := io.MultiReader(strings.NewReader("x"), io.LimitReader(spaces{}, length))
+		return &http.Response{StatusCode: 200, Body: io.NopCloser(body), ContentLength: -1}, nil
+	}))
+	inUse := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := inUse()
+	_, err := client.Sales.Cancel(t.Context(), oakra.SaleCancelParams{SaleID: "S", Reason: oakra.CancelOther})
+	require.Less(t, inUse(), before+length/2)
+	require.Len(t, requireError(t, err).Body, 64<<10)
 }
 
 // spaces is JSON's white space without end.
