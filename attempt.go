@@ -37,6 +37,12 @@ func (c *call) RoundTrip(request *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeout(a.ctx, c.client.attemptTimeout)
 	defer cancel()
 	t := trace{cancel: cancel}
+	if err := ctx.Err(); err != nil { // an observer took long, or ended it
+		t.untouched = true
+		a.err = c.failed(ctx, &t, err)
+		c.last = a
+		return nil, err
+	}
 	request = request.WithContext(t.context(ctx))
 	request.Header = header
 	if c.body != nil {
@@ -137,13 +143,15 @@ func (c *call) header(given http.Header) http.Header {
 // failed returns the error of an attempt that got no response.
 func (c *call) failed(ctx context.Context, t *trace, err error) *Error {
 	err = outside(err)
-	e := c.newError(failureRow(t, err, c.client.ownTransport))
+	e := c.newError(failureRow(t, err, c.client.ownTransport || t.untouched))
 	stopped := t.stopped.Load()
 	switch {
 	case c.ctx.Err() != nil:
 		e.Err = c.withContext(err)
 	case stopped != nil:
 		e.Err = fmt.Errorf("%w: %s", *stopped, err.Error()) // that a context ended was not the caller's doing
+	case errors.Is(ctx.Err(), context.Canceled):
+		e.Err = fmt.Errorf("an observer's context ended: %w", err)
 	case ctx.Err() != nil:
 		e.Err = fmt.Errorf("no response within the attempt timeout of %v: %w", c.client.attemptTimeout, err)
 	case t.responded.Load() && t.malformed(err):

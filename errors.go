@@ -67,7 +67,7 @@ type Error struct {
 	Message    string              // the server's words, or what is wrong with the arguments; may be empty, as Error() never is
 	Fields     map[string][]string // the server's messages by field, nested ones as stock_records[1].quantity
 	RetryAfter time.Duration       // wait that the server asked for; 0 if it did not
-	Attempts   int                 // how often the request was handed to the transport, whether or not it got a connection
+	Attempts   int                 // how many attempts were made, whether or not they got a connection
 	Outcome    Outcome             // whether the write was applied; always OutcomeNotApplied for a read
 	MissingIDs []int64             // ids that were sent and have no record in a 2xx: their outcome is unknown
 	Records    []StockRecord       // records of a 2xx that lacks others: they were applied, except after a 207, which proves nothing

@@ -311,6 +311,41 @@ func TestObserverKeepsError(t *testing.T) {
 	require.Equal(t, recordsAB[:1], requireError(t, err).Records)
 }
 
+// TestObserverEndsContext: a context that has ended once the hooks have run leaves
+// nothing unknown, as no transport was given the request.
+func TestObserverEndsContext(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		hook func(ctx context.Context, cancelCall context.CancelFunc) context.Context
+		want string
+	}{
+		{"the call's", func(ctx context.Context, cancelCall context.CancelFunc) context.Context {
+			cancelCall()
+			return ctx
+		}, "change/: context canceled; nothing was applied"},
+		{"its own", func(ctx context.Context, _ context.CancelFunc) context.Context {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel()
+			return ctx
+		}, "change/: an observer's context ended: context canceled; nothing was applied"},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ends := 0
+		client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
+			t.Error("the transport was given a request")
+			return nil, context.Canceled
+		}), oakra.WithObserver(oakra.Observer{
+			AttemptStart: func(ctx context.Context, _ oakra.AttemptStart) context.Context { return tt.hook(ctx, cancel) },
+			AttemptEnd:   func(context.Context, oakra.AttemptEnd) { ends++ },
+		}))
+		_, err := stockCalls[2].call(ctx, client)
+		require.ErrorContains(t, err, tt.want, tt.name)
+		require.Equal(t, oakra.StepRetry, oakra.NextStep(err), tt.name)
+		require.Equal(t, 1, ends, tt.name)
+	}
+}
+
 // logLines parses what a JSON handler wrote, without the time.
 func logLines(t *testing.T, logged string) []map[string]any {
 	t.Helper()

@@ -21,6 +21,7 @@ import (
 // once, and may run after the attempt.
 type trace struct {
 	hooks     httptrace.ClientTrace
+	untouched bool         // the transport was not given the request
 	requested atomic.Bool  // a connection
 	connected atomic.Bool  // it was obtained
 	informs   atomic.Int32 // number of 1xx responses
