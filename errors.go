@@ -79,6 +79,7 @@ type Error struct {
 	row     row    // row of the delivery table
 	content bool   // what was sent is at fault for certain
 	json    bool   // the body is JSON, as far as its first byte says
+	sale    bool   // the server has messages about a sale
 	cut     bool   // the body ended too early
 	proven  bool   // the route is known to be right
 	note    string // why it was not sent again, where that is not plain

@@ -145,10 +145,13 @@ func (e *Error) rejected() bool {
 	return e.StatusCode/100 == 4 && !e.retryable() && (e.content || e.namesContent())
 }
 
-// namesContent reports whether the server names an item, or a sale.
+// namesContent reports whether the server has messages about an item, or a sale.
 func (e *Error) namesContent() bool {
 	if len(e.Items()) > 0 {
 		return true
+	}
+	if e.made {
+		return e.sale
 	}
 	return len(e.Fields["sale_id"]) > 0 || len(e.Fields["cancel_reason"]) > 0
 }

@@ -366,3 +366,24 @@ func TestSaleIDs(t *testing.T) {
 		require.Equal(t, id, sale.SaleID)
 	}
 }
+
+// TestSaleRepeated: a rejection that repeats what was sent says nothing of it.
+func TestSaleRepeated(t *testing.T) {
+	for _, tt := range []struct {
+		body string
+		want oakra.Step
+	}{
+		{`{"sale_id":["No such sale."]}`, oakra.StepReject},
+		{`{"detail":"No.","cancel_reason":["It is \"other\" no more."]}`, oakra.StepReject},
+		{`{"detail":"The marketplace is not connected.","sale_id":"S"}`, oakra.StepAlert},
+		{`{"sale_id":"S","cancel_reason":"other","status":"pending"}`, oakra.StepAlert},
+		{`{"sale_id":[]}`, oakra.StepAlert},
+		{`{"sale_id":[{"id":["S"]}]}`, oakra.StepAlert},
+	} {
+		for _, status := range []int{400, 401, 403} {
+			client, _ := saleClient(t, status, tt.body)
+			_, err := client.Sales.Cancel(t.Context(), oakra.SaleCancelParams{SaleID: "S", Reason: oakra.CancelOther})
+			require.Equal(t, tt.want, oakra.NextStep(err), "%d %s", status, tt.body)
+		}
+	}
+}
