@@ -225,6 +225,8 @@ func parseBaseURL(rawURL string, insecureHTTP bool) (*url.URL, error) {
 		return nil, errors.New("WithBaseURL: it has a query")
 	case strings.Contains(rawURL, "#"):
 		return nil, errors.New("WithBaseURL: it has a fragment")
+	case len(u.EscapedPath()) > maxBasePath:
+		return nil, fmt.Errorf("WithBaseURL: its path is over %d bytes, which leaves no room for SKUs", maxBasePath)
 	case u.Scheme == "http" && !insecureHTTP && !isLoopback(u.Hostname()):
 		return nil, errors.New("WithBaseURL: plain http would show the app key to the network; use https, or WithInsecureHTTP")
 	}
@@ -234,6 +236,10 @@ func parseBaseURL(rawURL string, insecureHTTP bool) (*url.URL, error) {
 	}
 	return u, nil
 }
+
+// maxBasePath bounds the path of a base URL. With a longer one each SKU would seem to
+// be too long for a request line.
+const maxBasePath = maxRequestLine / 2
 
 func validPort(port string) bool {
 	n, err := strconv.Atoi(port)

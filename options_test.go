@@ -188,6 +188,7 @@ func TestOptionBadValues(t *testing.T) {
 		{"negative MaxBackoff", oakra.WithRetryPolicy(oakra.RetryPolicy{MaxBackoff: -1})},
 		{"negative MaxRetryAfter", oakra.WithRetryPolicy(oakra.RetryPolicy{MaxRetryAfter: -1})},
 		{"minimum above maximum", oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 2, MaxBackoff: 1})},
+		{"base path too long", oakra.WithBaseURL("https://example.com/" + strings.Repeat("p", 4000))},
 		{"plain http to elsewhere", oakra.WithBaseURL("http://example.com")},
 	} {
 		t.Run(row.name, func(t *testing.T) {
