@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
 )
 
 // Option changes a default of [NewClient]. A bad value makes NewClient fail.
@@ -65,6 +67,9 @@ func WithHTTPClient(c *http.Client) Option {
 	return func(o *options) error {
 		if c == nil {
 			return errors.New("WithHTTPClient: the client is nil")
+		}
+		if _, retries := c.Transport.(*retryablehttp.RoundTripper); retries {
+			return errors.New("WithHTTPClient: a transport of retryablehttp sends a write again by itself; WithRetryPolicy does so where that is safe")
 		}
 		o.httpClient = *c
 		return nil

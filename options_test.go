@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/go-retryablehttp"
 	"github.com/stretchr/testify/require"
 
 	"github.com/oakra/oakra-go"
@@ -174,6 +175,7 @@ func TestOptionBadValues(t *testing.T) {
 	}{
 		{"nil option", nil},
 		{"nil http.Client", oakra.WithHTTPClient(nil)},
+		{"transport that sends again", oakra.WithHTTPClient(retryablehttp.NewClient().StandardClient())},
 		{"no attempt timeout", oakra.WithAttemptTimeout(0)},
 		{"negative timeout", oakra.WithAttemptTimeout(-time.Second)},
 		{"nil logger", oakra.WithLogger(nil)},
