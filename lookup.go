@@ -19,7 +19,7 @@ const listsInFlight = 4
 
 // ListSeq is [StockService.List] for any number of SKUs: it yields the records as
 // they come, in the same order, with up to four requests in flight and no more
-// than their answers in memory. After the first error, which is yielded with a
+// than their responses in memory. After the first error, which is yielded with a
 // zero record, it ends. After a break, nothing is left running.
 func (s *StockService) ListSeq(ctx context.Context, params StockListParams) iter.Seq2[StockRecord, error] {
 	return func(yield func(StockRecord, error) bool) {

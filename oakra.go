@@ -23,7 +23,7 @@
 //	case oakra.StepRetry: // nothing was applied; the same call may succeed later
 //	case oakra.StepReject: // nothing was applied; this change is at fault
 //	case oakra.StepAsk: // it may have been applied: look before sending it again
-//	case oakra.StepAlert: // nothing was applied; the key, the address or the like is at fault
+//	case oakra.StepAlert: // nothing was applied; the key, the address or the like may be at fault
 //	}
 //
 // # Outcomes
@@ -34,19 +34,21 @@
 // to do.
 //
 // Quantity is the number of units in stock. Oakra has counted units that are
-// reserved for orders apart from it; a shop that sends "available to sell" may count
+// reserved for orders separately; a shop that sends "available to sell" may count
 // reservations twice.
 //
-// An unknown Change is settled by looking: note the quantity before it, and keep the
-// SKU and location beside the id, as records are read by these. Where others sell
-// the same stock, a look does not settle it, and a person has to.
+// A Change of unknown outcome is settled by reading the record: note its quantity
+// before the Change, and keep the SKU and location beside the id, as records are read
+// by these. Where others sell the same stock, reading does not settle it, and a person
+// has to.
 //
 // # Delivery
 //
 // The server takes no idempotency key, and a Change that is sent twice counts twice.
 // A request is sent again only where this table says so, up to
-// [RetryPolicy].MaxAttempts times. The Change column also holds for Cancel and
-// Initiate; the outcome is that of a write.
+// [RetryPolicy].MaxAttempts times. The outcome is that of a write. The Change column
+// also holds for Cancel and Initiate, except that their outcome is unknown after
+// every 2xx that is not complete.
 //
 //	what happened                                  List    Update  Change  outcome
 //	rejected before sending; limiter or key        -       -       -       not applied
@@ -55,7 +57,7 @@
 //	  TLS handshake failed for now, proxy 5xx
 //	no such host, certificate rejected, proxy 4xx  -       -       -       not applied
 //	429, after its Retry-After or the backoff      resend  resend  resend  not applied
-//	401, and the key source has another key        once    once    once    as the resend's
+//	401, and the key source has another key        once    once    once    that of the resend
 //	301 302 307 308; every other 4xx except 408,   -       -       -       not applied
 //	  460 and 499
 //	connection broke after it was obtained;        resend  resend  -       unknown
@@ -88,11 +90,11 @@
 // # Routes
 //
 // The API reference names three routes for an Update and two for a Change. The
-// first write finds out which is there, and all goroutines keep it. The next
+// first write finds out which of them exists, and all goroutines then use it. The next
 // candidate is tried only after a response that shows that no code of the API ran:
-// a 405, or a 404 whose path does not take an empty list either. An Update, which
-// does no harm twice, also goes on after a web page. If a kept route responds 404 or
-// 405 later, it is looked for again. [ErrNoRoute] means that none is there.
+// a 405, or a 404 whose path does not take an empty list either. The search of an
+// Update, which does no harm twice, also goes on after a web page. It begins again if
+// the route responds 404 or 405 later. [ErrNoRoute] means that none of them exists.
 //
 // # Time
 //
@@ -116,9 +118,9 @@
 //
 // The key is sent to the scheme, host and port of the base URL only; no redirect is
 // followed. It is in no error and no log of this package: where a server repeats it,
-// it is cut out. What net/http prints with GODEBUG=http2debug, what an httptrace of
-// the caller's or a transport of the caller's sees, and what a proxy sees of plain
-// http, is not this package's.
+// it is cut out. The package cannot hide it from a transport or an httptrace of the
+// caller's, from a proxy if the base URL is plain http, or from what net/http itself
+// logs: the first bytes that a server sends unasked, and all with GODEBUG=http2debug.
 package oakra
 
 import (

@@ -70,7 +70,7 @@ type AttemptEnd struct {
 	Outcome          Outcome       // what this attempt alone shows; OutcomeApplied after a success, for a List too
 	RequestID        string        // as [Error.RequestID] has it, of a success too
 	Err              error         // an [*Error] without its Body; nil after a success
-	Resend           bool          // the request is sent again …
+	Resend           bool          // the request is sent again, unless the context ends first …
 	ResendAfter      time.Duration // … after this wait
 }
 

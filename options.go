@@ -35,8 +35,8 @@ type options struct {
 
 // WithBaseURL sets the address of the API, "https://host/api/v1/"; the default
 // is [DefaultBaseURL]. It needs a host and takes no user, query or fragment. The
-// app key is sent to its scheme, host and port alone. Plain http is refused but
-// to localhost and loopback addresses, see [WithInsecureHTTP].
+// app key is sent to its scheme, host and port alone. Plain http is
+// rejected, except to localhost and loopback addresses; see [WithInsecureHTTP].
 func WithBaseURL(rawURL string) Option {
 	return func(o *options) error {
 		o.baseURL = rawURL
@@ -59,10 +59,12 @@ func WithInsecureHTTP() Option {
 // [WithAttemptTimeout]; its CheckRedirect is not used, as no redirect is
 // followed.
 //
-// A transport of your own should drop idle connections sooner than the server
-// does, as DefaultTransport does: a write that meets the server's close is an
-// unknown. It should pass the request's context on, by whose httptrace the client
-// knows whether a connection was had.
+// A transport of your own must not send a write again by itself; one of
+// retryablehttp is rejected for that reason. It must return when the request's context
+// ends, since the client waits for it. It should pass that context on, by whose
+// httptrace the client knows whether a connection was obtained. It should drop idle
+// connections sooner than the server does, as DefaultTransport does: a write that
+// meets the server's close has an unknown outcome.
 func WithHTTPClient(c *http.Client) Option {
 	return func(o *options) error {
 		if c == nil {
@@ -77,7 +79,7 @@ func WithHTTPClient(c *http.Client) Option {
 }
 
 // WithAttemptTimeout bounds one attempt, from asking for a connection to the end
-// of its answer; the default is 30 s. The context bounds the whole call.
+// of its response; the default is 30 s. The context bounds the whole call.
 func WithAttemptTimeout(d time.Duration) Option {
 	return func(o *options) error {
 		if d <= 0 {
@@ -101,8 +103,9 @@ func WithRetryPolicy(p RetryPolicy) Option {
 // WithLogger writes a log. Its messages and keys are stable:
 //
 //   - "oakra: attempt", for each attempt, at level Debug, or Warn if it is sent again
-//     or its outcome is unknown: op, method, path, attempt (counted from 1), status (0
-//     without a response), outcome, took, request_id, error, resend_after;
+//     or its outcome is unknown: op, method, path, attempt (counted from 1, 0 for the
+//     empty list that asks whether a route is there), status (0 without a response),
+//     outcome, took, request_id, error, resend_after;
 //   - "oakra: outcome unknown", at level Warn, for a call that ends so: op, items,
 //     attempt (the number of attempts), status, outcome, took, error;
 //   - "oakra: header of an observer ignored", at level Warn: op, header.
@@ -146,8 +149,8 @@ func WithUserAgent(product string) Option {
 
 // WithAppKeySource takes the app key from f instead of from [NewClient]'s first
 // argument, which must then be empty. f is asked before each attempt, with the
-// call's context and an empty rejected. When a key is answered 401, f is asked
-// once more with that key as rejected; if it then gives another key, the
+// call's context and an empty rejected. When the server responds 401 to a key, f is
+// asked once more with that key as rejected; if it then gives another key, the
 // request is sent again once, whatever the [RetryPolicy]. If f fails, or gives a
 // key that is not 1 to 512 bytes of 0x21 to 0x7E, the call fails and nothing is
 // sent. f is called by many goroutines at once.

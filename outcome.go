@@ -12,8 +12,8 @@ import (
 type Outcome int
 
 const (
-	// OutcomeUnknown means that the write may have been applied, or may still be. Read the
-	// record before sending a [StockService.Change] again, or let a person decide:
+	// OutcomeUnknown means that the write may have been applied, or may still be
+	// applied. Read the record before sending a [StockService.Change] again, or let a person decide:
 	// sent twice it counts twice. A [StockService.Update] may be sent again as long
 	// as its number is the newest.
 	OutcomeUnknown Outcome = iota
@@ -82,7 +82,7 @@ func OutcomeOf(err error) Outcome {
 
 // Retryable reports whether nothing was applied and the cause is passing: the same
 // call may succeed later. That is so where no connection was established (unless the
-// host does not exist, its certificate is rejected, or a proxy demands something),
+// host does not exist, its certificate is rejected, or a proxy responds with a 4xx),
 // where the context ended before anything was sent, where a limiter gave up within
 // the context's deadline, for a 429, and for an item of a bulk run that was not sent
 // because the run was stopped or the service stopped responding. For a
@@ -184,7 +184,7 @@ const (
 	StepRetry                  // nothing was applied: the same call may succeed later
 	StepReject                 // nothing was applied: the content is at fault
 	StepAsk                    // the outcome is unknown: look, or let a person decide, before sending it again
-	StepAlert                  // nothing was applied: the setup is at fault (key, address, certificate, version), and no content is to blame
+	StepAlert                  // nothing was applied: the setup is at fault (key, address, certificate, version), or it is not known what is
 )
 
 // String returns "done", "retry", "reject", "ask" or "alert".

@@ -23,18 +23,18 @@ type StockRecord struct {
 // StockListParams selects the records that [StockService.List] returns.
 type StockListParams struct {
 	SKUs       []string // at least one, none blank
-	LocationID string   // of one location; all if empty
+	LocationID string   // one location; all locations if empty
 }
 
 // StockUpdate sets the quantity of a record.
 type StockUpdate struct {
-	ID       int64 `json:"id"`       // of the stock record, more than 0
+	ID       int64 `json:"id"`       // ID of the stock record, positive
 	Quantity int64 `json:"quantity"` // units now available; 0 is sent
 }
 
 // StockChange changes the quantity of a record by a difference.
 type StockChange struct {
-	ID             int64 `json:"id"`              // of the stock record, more than 0
+	ID             int64 `json:"id"`              // ID of the stock record, positive
 	QuantityChange int64 `json:"quantity_change"` // units added, or deducted if negative; 0 is sent
 }
 
@@ -73,7 +73,7 @@ func (s *StockService) List(ctx context.Context, params StockListParams) ([]Stoc
 // the server then has them. Prefer [StockService.Change] for sales and
 // deliveries: an Update undoes what others changed since the number was read.
 //
-// Errors: [ErrInvalidRequest] if there are no updates, an id is not more than 0,
+// Errors: [ErrInvalidRequest] if there are no updates, an id is not positive,
 // or one id is given twice; otherwise as for every call, see [Error]. Whether the
 // stock changed is the error's Outcome.
 func (s *StockService) Update(ctx context.Context, updates []StockUpdate) ([]StockRecord, error) {
@@ -86,11 +86,11 @@ func (s *StockService) Update(ctx context.Context, updates []StockUpdate) ([]Sto
 // has them. It is never sent twice unless nothing of it was applied. Whether a
 // quantity may fall below zero is the server's to say.
 //
-// Errors: [ErrInvalidRequest] if there are no changes, an id is not more than 0,
+// Errors: [ErrInvalidRequest] if there are no changes, an id is not positive,
 // or one id is given twice (sum its changes, or use [StockService.ChangeAll]);
 // otherwise as for every call, see [Error]. Whether the stock changed is the
-// error's Outcome, which may be [OutcomeApplied]: only the answer was lost. After
-// [OutcomeUnknown] look before sending it again.
+// error's Outcome, which may be [OutcomeApplied]: only the response was lost. After
+// [OutcomeUnknown] read the records before sending it again.
 func (s *StockService) Change(ctx context.Context, changes []StockChange) ([]StockRecord, error) {
 	return write(ctx, s.client, opChange, `,"quantity_change":`, changes,
 		func(c StockChange) (id, n int64) { return c.ID, c.QuantityChange })
