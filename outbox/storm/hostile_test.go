@@ -185,16 +185,16 @@ func TestStaleLists(t *testing.T) {
 // smaller requests, and nothing is parked.
 func TestBatchLimit(t *testing.T) {
 	oneOfEach(t, func(t *testing.T, d database) {
-		s := newShop(t, d, 200, options())
+		s := newShop(t, d, 100, options())
 		s.server.SetDialect(oakratest.Dialect{BatchLimit: 20})
 		for round := range 2 {
 			var changes []outbox.Change
-			for i := range 200 {
+			for i := range 100 {
 				changes = append(changes, sell(fmt.Sprintf("%d/%d", round, i), i, 1))
 			}
 			require.NoError(t, s.Add(t.Context(), changes...))
 			s.drain(t)
-			for i := range 200 {
+			for i := range 100 {
 				require.Equal(t, int64(999-round), s.quantity(i))
 			}
 		}
