@@ -41,7 +41,6 @@ type commandLine struct {
 	Sale   saleCommand   `cmd:"" help:"Cancel sales."`
 	Ship   shipCommand   `cmd:"" help:"Start the shipping of sales."`
 	Outbox outboxCommand `cmd:"" help:"Look after an outbox: what is pending, parked or halted."`
-	Check  checkCommand  `cmd:"" help:"Try two witnesses, before an outbox uses them."`
 	Serve  serveCommand  `cmd:"" help:"Run the fake server, to try curl commands on."`
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-type checkCommand struct {
+type outboxCheckCommand struct {
 	Head           string        `required:"" placeholder:"SKU@LOCATION" help:"The first witness."`
 	Tail           string        `required:"" placeholder:"SKU@LOCATION" help:"The second witness."`
 	Item           string        `required:"" placeholder:"SKU@LOCATION" help:"A stock record to try on, which nobody sells or counts meanwhile. In the end all three have the quantities that they had."`
@@ -23,24 +23,24 @@ type checkCommand struct {
 	Yes            bool          `short:"y" help:"Do not ask for confirmation."`
 }
 
-// absentID is an ID that no record has.
-const absentID = 1<<31 - 1
+// absentWitnessID is an ID that no record has.
+const absentWitnessID = 1<<31 - 1
 
 // minWitness is how many units an outbox asks of a new witness.
 const minWitness = 200_000
 
-// check is one run: the keys and records of head, tail and item.
-type check struct {
+// witnessCheck is one run: the keys and records of head, tail and item.
+type witnessCheck struct {
 	app     *app
 	keys    [3]oakra.StockKey
 	records [3]oakra.StockRecord
 }
 
-func (c *checkCommand) Run(ctx context.Context, a *app) error {
+func (c *outboxCheckCommand) Run(ctx context.Context, a *app) error {
 	if c.For < 0 || c.Every < 0 || c.RequestTimeout <= 0 || c.Grace <= 0 {
 		return plain("--for and --every must not be negative, --request-timeout and --grace must be positive")
 	}
-	k := &check{app: a}
+	k := &witnessCheck{app: a}
 	for i, text := range []string{c.Head, c.Tail, c.Item} {
 		at := strings.LastIndexByte(text, '@')
 		if at <= 0 || at == len(text)-1 {
@@ -72,7 +72,7 @@ func (c *checkCommand) Run(ctx context.Context, a *app) error {
 }
 
 // find reads the records.
-func (k *check) find(ctx context.Context) error {
+func (k *witnessCheck) find(ctx context.Context) error {
 	found, err := k.app.client.Stock.Lookup(ctx, k.keys[:])
 	if err != nil {
 		return err
@@ -93,14 +93,14 @@ func unfit(format string, args ...any) error {
 }
 
 // reject sends a request that Oakra must reject whole.
-func (k *check) reject(ctx context.Context) error {
+func (k *witnessCheck) reject(ctx context.Context) error {
 	before := k.records
 	_, err := k.app.client.Stock.Change(ctx, []oakra.StockChange{
-		{ID: before[0].ID, QuantityChange: 1}, {ID: absentID, QuantityChange: 1}, {ID: before[1].ID, QuantityChange: 1},
+		{ID: before[0].ID, QuantityChange: 1}, {ID: absentWitnessID, QuantityChange: 1}, {ID: before[1].ID, QuantityChange: 1},
 	})
 	switch outcome := oakra.OutcomeOf(err); {
 	case err == nil:
-		return unfit("Oakra accepts a change of record %d, which should not exist", int64(absentID))
+		return unfit("Oakra accepts a change of record %d, which should not exist", int64(absentWitnessID))
 	case outcome != oakra.OutcomeNotApplied || !oakra.Rejected(err):
 		return err
 	}
@@ -116,7 +116,7 @@ func (k *check) reject(ctx context.Context) error {
 
 // soak runs an outbox in memory that adds a unit to the item and takes it away again,
 // until the time is over or ctx ends.
-func (k *check) soak(ctx, writes context.Context, c *checkCommand) error {
+func (k *witnessCheck) soak(ctx, writes context.Context, c *outboxCheckCommand) error {
 	db, err := sql.Open("sqlite", ":memory:")
 	if err != nil {
 		return err
@@ -157,7 +157,7 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // failed is the failure of a run that ended early.
-func (k *check) failed(err error) error {
+func (k *witnessCheck) failed(err error) error {
 	var f *failure
 	if !errors.As(outboxFailure(err), &f) {
 		return err
@@ -166,7 +166,7 @@ func (k *check) failed(err error) error {
 }
 
 // end waits until nothing can land any more, and compares the item.
-func (k *check) end(ctx context.Context, box *outbox.Outbox, took time.Duration) error {
+func (k *witnessCheck) end(ctx context.Context, box *outbox.Outbox, took time.Duration) error {
 	if err := settle(ctx, box); err != nil {
 		return k.failed(err)
 	}

@@ -11,18 +11,18 @@ import (
 	"github.com/oakra/oakra-go/oakratest"
 )
 
-const checkFlags = "check --head outbox-head@warehouse-1 --tail outbox-tail@warehouse-1 --item cap-navy@warehouse-1 --every 1ms --grace 20ms --request-timeout 5s --yes"
+const witnessFlags = "outbox check --head outbox-head@warehouse-1 --tail outbox-tail@warehouse-1 --item cap-navy@warehouse-1 --every 1ms --grace 20ms --request-timeout 5s --yes"
 
-func newCheckSession(t *testing.T) *session {
+func newWitnessSession(t *testing.T) *session {
 	return newSession(t, append(catalogue(),
 		oakra.StockRecord{ID: 1, SKU: testHead.SKU, LocationID: testHead.LocationID, Quantity: 200_000},
 		oakra.StockRecord{ID: 2, SKU: testTail.SKU, LocationID: testTail.LocationID, Quantity: 200_000})...)
 }
 
-func TestCheck(t *testing.T) {
-	s := newCheckSession(t)
+func TestOutboxCheck(t *testing.T) {
+	s := newWitnessSession(t)
 	before := s.server.Records()
-	stdout, _ := s.run(exitOK, strings.Fields(checkFlags)...)
+	stdout, _ := s.run(exitOK, strings.Fields(witnessFlags)...)
 	contains(t, stdout, "2 requests in 0s: 0 had an unknown outcome", "a rejected request changed nothing")
 	// Three changes, and the update that restores, which looks for its route.
 	if n, records := s.writes(), s.server.Records(); n != 5 || !slices.Equal(records, before) {
@@ -31,7 +31,7 @@ func TestCheck(t *testing.T) {
 	// Lost responses are settled, except that of the request to be rejected.
 	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Slow, Times: 1})
 	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Probability: 0.3, Seed: 8})
-	stdout, _ = s.run(exitOK, append(strings.Fields(checkFlags), "--for", "200ms", "--json")...)
+	stdout, _ = s.run(exitOK, append(strings.Fields(witnessFlags), "--for", "200ms", "--json")...)
 	contains(t, stdout, `"pending": 0`, `"open_attempts": 0`)
 	if records := s.server.Records(); !slices.Equal(records, before) {
 		t.Errorf("%v", records)
@@ -39,8 +39,8 @@ func TestCheck(t *testing.T) {
 }
 
 // Ctrl-C ends it with all records as they were.
-func TestCheckIsStopped(t *testing.T) {
-	s := newCheckSession(t)
+func TestOutboxCheckIsStopped(t *testing.T) {
+	s := newWitnessSession(t)
 	before := s.server.Records()
 	ctx, stop := context.WithCancel(t.Context())
 	s.ctx = ctx
@@ -50,33 +50,33 @@ func TestCheckIsStopped(t *testing.T) {
 		}
 		stop()
 	}()
-	s.run(exitOK, append(strings.Fields(checkFlags), "--for", "1h")...)
+	s.run(exitOK, append(strings.Fields(witnessFlags), "--for", "1h")...)
 	if records := s.server.Records(); !slices.Equal(records, before) {
 		t.Errorf("%v", records)
 	}
 }
 
-func TestCheckFindsWhatIsUnfit(t *testing.T) {
+func TestOutboxCheckFindsWhatIsUnfit(t *testing.T) {
 	for name, test := range map[string]struct {
 		args  string
 		spoil func(s *session)
 		code  int
 		want  string
 	}{
-		"not confirmed":  {strings.Replace(checkFlags, "--yes", "", 1), nil, exitError, "not confirmed; nothing was done"},
-		"no key":         {strings.Replace(checkFlags, "outbox-tail@warehouse-1", "outbox-tail", 1), nil, exitError, `"outbox-tail" is not SKU@LOCATION`},
-		"no record":      {strings.Replace(checkFlags, "cap-navy", "hat", 1), nil, exitRefused, "no stock record: hat@warehouse-1"},
-		"too few":        {strings.Replace(checkFlags, "outbox-tail", "cap-navy", 1), nil, exitRefused, "cap-navy@warehouse-1 has 120 units: give it 200,000"},
-		"a bad duration": {checkFlags + " --for=-1s", nil, exitError, "--for and --every must not be negative"},
-		"applied in part": {checkFlags, func(s *session) {
+		"not confirmed":  {strings.Replace(witnessFlags, "--yes", "", 1), nil, exitError, "not confirmed; nothing was done"},
+		"no key":         {strings.Replace(witnessFlags, "outbox-tail@warehouse-1", "outbox-tail", 1), nil, exitError, `"outbox-tail" is not SKU@LOCATION`},
+		"no record":      {strings.Replace(witnessFlags, "cap-navy", "hat", 1), nil, exitRefused, "no stock record: hat@warehouse-1"},
+		"too few":        {strings.Replace(witnessFlags, "outbox-tail", "cap-navy", 1), nil, exitRefused, "cap-navy@warehouse-1 has 120 units: give it 200,000"},
+		"a bad duration": {witnessFlags + " --for=-1s", nil, exitError, "--for and --every must not be negative"},
+		"applied in part": {witnessFlags, func(s *session) {
 			s.server.SetDialect(oakratest.Dialect{ItemByItem: true})
 		}, exitRefused, "Oakra applied a part of a request that it rejected"},
-		"nothing is applied": {checkFlags, func(s *session) {
-			s.server.SetRecords(oakra.StockRecord{ID: absentID, SKU: "x", LocationID: "y"})
+		"nothing is applied": {witnessFlags, func(s *session) {
+			s.server.SetRecords(oakra.StockRecord{ID: absentWitnessID, SKU: "x", LocationID: "y"})
 		}, exitRefused, "Oakra accepts a change of record 2147483647"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newCheckSession(t)
+			s := newWitnessSession(t)
 			if test.spoil != nil {
 				test.spoil(s)
 			}
@@ -85,7 +85,7 @@ func TestCheckFindsWhatIsUnfit(t *testing.T) {
 		})
 	}
 	t.Run("a foreign hand", func(t *testing.T) {
-		s := newCheckSession(t)
+		s := newWitnessSession(t)
 		go func() {
 			_ = s.server.Wait(t.Context(), "stock.change")
 			for s.server.Quantity(1) == 200_000 && t.Context().Err() == nil { // the outbox has begun
@@ -93,7 +93,7 @@ func TestCheckFindsWhatIsUnfit(t *testing.T) {
 			}
 			s.server.SetRecords(oakra.StockRecord{ID: 2, SKU: testTail.SKU, LocationID: testTail.LocationID, Quantity: 150_000})
 		}()
-		_, stderr := s.run(exitRefused, append(strings.Fields(checkFlags), "--for", "1h")...)
+		_, stderr := s.run(exitRefused, append(strings.Fields(witnessFlags), "--for", "1h")...)
 		contains(t, stderr, "the outbox is halted: the witnesses have", "give the witnesses 200,000 units again, and the item the 120 that it had")
 	})
 }
