@@ -21,7 +21,7 @@ const description = `Reads and writes the stock records of an Oakra shop, and ca
 
 The app key comes from the environment variable ` + keyVariable + `, and from nowhere else: a flag would show it to everyone who lists the processes of this computer, and in the history of the shell.
 
-Ctrl-C stops after the writes that are under way, since one that is cut off may or may not have been applied; a second Ctrl-C cuts them off. Either way the report says what happened to each.
+Ctrl-C or SIGTERM stops after the writes that are under way, since one that is cut off may or may not have been applied; a second one cuts them off. Either way the report says what happened to each.
 
 Exit codes: 0 done; 1 wrong usage, or another error that is no item's fault, such as a wrong key or address; 2 rejected, nothing changed; 3 nothing changed and the same command may succeed later; 4 partly applied; 5 unknown whether all of it was applied.`
 
@@ -51,10 +51,11 @@ type process struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	isTerminal     func(io.Writer) bool
-	cut            <-chan struct{} // closed by the second Ctrl-C
+	cut            <-chan struct{} // closed by the second Ctrl-C or SIGTERM
 }
 
-// run is the program. ctx ends with the first Ctrl-C. It returns the exit code.
+// run is the program. ctx ends with the first Ctrl-C or SIGTERM. It returns the exit
+// code.
 func run(ctx context.Context, p process) int {
 	a := &app{process: p}
 	err := a.parse()
@@ -106,9 +107,8 @@ func (a *app) parse() error {
 	return nil
 }
 
-// connect makes the client. It sends nothing after ctx, the writes under way
-// excepted.
-func (a *app) connect(ctx context.Context) error {
+// connect makes the client.
+func (a *app) connect() error {
 	key, baseURL := a.getenv(keyVariable), a.flags.BaseURL
 	if a.flags.Demo {
 		a.demo = newDemo()
@@ -118,7 +118,7 @@ func (a *app) connect(ctx context.Context) error {
 	options := []oakra.Option{
 		oakra.WithUserAgent("stockctl/" + oakra.Version),
 		oakra.WithAttemptTimeout(a.flags.Timeout),
-		oakra.WithLimiter(gate{ctx}),
+		oakra.WithLimiter(gate{}),
 	}
 	if baseURL != "" {
 		options = append(options, oakra.WithBaseURL(baseURL))
@@ -153,19 +153,28 @@ func (a *app) close() {
 
 var errStopped = fmt.Errorf("the program was told to stop: %w", context.Canceled)
 
-// gate is a limiter that lets nothing pass once its context has ended: so a run
-// of many writes stops between two requests, and none is cut off.
-type gate struct{ stopped context.Context }
+// gate is a limiter that ends a call of one write before its next attempt, once the
+// program was told to stop. A bulk run has [oakra.BulkOptions].Stop for that.
+type gate struct{}
 
-func (g gate) Wait(context.Context) error {
-	if g.stopped.Err() != nil {
+type stoppedKey struct{}
+
+func (gate) Wait(ctx context.Context) error {
+	if stopped, ok := ctx.Value(stoppedKey{}).(context.Context); ok && stopped.Err() != nil {
 		return errStopped
 	}
 	return nil
 }
 
+// writingOne returns the context of one write, like writing does, that no attempt of
+// the write begins after ctx.
+func (a *app) writingOne(ctx context.Context) (context.Context, context.CancelFunc) {
+	writes, cancel := a.writing(ctx)
+	return context.WithValue(writes, stoppedKey{}, ctx), cancel
+}
+
 // writing returns the context of writes, which outlives ctx and ends with the
-// second Ctrl-C.
+// second Ctrl-C or SIGTERM.
 func (a *app) writing(ctx context.Context) (context.Context, context.CancelFunc) {
 	told := context.AfterFunc(ctx, func() {
 		a.note("stopping when the writes under way have ended; Ctrl-C again cuts them off")

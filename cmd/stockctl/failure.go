@@ -193,7 +193,7 @@ func advice(code int, err error) string {
 		return "correct what is named above"
 	case exitRetry:
 		switch {
-		case errors.Is(err, context.Canceled):
+		case errors.Is(err, oakra.ErrStopped), errors.Is(err, context.Canceled):
 			return "run it again when you like"
 		case e.RetryAfter > 0:
 			return fmt.Sprintf("run it again in %v", e.RetryAfter.Round(time.Second))
@@ -229,7 +229,7 @@ func reason(err error) string {
 	switch {
 	case !errors.As(err, &e):
 		return err.Error()
-	case e.Attempts == 0 && errors.Is(err, context.Canceled):
+	case e.Attempts == 0 && (errors.Is(err, oakra.ErrStopped) || errors.Is(err, context.Canceled)):
 		return "not sent, since the program was told to stop"
 	case e.Op == "stock.list" && errors.Is(err, context.Canceled):
 		return "stopped while reading"
@@ -255,7 +255,7 @@ func describe(e *oakra.Error) string {
 	switch {
 	case e.Err == nil, errors.As(e.Err, &earlier), e.Message != "" && errors.Is(e.Err, oakra.ErrInvalidRequest):
 	case errors.Is(e.Err, context.Canceled):
-		parts = append(parts, "cut off by Ctrl-C")
+		parts = append(parts, "cut off, since the program was told twice to stop")
 	default:
 		parts = append(parts, e.Err.Error())
 	}

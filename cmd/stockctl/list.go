@@ -13,7 +13,7 @@ type listCommand struct {
 }
 
 func (c *listCommand) Run(ctx context.Context, a *app) error {
-	if err := a.connect(ctx); err != nil {
+	if err := a.connect(); err != nil {
 		return err
 	}
 	records, err := a.client.Stock.List(ctx, oakra.StockListParams{SKUs: c.SKUs, LocationID: c.Location})

@@ -1,26 +1,65 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"time"
 
+	"github.com/oakra/oakra-go"
 	"github.com/schollz/progressbar/v3"
 )
 
 // progress shows how far a long work is, with its rate and the time left, and
 // nothing where no person would see it.
 type progress struct {
-	app  *app
-	what string
-	bar  *progressbar.ProgressBar
+	app     *app
+	what    string
+	bar     *progressbar.ProgressBar
+	waiting string // what to show instead of the bar while a run waits for the service
 }
 
 func (a *app) newProgress() *progress { return &progress{app: a} }
 
+// shown says whether a person sees the bar.
+func (p *progress) shown() bool {
+	return !p.app.flags.JSON && !p.app.flags.Verbose && p.app.isTerminal(p.app.stderr)
+}
+
+// wait notes whether a run waits for a service that does not respond. The next show
+// says it in place of the bar; where there is no bar, a line of its own does.
+func (p *progress) wait(run oakra.BulkProgress) {
+	waited := p.waiting
+	p.waiting = ""
+	if run.Waiting {
+		p.waiting = fmt.Sprintf("waiting for the service since %s (%s)", run.WaitingSince.Format(time.TimeOnly), cause(run.WaitingFor))
+	}
+	switch {
+	case p.waiting == waited:
+	case p.waiting == "" && p.shown():
+		_, _ = io.WriteString(p.app.stderr, eraseLine)
+	case p.waiting != "" && !p.shown():
+		p.app.note(p.waiting)
+	}
+}
+
+// cause is what a service did instead of responding, in a few words.
+func cause(err error) string {
+	var e *oakra.Error
+	switch {
+	case errors.As(err, &e) && e.StatusCode != 0:
+		return fmt.Sprint(e.StatusCode, " ", http.StatusText(e.StatusCode))
+	case errors.Is(err, oakra.ErrUnreachable):
+		return "no connection"
+	}
+	return "no response"
+}
+
 // show is called by one goroutine at a time. The first call for a work starts
 // its clock.
 func (p *progress) show(what string, done, total int) {
-	if total == 0 || p.app.flags.JSON || p.app.flags.Verbose || !p.app.isTerminal(p.app.stderr) {
+	if total == 0 || !p.shown() {
 		return
 	}
 	if p.bar == nil || what != p.what {
@@ -38,6 +77,10 @@ func (p *progress) show(what string, done, total int) {
 			progressbar.OptionClearOnFinish(),
 		)
 		p.bar.StartWithoutRender()
+	}
+	if p.waiting != "" {
+		fmt.Fprintf(p.app.stderr, "%s%s: %d of %s, %s", eraseLine, what, done, records(total), p.waiting)
+		return
 	}
 	if done == 0 { // there is no rate yet
 		fmt.Fprintf(p.app.stderr, "%s%s: %s ...", eraseLine, what, records(total))

@@ -22,10 +22,10 @@ type shipCommand struct {
 }
 
 func (c *cancelCommand) Run(ctx context.Context, a *app) error {
-	if err := a.connect(ctx); err != nil {
+	if err := a.connect(); err != nil {
 		return err
 	}
-	ctx, cancel := a.writing(ctx)
+	ctx, cancel := a.writingOne(ctx)
 	defer cancel()
 	sale, err := a.client.Sales.Cancel(ctx, oakra.SaleCancelParams{SaleID: c.SaleID, Reason: c.Reason})
 	if err != nil {
@@ -38,10 +38,10 @@ func (c *cancelCommand) Run(ctx context.Context, a *app) error {
 }
 
 func (c *shipCommand) Run(ctx context.Context, a *app) error {
-	if err := a.connect(ctx); err != nil {
+	if err := a.connect(); err != nil {
 		return err
 	}
-	ctx, cancel := a.writing(ctx)
+	ctx, cancel := a.writingOne(ctx)
 	defer cancel()
 	fulfillments, err := a.client.Shipping.Initiate(ctx, c.SaleIDs)
 	var e *oakra.Error

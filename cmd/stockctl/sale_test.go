@@ -205,6 +205,6 @@ func TestStopSales(t *testing.T) {
 		s.ctx = ctx
 		go func() { s.waitFor(); stop(); close(s.cut) }()
 		_, stderr = s.run(exitUnknown, strings.Fields(command)...)
-		contains(t, stderr, "cut off by Ctrl-C\n", "sales: unknown")
+		contains(t, stderr, "cut off, since the program was told twice to stop\n", "sales: unknown")
 	}
 }

@@ -326,7 +326,7 @@ func TestUsage(t *testing.T) {
 func TestHelp(t *testing.T) {
 	s := newSession(t)
 	stdout, _ := s.run(exitOK, "--help")
-	contains(t, stdout, keyVariable, "Exit codes: 0 done;", "second Ctrl-C")
+	contains(t, stdout, keyVariable, "Exit codes: 0 done;", "Ctrl-C or SIGTERM")
 	stdout, _ = s.run(exitOK, "sync", "--help")
 	contains(t, stdout, "--max-steps", "--dry-run")
 	stdout, _ = s.run(exitOK, "sale", "cancel", "--help")
@@ -630,7 +630,7 @@ func TestStop(t *testing.T) {
 		s.ctx = ctx
 		go func() { s.waitFor(); stop(); close(s.cut) }()
 		_, stderr := s.run(exitUnknown, "change", "122=-2")
-		contains(t, stderr, "cut off by Ctrl-C\n", "stock: unknown")
+		contains(t, stderr, "cut off, since the program was told twice to stop\n", "stock: unknown")
 	})
 	t.Run("before anything is written", func(t *testing.T) {
 		s := newSession(t)
@@ -670,8 +670,59 @@ func TestStop(t *testing.T) {
 		s.ctx = ctx
 		go func() { s.waitFor(); stop() }()
 		_, stderr := s.run(exitPartly, append([]string{"change"}, items...)...)
-		contains(t, stderr, " 0 unknown", "not sent, since the program was told to stop")
+		n := s.writes()
+		contains(t, stderr, fmt.Sprintf("of 6000 items %d applied, %d not applied, 0 unknown", n*500, 6000-n*500),
+			"not sent, since the program was told to stop")
+		if n > 4 {
+			t.Errorf("%d writes, want at most those under way at the stop", n)
+		}
 	})
+	t.Run("many, cut off by the second", func(t *testing.T) {
+		records, items := many(6000)
+		s := newSession(t, records...)
+		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Slow, Delay: time.Hour})
+		ctx, stop := context.WithCancel(t.Context())
+		s.ctx = ctx
+		go func() { s.waitFor(); stop(); close(s.cut) }()
+		_, stderr := s.run(exitUnknown, append([]string{"change"}, items...)...)
+		contains(t, stderr, " 0 applied", "cut off, since the program was told twice to stop")
+	})
+}
+
+// TestWaiting: while a run holds, the line of the progress says so; without a terminal
+// it is a line of its own, and with --json there is none.
+func TestWaiting(t *testing.T) {
+	const waiting = `waiting for the service since \d\d:\d\d:\d\d \(503 Service Unavailable\)`
+	records, items := many(6000)
+	for _, test := range []struct {
+		terminal bool
+		args     []string
+		want     string
+	}{
+		{true, []string{"change"}, `\r\x1b\[Kwriting: \d+ of 6000 records, ` + waiting + `(\r|$)`},
+		{false, []string{"change"}, `(?m)^` + waiting + `$`},
+		{false, []string{"--json", "change"}, ``},
+		{true, []string{"sync", "-", "--settle-after", "1ms"}, `\r\x1b\[Kwriting: \d+ of 6000 records, ` + waiting + `(\r|$)`},
+	} {
+		s := newSession(t, records...)
+		s.terminal = test.terminal
+		code, args := exitUnknown, append(slices.Clone(test.args), items...)
+		if slices.Contains(test.args, "sync") {
+			code, args = exitOK, test.args // since it reads what is unknown
+			s.stdin = "sku,location_id,quantity\n"
+			for _, r := range records {
+				s.stdin += fmt.Sprintf("%s,w,11\n", r.SKU)
+			}
+		}
+		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 503, Times: 4})
+		_, stderr := s.run(code, args...)
+		if found := regexp.MustCompile(test.want).MatchString(stderr); !found {
+			t.Errorf("%q: no %s in:\n%.2000q", test.args, test.want, stderr)
+		}
+		if test.want == "" && strings.Contains(stderr, "waiting") {
+			t.Errorf("waiting beside JSON: %.2000s", stderr)
+		}
+	}
 }
 
 func TestProgress(t *testing.T) {

@@ -40,12 +40,12 @@ func (c *syncCommand) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
-	if err := a.connect(ctx); err != nil {
+	if err := a.connect(); err != nil {
 		return err
 	}
 	bar := a.newProgress()
 	defer bar.clear()
-	stock := &patient{StockService: a.client.Stock}
+	stock := &patient{StockService: a.client.Stock, stop: ctx.Done(), bar: bar}
 	bar.show("reading", 0, len(targets))
 	plan, err := stocksync.Compare(ctx, stock, targets, c.options(a, bar))
 	bar.clear()
@@ -156,19 +156,31 @@ func (c *syncCommand) options(a *app, bar *progress) stocksync.Options {
 	return o
 }
 
-// patient is the stock service whose writes have a context of their own, so that
-// they end well when that of the run ends.
+// patient is the stock service whose writes end well when the run is stopped: they
+// have a context of their own. The bar says when they wait for the service.
 type patient struct {
 	*oakra.StockService
 	writing context.Context
+	stop    <-chan struct{}
+	bar     *progress
+}
+
+func (p *patient) options(o oakra.BulkOptions) oakra.BulkOptions {
+	o.Stop = p.stop
+	settled := o.OnProgress
+	o.OnProgress = func(run oakra.BulkProgress) {
+		p.bar.wait(run)
+		settled(run)
+	}
+	return o
 }
 
 func (p *patient) UpdateAll(_ context.Context, updates []oakra.StockUpdate, o oakra.BulkOptions) error {
-	return p.StockService.UpdateAll(p.writing, updates, o) //nolint:contextcheck // as the type says
+	return p.StockService.UpdateAll(p.writing, updates, p.options(o)) //nolint:contextcheck // as the type says
 }
 
 func (p *patient) ChangeAll(_ context.Context, changes []oakra.StockChange, o oakra.BulkOptions) error {
-	return p.StockService.ChangeAll(p.writing, changes, o) //nolint:contextcheck // as the type says
+	return p.StockService.ChangeAll(p.writing, changes, p.options(o)) //nolint:contextcheck // as the type says
 }
 
 func (a *app) printPlan(plan *stocksync.Plan) error {

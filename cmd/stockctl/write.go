@@ -146,7 +146,7 @@ func write[T any](ctx context.Context, a *app, orders []order, itemOf func(order
 	one func(*oakra.StockService, context.Context, []T) ([]oakra.StockRecord, error),
 	many func(*oakra.StockService, context.Context, []T, oakra.BulkOptions) error,
 ) error {
-	if err := a.connect(ctx); err != nil {
+	if err := a.connect(); err != nil {
 		return err
 	}
 	if err := a.lookUp(ctx, orders); err != nil {
@@ -156,14 +156,18 @@ func write[T any](ctx context.Context, a *app, orders []order, itemOf func(order
 	for i, o := range orders {
 		items[i] = itemOf(o)
 	}
-	ctx, cancel := a.writing(ctx)
-	defer cancel()
 	if len(items) > inOneRequest {
+		writes, cancel := a.writing(ctx)
+		defer cancel()
 		bar := a.newProgress()
 		bar.show("writing", 0, len(items))
-		err := many(a.client.Stock, ctx, items, oakra.BulkOptions{OnProgress: func(p oakra.BulkProgress) {
-			bar.show("writing", p.Done(), p.Total)
-		}})
+		err := many(a.client.Stock, writes, items, oakra.BulkOptions{
+			Stop: ctx.Done(),
+			OnProgress: func(p oakra.BulkProgress) {
+				bar.wait(p)
+				bar.show("writing", p.Done(), p.Total)
+			},
+		})
 		bar.clear()
 		if err != nil {
 			return bulkFailure(orders, err)
@@ -174,7 +178,9 @@ func write[T any](ctx context.Context, a *app, orders []order, itemOf func(order
 		fmt.Fprintf(a.stdout, "%d records written\n", len(items))
 		return nil
 	}
-	records, err := one(a.client.Stock, ctx, items)
+	writes, cancel := a.writingOne(ctx)
+	defer cancel()
+	records, err := one(a.client.Stock, writes, items)
 	if err == nil {
 		if err := a.printRecords(records); err != nil {
 			return plain("the stock was written, but the records were not: %v", err)
