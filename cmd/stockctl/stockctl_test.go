@@ -654,6 +654,31 @@ func TestStop(t *testing.T) {
 			t.Errorf("%d writes", n)
 		}
 	})
+	t.Run("sync of many", func(t *testing.T) {
+		records, _ := many(5000)
+		s := newSession(t, records...)
+		s.server.SetLatency(2*time.Millisecond, 0)
+		s.stdin = "sku,location_id,quantity\nhat,w,1\n"
+		for _, r := range records {
+			s.stdin += r.SKU + ",w,11\n"
+		}
+		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1})
+		ctx, stop := context.WithCancel(t.Context())
+		s.ctx = ctx
+		go func() { s.waitFor(); stop() }()
+		stdout, _ := s.run(exitUnknown, "sync", "-", "--batch-size", "2", "--concurrency", "1", "--settle-after", "1h")
+		contains(t, stdout, "hat       1  not found", "2 unknown\n", " records not tried: not sent, since the program was told to stop\n")
+		var rows, unknown int
+		for line := range strings.Lines(stdout) {
+			rows++
+			if strings.Contains(line, "  unknown  ") {
+				unknown++
+			}
+		}
+		if unknown != 2 || rows != 7 { // the heading, 3 records, an empty line, 2 counts
+			t.Errorf("%d unknown of %d rows:\n%.2000s", unknown, rows, stdout)
+		}
+	})
 	t.Run("sync does not settle", func(t *testing.T) {
 		s := newSession(t)
 		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter})

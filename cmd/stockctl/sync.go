@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -348,9 +350,18 @@ func (a *app) printReport(report *stocksync.Report) error {
 	if a.flags.JSON {
 		return a.printJSON(s)
 	}
-	if len(s.NotSynced) > 0 {
+	var rows []targetJSON
+	notTried := make(map[string]int) // by reason; thousands of rows would hide the others
+	for _, r := range s.NotSynced {
+		if r.Status == stocksync.NotTried.String() {
+			notTried[r.Reason]++
+		} else {
+			rows = append(rows, r)
+		}
+	}
+	if len(rows) > 0 {
 		t := table{header: []string{"ID", "LOCATION", "SKU", "TARGET", "STATUS", "REASON"}}
-		for _, r := range s.NotSynced {
+		for _, r := range rows {
 			id := ""
 			if r.ID != 0 {
 				id = number(r.ID)
@@ -361,6 +372,9 @@ func (a *app) printReport(report *stocksync.Report) error {
 			return err
 		}
 		fmt.Fprintln(a.stdout)
+	}
+	for _, reason := range slices.Sorted(maps.Keys(notTried)) {
+		fmt.Fprintf(a.stdout, "%s %v: %s\n", records(notTried[reason]), stocksync.NotTried, printable(reason))
 	}
 	_, err := fmt.Fprintln(a.stdout, s)
 	return err
