@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -23,7 +24,7 @@ The app key comes from the environment variable ` + keyVariable + `, and from no
 
 Ctrl-C or SIGTERM stops after the writes that are under way, since one that is cut off may or may not have been applied; a second one cuts them off. Either way the report says what happened to each.
 
-Exit codes: 0 done; 1 wrong usage, or another error that is no item's fault, such as a wrong key or address; 2 rejected, nothing changed; 3 nothing changed and the same command may succeed later; 4 partly applied; 5 unknown whether all of it was applied.`
+Exit codes: 0 done; 1 wrong usage, or another error that is no item's fault, such as a wrong key or address; 2 rejected, nothing changed; 3 nothing changed and the same command may succeed later; 4 partly applied; 5 unknown whether all of it was applied; 6 list: a SKU has no stock record.`
 
 // commandLine is what a person can ask for.
 type commandLine struct {
@@ -33,6 +34,7 @@ type commandLine struct {
 	JSON         bool          `help:"Print JSON, errors too."`
 	Timeout      time.Duration `default:"30s" help:"How long one request may take, its response included."`
 	Verbose      bool          `short:"v" help:"Log each request on stderr."`
+	Version      versionFlag   `help:"Print the version, and do nothing else."`
 
 	List   listCommand   `cmd:"" help:"Show stock records."`
 	Update updateCommand `cmd:"" help:"Set quantities."`
@@ -42,6 +44,23 @@ type commandLine struct {
 	Ship   shipCommand   `cmd:"" help:"Start the shipping of sales."`
 	Outbox outboxCommand `cmd:"" help:"Look after an outbox: what is pending, parked or halted."`
 	Serve  serveCommand  `cmd:"" help:"Run the fake server, to try curl commands on."`
+}
+
+// versionFlag ends the program before its command is looked at.
+type versionFlag bool
+
+func (versionFlag) BeforeReset(k *kong.Kong) error {
+	_, err := fmt.Fprintln(k.Stdout, "stockctl "+version())
+	k.Exit(exitOK)
+	return err
+}
+
+// version is that of the module if it was installed as one, else that of the library.
+func version() string {
+	if build, ok := debug.ReadBuildInfo(); ok && strings.HasPrefix(build.Main.Version, "v") {
+		return build.Main.Version
+	}
+	return "v" + oakra.Version
 }
 
 // process is what the operating system gives the program.

@@ -22,6 +22,7 @@ const (
 	exitRetry   = 3 // nothing changed, and the same command may succeed later
 	exitPartly  = 4 // some items were applied, and others not
 	exitUnknown = 5 // some items may have been applied
+	exitAbsent  = 6 // a list found all that there is, and a SKU has no record
 )
 
 // exitCode of a call.

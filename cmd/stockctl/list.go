@@ -22,6 +22,9 @@ func (c *listCommand) Run(ctx context.Context, a *app) error {
 		f.subject = "" // a list changes nothing
 		return f
 	}
+	if err := a.printRecords(records); err != nil {
+		return err
+	}
 	found := make(map[string]bool, len(records))
 	for _, r := range records {
 		found[r.SKU] = true
@@ -33,7 +36,7 @@ func (c *listCommand) Run(ctx context.Context, a *app) error {
 		}
 	}
 	if len(absent) > 0 {
-		a.note("no stock record: " + strings.Join(absent, ", "))
+		return &failure{code: exitAbsent, message: "no stock record: " + strings.Join(absent, ", ")}
 	}
-	return a.printRecords(records)
+	return nil
 }

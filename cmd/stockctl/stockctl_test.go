@@ -128,7 +128,7 @@ func contains(t *testing.T, text string, parts ...string) {
 
 func TestList(t *testing.T) {
 	s := newSession(t)
-	stdout, stderr := s.run(exitOK, "list", "shirt-blue-m", "hat", "socks-wool-3pack")
+	stdout, stderr := s.run(exitAbsent, "list", "shirt-blue-m", "hat", "socks-wool-3pack")
 	equal(t, "stdout", stdout, `
  ID  LOCATION     SKU               QUANTITY
 122  warehouse-1  shirt-blue-m           135
@@ -138,9 +138,9 @@ func TestList(t *testing.T) {
 146  shop-berlin  shirt-blue-m             8
 153  shop-berlin  socks-wool-3pack        40
 `)
-	equal(t, "stderr", stderr, "no stock record: hat\n")
+	equal(t, "stderr", stderr, "stockctl: no stock record: hat\n")
 
-	stdout, stderr = s.run(exitOK, "list", "shirt-blue-m", "hat", "--location", "warehouse-1", "--json")
+	stdout, stderr = s.run(exitAbsent, "list", "shirt-blue-m", "hat", "--location", "warehouse-1", "--json")
 	equal(t, "stdout", stdout, `
 [
   {
@@ -151,9 +151,9 @@ func TestList(t *testing.T) {
   }
 ]
 `)
-	equal(t, "stderr", stderr, "")
+	contains(t, stderr, "no stock record: hat", `"exit_code": 6`)
 
-	stdout, _ = s.run(exitOK, "--json", "list", "hat")
+	stdout, _ = s.run(exitAbsent, "--json", "list", "hat")
 	equal(t, "stdout", stdout, "[]\n")
 }
 
@@ -331,6 +331,13 @@ func TestHelp(t *testing.T) {
 	contains(t, stdout, "--max-steps", "--dry-run")
 	stdout, _ = s.run(exitOK, "sale", "cancel", "--help")
 	contains(t, stdout, "--reason=REASON", "customer_request or other")
+	stdout, _ = s.run(exitOK, "--help")
+	contains(t, strings.Join(strings.Fields(stdout), " "), "6 list: a SKU has no stock record")
+	for _, args := range [][]string{{"--version"}, {"list", "--version"}} {
+		stdout, stderr := s.run(exitOK, args...)
+		equal(t, "stdout", stdout, "stockctl v"+oakra.Version+"\n")
+		equal(t, "stderr", stderr, "")
+	}
 }
 
 func TestNoKey(t *testing.T) {
