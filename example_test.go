@@ -192,6 +192,56 @@ func ExampleStockService_ChangeAll() {
 	// Output: <nil> 131
 }
 
+// The program is told to stop after the first of three requests. That one is counted,
+// and the others were not sent.
+func ExampleBulkOptions_stop() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+	ctx, stop := context.WithCancel(context.Background()) // a program has signal.NotifyContext
+	defer stop()
+
+	err := client.Stock.ChangeAll(context.WithoutCancel(ctx), []oakra.StockChange{
+		{ID: 122, QuantityChange: -1},
+		{ID: 123, QuantityChange: -1},
+		{ID: 124, QuantityChange: -1},
+	}, oakra.BulkOptions{
+		Stop:        ctx.Done(),
+		BatchSize:   1,
+		Concurrency: 1,
+		OnRecords:   func([]oakra.StockRecord) { stop() },
+	})
+	var bulk *oakra.BulkError
+	if errors.As(err, &bulk) {
+		fmt.Println("applied:", bulk.Applied, "not applied:", bulk.NotApplied(), "unknown:", bulk.Unknown())
+		fmt.Println(errors.Is(err, oakra.ErrStopped), oakra.NextStep(bulk.Failures[0].Err) == oakra.StepRetry)
+	}
+	// Output:
+	// applied: 1 not applied: [1 2] unknown: []
+	// true true
+}
+
+// Each rejected item has the words of the server, with the index in the caller's slice.
+func ExampleBulkFailure_messages() {
+	server := shop()
+	defer server.Close()
+	client := server.Client()
+
+	changes := []oakra.StockChange{
+		{ID: 122, QuantityChange: -1},
+		{ID: 999, QuantityChange: -1}, // Oakra does not know it
+		{ID: 124, QuantityChange: -1},
+	}
+	err := client.Stock.ChangeAll(context.Background(), changes, oakra.BulkOptions{})
+	var bulk *oakra.BulkError
+	if errors.As(err, &bulk) {
+		for _, f := range bulk.Failures {
+			fmt.Println(changes[f.Index].ID, oakra.NextStep(f.Err) == oakra.StepReject, f.Messages)
+		}
+	}
+	// Output: 999 true [id: Invalid pk "999" - object does not exist.]
+}
+
 func ExampleSalesService_Cancel() {
 	server := shop()
 	defer server.Close()
