@@ -31,7 +31,7 @@ type commandLine struct {
 	BaseURL      string        `name:"base-url" placeholder:"URL" xor:"server" help:"Address of the API (default ${base_url})."`
 	InsecureHTTP bool          `name:"insecure-http" help:"Permit a base URL of plain http to another computer; everyone on the way can read the app key."`
 	Demo         bool          `xor:"server" help:"Use a fake server in this process, with a small catalogue; no app key is needed, and nothing is kept."`
-	JSON         bool          `help:"Print JSON, errors too."`
+	JSON         bool          `help:"Print one JSON object on stdout: exit_code, result and error."`
 	Timeout      time.Duration `default:"30s" help:"How long one request may take, its response included."`
 	Verbose      bool          `short:"v" help:"Log each request on stderr."`
 	Version      versionFlag   `help:"Print the version, and do nothing else."`
@@ -92,6 +92,7 @@ type app struct {
 	command command
 	client  *oakra.Client
 	demo    *oakratest.Server
+	result  any // of a command, for --json
 }
 
 type command interface {

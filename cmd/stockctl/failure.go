@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -91,6 +90,9 @@ func (f *failure) changed() string {
 // report prints err, if it is one, and returns the exit code.
 func (a *app) report(err error) int {
 	if err == nil {
+		if a.flags.JSON && a.command != nil && a.command != &a.flags.Serve {
+			return a.reportJSON(nil)
+		}
 		return exitOK
 	}
 	var f *failure
@@ -98,24 +100,7 @@ func (a *app) report(err error) int {
 		f = explain(err)
 	}
 	if a.flags.JSON {
-		encoder := json.NewEncoder(a.stderr)
-		encoder.SetIndent("", "  ")
-		report := struct {
-			Message  string `json:"message"`
-			Stock    string `json:"stock,omitempty"`
-			Sales    string `json:"sales,omitempty"`
-			Next     string `json:"next,omitempty"`
-			ExitCode int    `json:"exit_code"`
-			Items    []item `json:"items,omitempty"`
-		}{Message: f.message, Next: f.next, ExitCode: f.code, Items: f.items}
-		switch f.subject {
-		case ofStock:
-			report.Stock = f.changed()
-		case ofSales:
-			report.Sales = f.changed()
-		}
-		_ = encoder.Encode(map[string]any{"error": report})
-		return f.code
+		return a.reportJSON(f)
 	}
 	fmt.Fprintf(a.stderr, "stockctl: %s\n", printable(f.message))
 	if len(f.items) > 1 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"slices"
 	"strconv"
@@ -85,10 +86,52 @@ func (a *app) printRecords(records []oakra.StockRecord) error {
 	return t.write(a.stdout)
 }
 
+// printJSON keeps v as the result, which report prints.
 func (a *app) printJSON(v any) error {
+	a.result = v
+	return nil
+}
+
+// writeJSON prints v at once.
+func (a *app) writeJSON(v any) error {
 	encoder := json.NewEncoder(a.stdout)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(v)
+}
+
+// document is what every command but serve prints with --json.
+type document struct {
+	ExitCode int        `json:"exit_code"`
+	Result   any        `json:"result"` // of the command's own type; null if there is none
+	Error    *errorJSON `json:"error"`  // null if the exit code is 0 and no response was lost
+}
+
+type errorJSON struct {
+	Message string `json:"message"`
+	Stock   string `json:"stock,omitempty"` // whether it changed
+	Sales   string `json:"sales,omitempty"`
+	Next    string `json:"next,omitempty"`
+	Items   []item `json:"items,omitempty"`
+}
+
+// reportJSON prints the result and f, if there is one, and returns the exit code.
+func (a *app) reportJSON(f *failure) int {
+	d := document{Result: a.result}
+	if f != nil {
+		d.ExitCode = f.code
+		d.Error = &errorJSON{Message: f.message, Next: f.next, Items: f.items}
+		switch f.subject {
+		case ofStock:
+			d.Error.Stock = f.changed()
+		case ofSales:
+			d.Error.Sales = f.changed()
+		}
+	}
+	if err := a.writeJSON(d); err != nil {
+		fmt.Fprintf(a.stderr, "stockctl: the result was not printed: %v\n", err)
+		return max(d.ExitCode, exitError)
+	}
+	return d.ExitCode
 }
 
 func number(n int64) string { return strconv.FormatInt(n, 10) }

@@ -32,7 +32,7 @@ func TestSaleCancel(t *testing.T) {
 	contains(t, string(s.server.Requests()[0].Body), `"cancel_reason":"out_of_stock"`)
 
 	stdout, stderr = s.run(exitOK, "sale", "cancel", "100001236", "--reason", "other", "--json")
-	equal(t, "stdout", stdout, `
+	equal(t, "the result", result(t, stdout), `
 {
   "id": 30422,
   "sale_id": "100001236",
@@ -64,14 +64,15 @@ stockctl: POST /api/v1/fulfillment/shipping/init/: 400 Bad Request
 sales: not changed
 next: correct what is named above
 `)
-	_, stderr = s.run(exitRefused, "ship", "100001237", "--json")
-	equal(t, "stderr", stderr, `
+	stdout, _ := s.run(exitRefused, "ship", "100001237", "--json")
+	equal(t, "stdout", stdout, `
 {
+  "exit_code": 2,
+  "result": null,
   "error": {
     "message": "POST /api/v1/fulfillment/shipping/init/: 400 Bad Request: sale_ids.0: This sale is not pending, its status is \"canceled\".",
     "sales": "not changed",
     "next": "correct what is named above",
-    "exit_code": 2,
     "items": [
       {
         "item": "100001237",
@@ -83,7 +84,7 @@ next: correct what is named above
 }
 `)
 
-	stdout, stderr := s.run(exitOK, "ship", "100001235")
+	stdout, stderr = s.run(exitOK, "ship", "100001235")
 	equal(t, "stdout", stdout, `
      SALE  STATUS          LOCATION     PACKAGE    PROVIDER       TRACKING
 100001235  in_fulfillment  warehouse-1  package-1  Flash Express  TH0000000001
@@ -91,7 +92,7 @@ next: correct what is named above
 	equal(t, "stderr", stderr, "")
 	stdout, _ = s.run(exitOK, "ship", "100001234", "--json")
 	var fulfillments []oakra.Fulfillment
-	if err := json.Unmarshal([]byte(stdout), &fulfillments); err != nil || len(fulfillments) != 1 || fulfillments[0].TrackingNumber != "TH0000000002" {
+	if err := json.Unmarshal([]byte(result(t, stdout)), &fulfillments); err != nil || len(fulfillments) != 1 || fulfillments[0].TrackingNumber != "TH0000000002" {
 		t.Errorf("%v: %s", err, stdout)
 	}
 	if n := s.sales(); n != 2 {

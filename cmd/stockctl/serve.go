@@ -61,7 +61,7 @@ func (c *serveCommand) Run(ctx context.Context, a *app) error {
 	server.Key = c.Key
 	addSales(server)
 	if a.flags.JSON {
-		if err := a.printJSON(map[string]string{"url": server.URL, "key": c.Key}); err != nil {
+		if err := a.writeJSON(map[string]string{"url": server.URL, "key": c.Key}); err != nil {
 			return err
 		}
 	} else {
@@ -97,7 +97,7 @@ func (a *app) printRequest(r oakratest.Request) error {
 		target += "?" + r.Query.Encode()
 	}
 	if a.flags.JSON {
-		return a.printJSON(map[string]any{"method": r.Method, "target": target, "status": r.Status, "applied": r.Applied, "applied_sales": r.AppliedSales})
+		return a.writeJSON(map[string]any{"method": r.Method, "target": target, "status": r.Status, "applied": r.Applied, "applied_sales": r.AppliedSales})
 	}
 	var effects []string
 	for _, c := range r.Applied {

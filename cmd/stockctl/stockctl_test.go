@@ -117,6 +117,26 @@ func equal(t *testing.T, what, got, want string) {
 	}
 }
 
+// result is what a command printed as the result with --json, without an error.
+func result(t *testing.T, stdout string) string {
+	t.Helper()
+	var d struct {
+		ExitCode *int            `json:"exit_code"`
+		Result   json.RawMessage `json:"result"`
+		Error    *errorJSON      `json:"error"`
+	}
+	decoder := json.NewDecoder(strings.NewReader(stdout))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&d); err != nil || d.ExitCode == nil || (*d.ExitCode == exitOK) != (d.Error == nil) {
+		t.Fatalf("%v: not the shape of every command:\n%s", err, stdout)
+	}
+	var b bytes.Buffer
+	if err := json.Indent(&b, d.Result, "", "  "); err != nil {
+		t.Fatal(err)
+	}
+	return b.String() + "\n"
+}
+
 func contains(t *testing.T, text string, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
@@ -141,7 +161,8 @@ func TestList(t *testing.T) {
 	equal(t, "stderr", stderr, "stockctl: no stock record: hat\n")
 
 	stdout, stderr = s.run(exitAbsent, "list", "shirt-blue-m", "hat", "--location", "warehouse-1", "--json")
-	equal(t, "stdout", stdout, `
+	contains(t, stdout, `"exit_code": 6`, `"message": "no stock record: hat"`)
+	equal(t, "the result", result(t, stdout), `
 [
   {
     "id": 122,
@@ -151,10 +172,10 @@ func TestList(t *testing.T) {
   }
 ]
 `)
-	contains(t, stderr, "no stock record: hat", `"exit_code": 6`)
+	equal(t, "stderr", stderr, "")
 
 	stdout, _ = s.run(exitAbsent, "--json", "list", "hat")
-	equal(t, "stdout", stdout, "[]\n")
+	equal(t, "the result", result(t, stdout), "[]\n")
 }
 
 func TestListHidesControlCharacters(t *testing.T) {
@@ -180,7 +201,7 @@ func TestChange(t *testing.T) {
 	s := newSession(t)
 	stdout, _ := s.run(exitOK, "change", "122=-2", "shirt-green-m@warehouse-1=+3", "124=1", "--json")
 	var records []oakra.StockRecord
-	if err := json.Unmarshal([]byte(stdout), &records); err != nil {
+	if err := json.Unmarshal([]byte(result(t, stdout)), &records); err != nil {
 		t.Fatal(err)
 	}
 	want := []oakra.StockRecord{
@@ -208,14 +229,15 @@ stock: not changed
 next: correct what is named above
 `)
 	stdout, stderr := s.run(exitRefused, "change", "999=3", "--json")
-	equal(t, "stdout", stdout, "")
-	equal(t, "stderr", stderr, `
+	equal(t, "stderr", stderr, "")
+	equal(t, "stdout", stdout, `
 {
+  "exit_code": 2,
+  "result": null,
   "error": {
     "message": "POST /api/v1/stock/stock-records/change/: 400 Bad Request: stock_records[0].id: Invalid pk \"999\" - object does not exist.",
     "stock": "not changed",
     "next": "correct what is named above",
-    "exit_code": 2,
     "items": [
       {
         "item": "999=3",
@@ -481,7 +503,7 @@ func TestSync(t *testing.T) {
 `)
 	equal(t, "stderr", stderr, "")
 	stdout, _ = s.run(exitOK, "sync", "-", "--dry-run", "--json")
-	equal(t, "stdout", stdout, `
+	equal(t, "the result", result(t, stdout), `
 {
   "steps": [
     {
@@ -524,7 +546,7 @@ next: look at the plan (--dry-run shows it), and raise --max-steps if it is righ
 		t.Errorf("%d and %d, by %d writes", a, b, n)
 	}
 	stdout, _ = s.run(exitOK, "sync", "-", "--mode", "update", "--json")
-	equal(t, "stdout", stdout, `
+	equal(t, "the result", result(t, stdout), `
 {
   "changed": 0,
   "equal": 3,

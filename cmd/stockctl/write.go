@@ -161,19 +161,24 @@ func write[T any](ctx context.Context, a *app, orders []order, itemOf func(order
 		defer cancel()
 		bar := a.newProgress()
 		bar.show("writing", 0, len(items))
+		var written []oakra.StockRecord
 		err := many(a.client.Stock, writes, items, oakra.BulkOptions{
-			Stop: ctx.Done(),
+			Stop:      ctx.Done(),
+			OnRecords: func(records []oakra.StockRecord) { written = append(written, records...) },
 			OnProgress: func(p oakra.BulkProgress) {
 				bar.wait(p)
 				bar.show("writing", p.Done(), p.Total)
 			},
 		})
 		bar.clear()
+		if a.flags.JSON {
+			_ = a.printRecords(written) // kept for the report, which cannot fail
+		}
 		if err != nil {
 			return bulkFailure(orders, err)
 		}
 		if a.flags.JSON {
-			return a.printJSON(map[string]int{"applied": len(items)})
+			return nil
 		}
 		fmt.Fprintf(a.stdout, "%d records written\n", len(items))
 		return nil
