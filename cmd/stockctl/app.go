@@ -43,6 +43,7 @@ type commandLine struct {
 	Sale   saleCommand   `cmd:"" help:"Cancel sales."`
 	Ship   shipCommand   `cmd:"" help:"Start the shipping of sales."`
 	Outbox outboxCommand `cmd:"" help:"Look after an outbox: what is pending, parked or halted."`
+	Check  checkCommand  `cmd:"" help:"Test on two spare records what the library assumes of Oakra."`
 	Serve  serveCommand  `cmd:"" help:"Run the fake server, to try curl commands on."`
 }
 
