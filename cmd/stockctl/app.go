@@ -45,6 +45,8 @@ type commandLine struct {
 	Outbox outboxCommand `cmd:"" help:"Look after an outbox: what is pending, parked or halted."`
 	Check  checkCommand  `cmd:"" help:"Test on two spare records what the library assumes of Oakra."`
 	Serve  serveCommand  `cmd:"" help:"Run the fake server, to try curl commands on."`
+
+	Completion completionCommand `cmd:"" help:"Print a script that completes commands and flags in a shell."`
 }
 
 // versionFlag ends the program before its command is looked at.
@@ -103,14 +105,7 @@ type command interface {
 // parse reads the command line. The command stays nil if help was asked for.
 func (a *app) parse() error {
 	helped := false
-	parser, err := kong.New(&a.flags,
-		kong.Name("stockctl"),
-		kong.Description(description),
-		kong.Vars{"base_url": oakra.DefaultBaseURL},
-		kong.Writers(a.stdout, a.stderr),
-		kong.Exit(func(int) { helped = true }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-	)
+	parser, err := kong.New(&a.flags, append(a.kongOptions(), kong.Exit(func(int) { helped = true }))...)
 	if err != nil {
 		return err
 	}
@@ -126,6 +121,16 @@ func (a *app) parse() error {
 	}
 	a.command = parsed.Selected().Target.Addr().Interface().(command)
 	return nil
+}
+
+func (a *app) kongOptions() []kong.Option {
+	return []kong.Option{
+		kong.Name("stockctl"),
+		kong.Description(description),
+		kong.Vars{"base_url": oakra.DefaultBaseURL},
+		kong.Writers(a.stdout, a.stderr),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+	}
 }
 
 // connect makes the client.

@@ -90,7 +90,7 @@ func (f *failure) changed() string {
 // report prints err, if it is one, and returns the exit code.
 func (a *app) report(err error) int {
 	if err == nil {
-		if a.flags.JSON && a.command != nil && a.command != &a.flags.Serve {
+		if a.flags.JSON && a.command != nil && a.command != &a.flags.Serve && a.command != &a.flags.Completion {
 			return a.reportJSON(nil)
 		}
 		return exitOK

@@ -48,7 +48,7 @@ func (c *outboxCheckCommand) Run(ctx context.Context, a *app) error {
 		}
 		k.keys[i] = oakra.StockKey{SKU: text[:at], LocationID: text[at+1:]}
 	}
-	if err := a.connect(context.WithoutCancel(ctx)); err != nil { // it leaves the item as it was, after Ctrl-C too
+	if err := a.connect(); err != nil {
 		return err
 	}
 	if err := k.find(ctx); err != nil {

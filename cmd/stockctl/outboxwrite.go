@@ -156,7 +156,7 @@ func (a *app) openDispatching(ctx context.Context, o outbox.Options) (*box, erro
 	if a.flags.Demo {
 		return nil, plain("--demo has no outbox: its server forgets everything")
 	}
-	if err := a.connect(ctx); err != nil {
+	if err := a.connect(); err != nil {
 		return nil, err
 	}
 	return a.openOutbox(ctx, a.client.Stock, o)
