@@ -49,7 +49,7 @@ func (c *syncCommand) Run(ctx context.Context, a *app) error {
 	defer bar.clear()
 	stock := &patient{StockService: a.client.Stock, stop: ctx.Done(), bar: bar}
 	bar.show("reading", 0, len(targets))
-	plan, err := stocksync.Compare(ctx, stock, targets, c.options(a, bar))
+	plan, err := stocksync.Compare(ctx, stock, targets, c.options(ctx, a, bar))
 	bar.clear()
 	var e *oakra.Error
 	switch {
@@ -76,7 +76,7 @@ func (c *syncCommand) Run(ctx context.Context, a *app) error {
 	stock.writing, cancel = a.writing(ctx)
 	defer cancel()
 	bar.show("writing", 0, len(plan.Steps))
-	report, err := plan.Apply(ctx)
+	report, err := plan.Apply(stock.writing)
 	bar.clear()
 	printed := a.printReport(report)
 	if err := c.reportFailure(report, err); err != nil || printed == nil {
@@ -135,8 +135,9 @@ func (r *interruptible) Read(p []byte) (int, error) {
 	}
 }
 
-func (c *syncCommand) options(a *app, bar *progress) stocksync.Options {
+func (c *syncCommand) options(ctx context.Context, a *app, bar *progress) stocksync.Options {
 	o := stocksync.Options{
+		Stop:        ctx.Done(),
 		BatchSize:   c.BatchSize,
 		Concurrency: c.Concurrency,
 		MaxSteps:    c.MaxSteps,
