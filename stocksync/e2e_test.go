@@ -252,10 +252,9 @@ func TestKilled(t *testing.T) {
 			n := size(t)
 			server := newServer(t, n)
 			trouble(server, 3)
-			op := map[stocksync.Mode]string{stocksync.ByChange: "stock.change", stocksync.ByUpdate: "stock.update"}[mode]
 			const pass = 15 // requests of 50 records; the others wait to be killed
-			server.Inject(oakratest.Fault{Op: op, Kind: oakratest.Slow, Times: pass})
-			server.Inject(oakratest.Fault{Op: op, Kind: oakratest.ResetBefore, Delay: time.Hour})
+			server.Inject(oakratest.Fault{Op: opOf(mode), Kind: oakratest.Slow, Times: pass})
+			server.Inject(oakratest.Fault{Op: opOf(mode), Kind: oakratest.ResetBefore, Delay: time.Hour})
 			targets := feed(n)
 
 			var out strings.Builder

@@ -30,16 +30,25 @@ func (r *run) look(i int, stocked found) bool {
 	return true
 }
 
+// gone decides a step whose record is not there.
+func (r *run) gone(i int, s Status, stocked found) {
+	step, before := r.steps[i], r.results[i].Err
+	now := "no record"
+	if others := stocked.records[step.Key]; len(others) > 0 {
+		now = fmt.Sprintf("record %d", others[0].ID)
+	}
+	err := fmt.Errorf("read again, record %d is gone, and there is %s for the SKU and location", step.ID, now)
+	if before != nil {
+		err = fmt.Errorf("%w: %w", err, before)
+	}
+	r.decide(i, s, err)
+}
+
 // readAnew begins a step anew from what was read, and reports whether it can be sent:
 // its record must still be there.
 func (r *run) readAnew(i int, stocked found) bool {
 	if !r.look(i, stocked) {
-		step := r.steps[i]
-		err := fmt.Errorf("read again, the record %d is gone from SKU %.60q at %.60q", step.ID, step.Key.SKU, step.Key.LocationID)
-		if others := stocked.records[step.Key]; len(others) > 0 {
-			err = fmt.Errorf("%w, which is now record %d", err, others[0].ID)
-		}
-		r.decide(i, NotTried, err)
+		r.gone(i, NotTried, stocked)
 		return false
 	}
 	r.from[i] = *r.results[i].Seen
@@ -119,7 +128,7 @@ type sorted struct {
 func (r *run) sortRead(q request, stocked found, gone Status) (s sorted) {
 	for _, i := range q.steps {
 		if !r.look(i, stocked) {
-			r.decide(i, gone, fmt.Errorf("read again, the record is gone: %w", r.results[i].Err))
+			r.gone(i, gone, stocked)
 			continue
 		}
 		switch *r.results[i].Seen {
@@ -185,7 +194,7 @@ func (r *run) divide(ctx context.Context, rejected []request) (again []parcel) {
 	rest := parcel{part: true} // what may go in one request
 	for _, q := range rejected {
 		steps := r.settleRejected(q, stocked)
-		if middle := len(steps) / 2; q.kind == nameless && middle > 0 && !r.byItem {
+		if middle := len(steps) / 2; q.kind == nameless && len(steps) == len(q.steps) && !r.byItem {
 			whole := &halved{size: len(steps)}
 			again = append(again,
 				parcel{steps: steps[middle:], part: true, whole: whole},
@@ -203,46 +212,48 @@ func (r *run) divide(ctx context.Context, rejected []request) (again []parcel) {
 // settleRejected decides the steps of a rejected request that was saved in part, and
 // returns those that were not saved.
 //
-// A server that saves item by item does so in order: up to the last record at To, it
-// has saved all that it does not name. If there are more records at From than at To
-// among these, it has saved none, and those at To were changed by somebody else.
+// A server that saves item by item does so in order. Up to the last record at To, it
+// has saved all that it does not name; if more of these are at From than at To, it
+// has saved none, and somebody else changed those at To. After the last record at To,
+// it has saved none if it stopped at one that it names.
 func (r *run) settleRejected(q request, stocked found) (again []int) {
 	s := r.sortRead(q, stocked, NotTried)
-	before := 0 // number of records at From before the last one at To
+	half := len(q.steps) / 2
+	last, before := -1, 0 // last step at To, and number of those at From before it
 	if len(s.atTo) > 0 {
-		last := s.atTo[len(s.atTo)-1]
+		last = s.atTo[len(s.atTo)-1]
 		before, _ = slices.BinarySearch(s.atFrom, last)
 	}
-	if len(s.atTo) > before {
+	switch {
+	case len(s.atTo) > before && len(s.atTo)+len(s.atFrom) > half:
 		r.byItem = true
 		for _, i := range s.atTo {
 			r.decide(i, Synced, nil)
 		}
-		for n, i := range s.atFrom {
-			if q.kind == innocent && n < before {
-				r.contradict(i)
-			} else {
+		for _, i := range s.atFrom {
+			stopped := slices.ContainsFunc(q.named, func(n int) bool { return last < n && n < i })
+			if q.kind == nameless || stopped {
 				again = append(again, i)
+			} else {
+				r.contradict(i)
 			}
 		}
 		for _, i := range s.elsewhere {
 			r.changedByOthers(i)
 		}
-		return again
-	}
-	if len(s.atFrom) <= len(q.steps)/2 { // too many were sold meanwhile to tell
+	case len(s.atFrom) > half:
+		for _, i := range s.atTo {
+			r.contradict(i)
+		}
+		again = slices.Concat(s.atFrom, s.elsewhere)
+		slices.Sort(again)
+		for _, i := range again {
+			r.readAnew(i, stocked)
+		}
+	default: // too many were sold meanwhile to tell
 		for _, i := range slices.Concat(s.atTo, s.atFrom, s.elsewhere) {
 			r.contradict(i)
 		}
-		return nil
-	}
-	for _, i := range s.atTo {
-		r.contradict(i)
-	}
-	again = slices.Concat(s.atFrom, s.elsewhere)
-	slices.Sort(again)
-	for _, i := range again {
-		r.readAnew(i, stocked)
 	}
 	return again
 }
@@ -253,8 +264,8 @@ func (r *run) changedByOthers(i int) {
 		*r.results[i].Seen, r.from[i], r.to(i), r.results[i].Err))
 }
 
-// contradict leaves a step unknown that too few others of its request agree with.
+// contradict leaves a step unknown that the others of its request speak against.
 func (r *run) contradict(i int) {
-	r.decide(i, Unknown, fmt.Errorf("read again, it is at %d, but most other records of its request, which was applied whole or not at all, do not show the same: %w",
+	r.decide(i, Unknown, fmt.Errorf("read again, it is at %d, but the other records of its request do not show the same: %w",
 		*r.results[i].Seen, r.results[i].Err))
 }

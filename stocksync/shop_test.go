@@ -43,6 +43,7 @@ type shop struct {
 	bad     map[int64]bool                            // rejected, with the batch that holds it
 	named   bool                                      // the response names the bad ones
 	byItem  bool                                      // the others are applied all the same
+	prefix  bool                                      // so are those before the first bad one, the only one that is named
 	most    int                                       // items of a request, if not 0
 	answers func(oakra.StockRecord) oakra.StockRecord // what a response shows of a record; nil: the same
 	writes  map[int64][]int64
@@ -206,10 +207,14 @@ func (s *shop) request(ctx context.Context, op string, batch []item, to func(q, 
 	for i, it := range batch {
 		ids[i] = it.id
 		if !s.bad[it.id] {
-			good = append(good, it)
+			if len(bad) == 0 || !s.prefix {
+				good = append(good, it)
+			}
 			continue
 		}
-		bad = append(bad, it)
+		if bad = append(bad, it); len(bad) > 1 && s.prefix {
+			continue
+		}
 		fields[fmt.Sprintf("stock_records[%d].id", i)] = []string{"Bad."}
 	}
 	what := applied
@@ -259,7 +264,7 @@ func (s *shop) request(ctx context.Context, op string, batch []item, to func(q, 
 		if s.named {
 			rejection.Fields = fields
 		}
-		if !s.byItem {
+		if !s.byItem && !s.prefix {
 			good = nil
 		}
 		if what == applied {

@@ -10,12 +10,12 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// request is what is left of a request that failed: the steps that are not decided,
-// and how many of its records the response showed as written.
+// request is what is left of a request that failed: the steps that are not decided.
 type request struct {
 	kind      kind
 	steps     []int
-	confirmed int
+	confirmed int   // number of its other steps that the response showed as written
+	named     []int // steps of the same call that are rejected by name
 }
 
 // kind is how a request failed.
@@ -99,12 +99,17 @@ func (r *run) accept(i int, shown map[int64]oakra.StockRecord) {
 
 // sort decides the failures that are certain, and returns the others by request.
 func (r *run) sort(p parcel, failures []oakra.BulkFailure) (left []request) {
-	named := slices.ContainsFunc(failures, func(f oakra.BulkFailure) bool { return f.Messages != nil })
+	var named []int
+	for _, f := range failures {
+		if f.Messages != nil {
+			named = append(named, p.steps[f.Index])
+		}
+	}
 	var requests []request
 	at := make(map[error]int) // the items of a request share their error
 	for _, f := range failures {
 		i := p.steps[f.Index]
-		k := r.kindOf(f, named)
+		k := r.kindOf(f, len(named) > 0)
 		switch {
 		case f.Outcome == oakra.OutcomeUnknown:
 			r.decide(i, Unknown, f.Err)
@@ -125,7 +130,7 @@ func (r *run) sort(p parcel, failures []oakra.BulkFailure) (left []request) {
 		}
 		if !seen {
 			n = len(requests)
-			requests = append(requests, request{kind: k, confirmed: len(provenRecords(f.Err))})
+			requests = append(requests, request{kind: k, confirmed: len(provenRecords(f.Err)), named: named})
 			if e != nil {
 				at[e] = n
 			}
