@@ -24,8 +24,9 @@ type run struct {
 	options Options
 	steps   []Step
 	results []Result
-	from    []int64 // quantities that the records had when they were last read and not yet sent
-	send    []int   // what is to be sent next
+	from    []int64  // quantities that the records had when they were last read and not yet sent
+	next    []int    // what is to be sent in the next round,
+	parts   []parcel // and what of that is sent apart, because of a rejection
 	synced  int
 
 	batch    int   // records that one request writes; 0 is the default
@@ -50,7 +51,7 @@ func newRun(p *Plan) *run {
 			r.decide(i, Rejected, fmt.Errorf("the difference between %d and %d is more than 64 bits hold", step.From, step.To))
 			continue
 		}
-		r.send = append(r.send, i)
+		r.next = append(r.next, i)
 	}
 	return r
 }
@@ -71,8 +72,8 @@ func (r *run) to(i int) int64 {
 
 // check reads the records again, and leaves out the steps whose record is another.
 func (r *run) check(ctx context.Context) {
-	steps := r.send
-	if r.send = nil; len(steps) == 0 {
+	steps := r.next
+	if r.next = nil; len(steps) == 0 {
 		return
 	}
 	stocked, err := r.read(ctx, Reading, steps)
@@ -80,26 +81,27 @@ func (r *run) check(ctx context.Context) {
 		if err != nil {
 			r.decide(i, NotTried, fmt.Errorf("reading the stock; nothing was written: %w", err))
 		} else if r.readAnew(i, stocked) {
-			r.send = append(r.send, i)
+			r.next = append(r.next, i)
 		}
 	}
 }
 
 func (r *run) do(ctx context.Context) {
 	var open []request
-	for round := 1; len(r.send)+len(open) > 0; round++ {
-		open = append(open, r.sendAll(ctx, r.send)...)
-		r.send = nil
+	for round := 1; len(r.next)+len(r.parts)+len(open) > 0; round++ {
+		open = append(open, r.send(ctx)...)
 		last := round == rounds || r.ended
-		if len(open) == 0 || last && !slices.ContainsFunc(open, func(q request) bool { return q.kind == lost }) {
+		if last {
+			open = slices.DeleteFunc(open, func(q request) bool { return q.kind == passing })
+		}
+		if len(open) == 0 {
 			break
 		}
 		if !r.wait(ctx, open) {
 			r.cutShort(ctx, open)
 			break
 		}
-		open = r.settle(ctx, open, last)
-		if last {
+		if open = r.settle(ctx, open, last); last {
 			break
 		}
 	}
@@ -185,13 +187,14 @@ type halved struct {
 	passed int // number of its halves that passed
 }
 
-// sendAll sends steps, and those again that were rejected because of others. It
-// returns the requests that are to be settled.
-func (r *run) sendAll(ctx context.Context, steps []int) (open []request) {
-	left := []parcel{{steps: steps}} // the last one is sent first
-	if len(steps) == 0 {
-		return nil
+// send sends what is next, and again what was rejected because of others. It returns
+// the requests that are to be settled.
+func (r *run) send(ctx context.Context) (open []request) {
+	left := r.parts // the last one is sent first
+	if len(r.next) > 0 {
+		left = append(left, parcel{steps: r.next})
 	}
+	r.parts, r.next = nil, nil
 	for len(left) > 0 && !r.ended && r.over(ctx) == nil {
 		p := left[len(left)-1]
 		left = left[:len(left)-1]
@@ -204,7 +207,9 @@ func (r *run) sendAll(ctx context.Context, steps []int) (open []request) {
 			}
 		}
 		left = r.learn(p, left)
-		left = append(left, r.divide(ctx, rejected)...)
+		open = append(open, r.settle(ctx, rejected, false)...)
+		left = append(left, r.parts...)
+		r.parts = nil
 	}
 	if !r.ended {
 		for _, p := range left {

@@ -59,26 +59,23 @@ func (r *run) readAnew(i int, stocked found) bool {
 // is sent next. It returns the requests that could not be read for now.
 func (r *run) settle(ctx context.Context, open []request, last bool) []request {
 	open = slices.DeleteFunc(open, func(q request) bool {
-		if q.kind == passing && r.options.Mode == ByUpdate {
-			r.send = append(r.send, q.steps...) // the number is the same, whatever is read
-			return true
+		sent := q.kind == passing && r.options.Mode == ByUpdate
+		if sent { // the number is the same, whatever is read
+			r.next = append(r.next, q.steps...)
 		}
-		return q.kind == passing && last
+		return sent
 	})
-	steps := stepsOf(open)
-	if len(steps) == 0 {
+	if len(open) == 0 {
 		return nil
 	}
-	stocked, err := r.read(ctx, Settling, steps)
+	if r.over(ctx) != nil {
+		r.cutShort(ctx, open)
+		return nil
+	}
+	stocked, err := r.read(ctx, Settling, stepsOf(open))
 	switch {
 	case err == nil:
-		for _, q := range open {
-			if q.kind == lost {
-				r.settleLost(q, stocked)
-			} else {
-				r.sendAnew(q.steps, stocked)
-			}
-		}
+		r.settleRead(open, stocked)
 	case r.over(ctx) != nil:
 		r.cutShort(ctx, open)
 	case !last && oakra.Retryable(err):
@@ -89,20 +86,41 @@ func (r *run) settle(ctx context.Context, open []request, last bool) []request {
 	return nil
 }
 
+// settleRead settles requests by what was read.
+func (r *run) settleRead(open []request, stocked found) {
+	rest := parcel{part: true} // of rejected requests, for one request
+	for _, q := range open {
+		switch q.kind {
+		case lost:
+			r.settleLost(q, stocked)
+		case passing:
+			for _, i := range q.steps {
+				if r.readAnew(i, stocked) {
+					r.next = append(r.next, i)
+				}
+			}
+		default:
+			steps := r.settleRejected(q, stocked)
+			if q.kind == innocent || len(steps) < len(q.steps) || r.byItem {
+				rest.steps = append(rest.steps, steps...)
+				continue
+			}
+			middle, whole := len(steps)/2, &halved{size: len(steps)}
+			r.parts = append(r.parts,
+				parcel{steps: steps[middle:], part: true, whole: whole},
+				parcel{steps: steps[:middle], part: true, whole: whole})
+		}
+	}
+	if len(rest.steps) > 0 {
+		r.parts = append(r.parts, rest)
+	}
+}
+
 func stepsOf(requests []request) (steps []int) {
 	for _, q := range requests {
 		steps = append(steps, q.steps...)
 	}
 	return steps
-}
-
-// sendAnew adds the steps whose records are there to what is sent next.
-func (r *run) sendAnew(steps []int, stocked found) {
-	for _, i := range steps {
-		if r.readAnew(i, stocked) {
-			r.send = append(r.send, i)
-		}
-	}
 }
 
 // notRead decides the steps of requests whose records cannot be read.
@@ -162,7 +180,7 @@ func (r *run) settleLost(q request, stocked found) {
 	for _, i := range s.atFrom {
 		if unapplied {
 			r.results[i].Err = fmt.Errorf("read again, it is still at %d: %w", r.from[i], r.results[i].Err)
-			r.send = append(r.send, i)
+			r.next = append(r.next, i)
 		} else {
 			r.contradict(i)
 		}
@@ -170,43 +188,6 @@ func (r *run) settleLost(q request, stocked found) {
 	for _, i := range s.elsewhere {
 		r.changedByOthers(i)
 	}
-}
-
-// divide looks whether anything of rejected requests was saved all the same, and
-// returns what is to be sent again.
-func (r *run) divide(ctx context.Context, rejected []request) (again []parcel) {
-	if len(rejected) == 0 {
-		return nil
-	}
-	if r.over(ctx) != nil {
-		r.cutShort(ctx, rejected)
-		return nil
-	}
-	stocked, err := r.read(ctx, Settling, stepsOf(rejected))
-	switch {
-	case err != nil && r.over(ctx) != nil:
-		r.cutShort(ctx, rejected)
-		return nil
-	case err != nil:
-		r.notRead(rejected, err)
-		return nil
-	}
-	rest := parcel{part: true} // what may go in one request
-	for _, q := range rejected {
-		steps := r.settleRejected(q, stocked)
-		if middle := len(steps) / 2; q.kind == nameless && len(steps) == len(q.steps) && !r.byItem {
-			whole := &halved{size: len(steps)}
-			again = append(again,
-				parcel{steps: steps[middle:], part: true, whole: whole},
-				parcel{steps: steps[:middle], part: true, whole: whole})
-			continue
-		}
-		rest.steps = append(rest.steps, steps...)
-	}
-	if len(rest.steps) > 0 {
-		again = append(again, rest)
-	}
-	return again
 }
 
 // settleRejected decides the steps of a rejected request that was saved in part, and
