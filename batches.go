@@ -63,9 +63,11 @@ func (q *batches) take() batch {
 
 // takeAll removes all items.
 func (q *batches) takeAll() []int32 {
-	q.join()
 	all := q.items
-	q.items = nil
+	for _, b := range q.parts {
+		all = append(all, b.items...)
+	}
+	q.items, q.parts = nil, nil
 	return all
 }
 
@@ -119,18 +121,5 @@ func (q *batches) accepted(b batch) {
 	}
 	if size := b.whole.size; size > q.passed && (q.limit == 0 || size < q.limit) {
 		q.limit = size
-		q.join() // so that the rest is cut anew, into few batches
 	}
-}
-
-// join moves the parts to the other items.
-func (q *batches) join() {
-	if len(q.parts) == 0 {
-		return
-	}
-	var joined []int32
-	for _, b := range slices.Backward(q.parts) {
-		joined = append(joined, b.items...)
-	}
-	q.items, q.parts, q.trying = append(joined, q.items...), nil, false
 }

@@ -276,6 +276,26 @@ func TestBulkStopDuringProgress(t *testing.T) {
 	})
 }
 
+// TestBulkProgressHoldsUp checks that no request begins while OnProgress runs.
+func TestBulkProgressHoldsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &bulkShop{t: t}
+		stop := make(chan struct{})
+		err := bulkChange.all(t.Context(), bulkClient(t, s), bulkItems(9), oakra.BulkOptions{
+			BatchSize: 1, Concurrency: 1, Stop: stop,
+			OnProgress: func(p oakra.BulkProgress) {
+				if p.Done() == 3 {
+					time.Sleep(time.Minute)
+					close(stop)
+				}
+			},
+		})
+		require.Equal(t, "aaannnnnn", bulkOutcomeText(bulkOutcomes(t, bulkChange, 9, err)))
+		requireStopped(t, err)
+		require.Len(t, s.arrivals, 3)
+	})
+}
+
 // TestBulkStopRouteSearch checks that a stop cuts short the empty list that asks
 // whether a route is there.
 func TestBulkStopRouteSearch(t *testing.T) {
