@@ -429,7 +429,7 @@ func TestDeliveryLengthIsALie(t *testing.T) {
 	for range records - 1 {
 		body.WriteString("," + secondRecord)
 	}
-	for _, promised := range []int{1 << 20, 60 << 20, 64 << 20, 1 << 40} {
+	for _, promised := range []int64{1 << 20, 60 << 20, 64 << 20, 1 << 40} {
 		eachOp(t, func(t *testing.T, op deliveryOp) {
 			s := newRawServer(t, rawApply(rawWrite(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", promised, body.String()), rawClose)))
 			client := keptClient(t, s, oakra.WithRetryPolicy(rawPolicy(1)))
