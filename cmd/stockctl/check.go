@@ -215,7 +215,8 @@ func (k *checker) negative(ctx context.Context) error {
 
 func (k *checker) large(ctx context.Context) error {
 	_, err := k.stock.Update(ctx, []oakra.StockUpdate{{ID: k.second.ID, Quantity: largeQuantity}})
-	if err != nil && !oakra.Splittable(err) {
+	rejected := oakra.Splittable(err)
+	if err != nil && !rejected {
 		return err
 	}
 	n, readErr := k.read(ctx, k.second)
@@ -223,12 +224,12 @@ func (k *checker) large(ctx context.Context) error {
 		return readErr
 	}
 	result := fmt.Sprintf("%d is kept", largeQuantity)
-	if err != nil {
+	if rejected {
 		result = "rejected"
 	} else if n != largeQuantity {
 		result = fmt.Sprintf("%d becomes %d", largeQuantity, n)
 	}
-	k.add(err != nil || n == largeQuantity, "a large quantity", result, fmt.Sprintf("keep quantities at most %d: sync never finds a larger one right", n))
+	k.add(rejected || n == largeQuantity, "a large quantity", result, fmt.Sprintf("keep quantities at most %d: sync never finds a larger one right", n))
 	return nil
 }
 

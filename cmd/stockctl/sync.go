@@ -76,7 +76,7 @@ func (c *syncCommand) Run(ctx context.Context, a *app) error {
 	stock.writing, cancel = a.writing(ctx)
 	defer cancel()
 	bar.show("writing", 0, len(plan.Steps))
-	report, err := plan.Apply(stock.writing)
+	report, err := plan.Apply(stock.writing) //nolint:contextcheck // Stop ends it, and a second Ctrl-C this context
 	bar.clear()
 	printed := a.printReport(report)
 	if err := c.reportFailure(report, err); err != nil || printed == nil {
