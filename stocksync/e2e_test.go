@@ -157,7 +157,7 @@ func checkChangedOnce(t *testing.T, server *oakratest.Server) (changed map[int64
 func TestSecondSeller(t *testing.T) {
 	allLeft := 0
 	for _, pause := range []time.Duration{20 * time.Millisecond, 0} {
-		for seed := range uint64(8) {
+		for seed := range uint64(4) {
 			t.Run(fmt.Sprintf("%v/%d", pause, seed), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { allLeft += secondSeller(t, seed, pause) })
 			})

@@ -149,7 +149,7 @@ func TestSetupAtFault(t *testing.T) {
 		require.Equal(t, 2000, report.Count(stocksync.NotTried))
 		require.ErrorContains(t, err, "Unsupported API version.")
 		require.ErrorContains(t, err, "mend what stopped the run")
-		require.Less(t, writes(server), 60)
+		require.Less(t, writes(server), 100)
 		for _, r := range report.Results {
 			require.Error(t, r.Err)
 		}

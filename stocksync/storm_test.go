@@ -34,6 +34,9 @@ func storm(t *testing.T, mode stocksync.Mode, seed uint64) (outages int) {
 	const n = 600
 	random := rand.New(rand.NewPCG(seed, uint64(mode)))
 	byItem, stopped := seed%3 == 1, seed%4 == 3
+	// Where nobody looks whether a rejected request was rejected as a whole, a server
+	// that saves item by item may have the record though the response said no.
+	looked := !byItem || !stopped && mode == stocksync.ByChange
 	server := oakratest.Start(t, stock(n)...)
 	server.SetDialect(oakratest.Dialect{RejectNegative: true, ItemByItem: byItem, BatchLimit: []int{0, 25}[seed/6%2]})
 	server.SetLatency(20*time.Millisecond, 0)
@@ -106,12 +109,9 @@ func storm(t *testing.T, mode stocksync.Mode, seed uint64) (outages int) {
 			require.Equal(t, r.Quantity, has, "%v", r)
 		case stocksync.Rejected:
 			require.True(t, r.Quantity < 0 || errors.Is(r.Err, oakra.ErrConflict), "%v", r)
-			require.Equal(t, before[r.ID], has, "%v", r)
+			require.True(t, has == before[r.ID] || !looked, "%v", r)
 		case stocksync.NotTried:
-			if !byItem || !stopped && mode == stocksync.ByChange {
-				require.Equal(t, before[r.ID], has, "%v", r)
-				require.False(t, changed[r.ID], "%v", r)
-			}
+			require.True(t, has == before[r.ID] && !changed[r.ID] || !looked, "%v", r)
 		case stocksync.Unknown:
 			require.Contains(t, []int64{before[r.ID], r.Quantity}, has, "%v", r)
 		default:
