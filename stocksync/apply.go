@@ -15,8 +15,9 @@ import (
 // are NotFound, and nil if all are Synced or NotFound. Otherwise it says how many
 // have which status and what to do; it wraps ErrIncomplete, [oakra.ErrStopped] if
 // the run was stopped early, and the Err of the first result with the gravest status
-// (Unknown before NotTried before Differs before Rejected), an [*oakra.Error] unless
-// it is this package that found fault.
+// (Unknown before NotTried before Differs before Rejected; of those NotTried, one that
+// is not [oakra.Retryable] if there is one), an [*oakra.Error] unless it is this package
+// that found fault.
 //
 // With other errors nothing was sent, and all steps are NotTried: ErrTooManySteps;
 // ErrApplied, if the plan was applied before, with any result; an error for a step

@@ -147,7 +147,7 @@ func TestSetupAtFault(t *testing.T) {
 		server.Inject(oakratest.Fault{Op: opOf(mode), Kind: oakratest.Respond, Status: 400, Body: `{"detail":"Unsupported API version."}`})
 		report, err := stocksync.Sync(t.Context(), server.Client().Stock, plus(1, recordsTo(2000)...), stocksync.Options{Mode: mode})
 		require.Equal(t, 2000, report.Count(stocksync.NotTried))
-		require.ErrorContains(t, err, "Unsupported API version.")
+		require.ErrorIs(t, err, oakra.ErrInvalidRequest)
 		require.ErrorContains(t, err, "mend what stopped the run")
 		require.Less(t, writes(server), 100)
 		for _, r := range report.Results {
@@ -302,4 +302,43 @@ func TestNotRejected(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRejectedAmongPassing: a request that was not applied for a passing cause waits,
+// though another one of the same call was rejected.
+func TestRejectedAmongPassing(t *testing.T) {
+	for name, event := range map[string]event{"limited": limited, "unreachable": unreachable} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				shop := newShop(recordsTo(4)...)
+				shop.bad[1], shop.named = true, true
+				shop.next = inTurn(applied, event)
+				start := time.Now()
+				report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(4)...), stocksync.Options{BatchSize: 2})
+				require.ErrorIs(t, err, stocksync.ErrIncomplete)
+				checkStatuses(t, report, statuses(stocksync.Rejected, stocksync.Synced, stocksync.Synced, stocksync.Synced))
+				require.Equal(t, time.Minute, time.Since(start))
+				require.Equal(t, 4, shop.sent)
+			})
+		})
+	}
+}
+
+// TestRunEnds: after a failure that every request would meet, nothing is sent, but what
+// is unknown is still settled.
+func TestRunEnds(t *testing.T) {
+	inModes(t, func(t *testing.T, mode stocksync.Mode) {
+		for _, first := range []event{limited, lost, responseLost} {
+			shop := newShop(recordsTo(3)...)
+			shop.next = inTurn(first, forbidden)
+			report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(3)...), stocksync.Options{Mode: mode, BatchSize: 1})
+			if first == limited {
+				require.ErrorIs(t, err, oakra.ErrForbidden)
+				require.ErrorContains(t, err, "mend what stopped the run")
+			}
+			want := map[event]stocksync.Status{limited: stocksync.NotTried, lost: stocksync.Unknown, responseLost: stocksync.Synced}[first]
+			checkStatuses(t, report, statuses(want, stocksync.NotTried, stocksync.NotTried))
+			require.Equal(t, 2, shop.sent)
+		}
+	})
 }

@@ -154,19 +154,34 @@ func (r *Report) err(o Options) error {
 		}
 	}
 	for _, gravest := range []Status{Unknown, NotTried, Differs, Rejected} {
-		for _, result := range r.Results {
-			if result.Status != gravest {
-				continue
-			}
-			var counts []string
-			for _, s := range []Status{Synced, NotFound, Rejected, Differs, Unknown, NotTried} {
-				if n := r.Count(s); n > 0 {
-					counts = append(counts, fmt.Sprintf("%d %v", n, s))
-				}
-			}
-			return fmt.Errorf("%w: of %d targets, %s; %s; first %v, %s: %w", incomplete,
-				len(r.Results), strings.Join(counts, ", "), advice(gravest, result.Err), gravest, result.name(), result.Err)
+		first := r.first(gravest)
+		if first == nil {
+			continue
 		}
+		var counts []string
+		for _, s := range []Status{Synced, NotFound, Rejected, Differs, Unknown, NotTried} {
+			if n := r.Count(s); n > 0 {
+				counts = append(counts, fmt.Sprintf("%d %v", n, s))
+			}
+		}
+		return fmt.Errorf("%w: of %d targets, %s; %s; first %v, %s: %w", incomplete,
+			len(r.Results), strings.Join(counts, ", "), advice(gravest, first.Err), gravest, first.name(), first.Err)
 	}
 	return nil
+}
+
+// first returns the first result with the status, or nil; of those not tried, the
+// first one that running again does not help, if there is one.
+func (r *Report) first(s Status) (first *Result) {
+	for i := range r.Results {
+		result := &r.Results[i]
+		switch {
+		case result.Status != s:
+		case s != NotTried || !oakra.Retryable(result.Err):
+			return result
+		case first == nil:
+			first = result
+		}
+	}
+	return first
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/oakratest"
 	"github.com/oakra/oakra-go/stocksync"
 )
 
@@ -173,5 +174,19 @@ func TestReadBeforeSentAgain(t *testing.T) {
 		checkStatuses(t, report, statuses(stocksync.NotTried, stocksync.Synced))
 		require.Equal(t, 2, shop.lookups)
 		require.Zero(t, shop.timesWritten(1))
+	})
+}
+
+// TestMultiStatus: the records of a 207 prove nothing.
+func TestMultiStatus(t *testing.T) {
+	inModes(t, func(t *testing.T, mode stocksync.Mode) {
+		server := oakratest.Start(t, recordsTo(2)...)
+		server.Inject(oakratest.Fault{Op: opOf(mode), Times: 1, Kind: oakratest.Respond, Status: 207, Body: `[
+			{"id":1,"location_id":"w1","sku":"sku-1","quantity":2}, {"id":2,"location_id":"w1","sku":"sku-2","quantity":3}]`})
+		targets := plus(1, recordsTo(2)...)
+		report, err := stocksync.Sync(t.Context(), server.Client().Stock, targets, stocksync.Options{Mode: mode})
+		checkAllSynced(t, report, err, 2)
+		checkServer(t, server, targets, nil)
+		require.Equal(t, 2, writes(server))
 	})
 }

@@ -195,7 +195,7 @@ func (r *run) send(ctx context.Context) (open []request) {
 		left = append(left, parcel{steps: r.next})
 	}
 	r.parts, r.next = nil, nil
-	for len(left) > 0 && !r.ended && r.over(ctx) == nil {
+	for len(left) > 0 && !r.ended {
 		p := left[len(left)-1]
 		left = left[:len(left)-1]
 		var rejected []request
@@ -211,18 +211,13 @@ func (r *run) send(ctx context.Context) (open []request) {
 		left = append(left, r.parts...)
 		r.parts = nil
 	}
-	if !r.ended {
-		for _, p := range left {
-			r.cutShort(ctx, []request{{kind: passing, steps: p.steps}})
-		}
-	}
 	return open
 }
 
 // learn lowers the size of requests if both halves of a rejected one have passed: no
 // record was at fault, and the server has a limit. What is left is cut anew.
 func (r *run) learn(p parcel, left []parcel) []parcel {
-	if p.whole == nil || r.byItem {
+	if p.whole == nil {
 		return left
 	}
 	for _, i := range p.steps {

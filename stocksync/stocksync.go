@@ -74,7 +74,7 @@ import (
 // one. Another must keep to what that documents: the error of UpdateAll and
 // ChangeAll is an [oakra.BulkError] that lists every item that is not known to be
 // applied, the items of one request with the same error. Any other error is taken to
-// concern all items. ChangeAll must heed [oakra.BulkOptions].NoSplit.
+// concern all items. Both must heed the [oakra.BulkOptions].
 //
 // A Stock that also has the method ListSeq of StockService is read with that
 // instead of Lookup. Lookup fails if one key has several records; ListSeq lets the
