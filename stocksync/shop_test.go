@@ -239,9 +239,9 @@ func (s *shop) request(ctx context.Context, op string, batch []item, to func(q, 
 	rejection := &oakra.Error{Op: op, StatusCode: 400, Message: "Rejected.", Outcome: oakra.OutcomeNotApplied}
 	switch what {
 	case unreachable:
-		return &oakra.Error{Op: op, Outcome: oakra.OutcomeNotApplied, Err: oakra.ErrUnreachable}, batch
+		return &oakra.Error{Op: op, Attempts: 1, Outcome: oakra.OutcomeNotApplied, Err: oakra.ErrUnreachable}, batch
 	case limited:
-		return &oakra.Error{Op: op, StatusCode: 429, Outcome: oakra.OutcomeNotApplied}, batch
+		return &oakra.Error{Op: op, Attempts: 1, StatusCode: 429, Outcome: oakra.OutcomeNotApplied}, batch
 	case forbidden:
 		return &oakra.Error{Op: op, StatusCode: 403, Outcome: oakra.OutcomeNotApplied}, batch
 	case noRoute:

@@ -38,14 +38,15 @@
 //
 // # Rejected requests
 //
-// A request that names a bad record is rejected, and its other records are sent
-// again; if no record is named, both halves are. Oakra should have applied nothing of
-// a rejected request, but some servers save the good records of it. A change sent
-// again would count twice there. ByChange therefore reads the records first. If they
-// are at From, they are sent again. If some are at To, the server saves item by item:
-// those are Synced, and from then on each request has one record. If neither can be
-// told, because most records were sold meanwhile, they are Unknown. A run that ends
-// before it can read reports them as NotTried, since the response says so.
+// If a request is rejected because of some of its records, the others are sent again:
+// together if the response names the bad ones, else in halves. Oakra should have
+// applied nothing of a rejected request, but some servers save its good records, and
+// a change sent again would count twice there. ByChange therefore reads the records
+// first. Those at From are sent again. If some are at To, the server saves item by
+// item: these are Synced, and from then on each request has one record. Records that
+// the others speak against are Unknown, and so are all if most were sold meanwhile. A
+// run that ends before it can read reports the records as NotTried, since the response
+// said that nothing was applied.
 //
 // # Running it again
 //
