@@ -89,9 +89,10 @@ func (s *stage) testModule(ctx context.Context, m *mod) error {
 	return nil
 }
 
-// useModule runs a program that imports every public package of a module.
+// useModule runs a program that imports every public package of a module. One that has
+// tests only cannot be imported.
 func (s *stage) useModule(ctx context.Context, m *mod, dir string) error {
-	packages, err := s.run(ctx, dir, "list", "-f", `{{if ne .Name "main"}}{{.ImportPath}}{{end}}`, m.path+"/...")
+	packages, err := s.run(ctx, dir, "list", "-f", `{{if and .GoFiles (ne .Name "main")}}{{.ImportPath}}{{end}}`, m.path+"/...")
 	if err != nil {
 		return err
 	}
