@@ -13,10 +13,10 @@ import (
 type attempt struct {
 	held    error           // why it did not begin
 	started time.Time       // zero if it did not begin
-	ctx     context.Context // of the observers
+	ctx     context.Context // context that the observers gave it
 	took    time.Duration
-	status  int         // of the response, if there was one
-	header  http.Header // of the response
+	status  int         // status of the response, if there was one
+	header  http.Header // header of the response
 	err     *Error      // nil after a success
 }
 

@@ -100,7 +100,7 @@ var headerAPIVersion = []string{APIVersion}
 // callKeys are the app keys of one call.
 type callKeys struct {
 	seen    secrets
-	current string // of the last attempt
+	current string // key of the last attempt
 	next    string // given by the source for a rejected one
 	rotated bool   // the source was asked for another key
 }

@@ -22,9 +22,9 @@ type halved struct {
 // for it between the largest size that passed and the smallest that did not, while the
 // others have the size that passed.
 type batches struct {
-	size  int     // of a batch at most
+	size  int     // largest batch
 	items []int32 // in the order in which they are sent
-	parts []batch // of rejected requests, which go first; the last one before the others
+	parts []batch // parts of rejected requests, which go first; the last one before the others
 
 	passed int  // size of the largest request that passed
 	limit  int  // size of the smallest that was too large; 0 if none is known
