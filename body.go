@@ -15,9 +15,9 @@ import (
 // a transport may still read a body after it has answered, until it closes it.
 type body struct {
 	json   []byte
-	ids    []int64 // of the items, in their order
+	ids    []int64 // ids of the items, in their order
 	pooled bool
-	users  atomic.Int32 // of a pooled one
+	users  atomic.Int32 // number of users of a pooled one
 }
 
 // The lengths of pooled bodies: of 1,600 to 25,000 items, or so.

@@ -25,12 +25,12 @@ type call struct {
 	items   int // number of SKUs, records or sales
 	query   string
 	body    *body   // nil for a List
-	decoder decoder // of a 2xx; nil if its status is all that matters
+	decoder decoder // reads a 2xx; nil if its status is all that matters
 	probing bool    // it asks whether a route is there
 
 	route   *route
 	last    attempt // result of the last attempt, until checkRetry takes it
-	failure *Error  // of the last attempt on the route; nil after a success
+	failure *Error  // failure of the last attempt on the route; nil after a success
 	next    next    // what checkRetry decided
 	tries   int     // attempts on the route that count against RetryPolicy.MaxAttempts
 

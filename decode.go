@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	maxBody      = 64 << 20    // of a 2xx, after decompression
+	maxBody      = 64 << 20    // bytes of a 2xx, after decompression
 	maxErrorBody = 64 << 10    // kept of any other response
 	errorBodyFor = time.Second // longest wait for that; the status has decided already
 )
@@ -57,9 +57,9 @@ func (c *call) read(ctx context.Context, cancel context.CancelFunc, response *ht
 
 // stockRecords decodes the records of a response.
 type stockRecords struct {
-	ids        []int64  // of a write: each has to be there
-	skus       []string // of a List: no others may be there, unless it is nil
-	locationID string   // likewise, unless empty
+	ids        []int64  // ids of a write: each has to be there
+	skus       []string // SKUs of a List: no others may be there, unless it is nil
+	locationID string   // location of a List: no other may be there, unless it is empty
 	records    []StockRecord
 }
 

@@ -21,7 +21,7 @@ func statusRow(status int) row {
 		return row{OutcomeNotApplied, adds}
 	case 408, 504: // the server may still be at work on the request
 		return row{OutcomeUnknown, reads}
-	case 460, 499, 501: // of load balancers: the client went away
+	case 460, 499, 501: // load balancers: the client went away
 		return row{OutcomeUnknown, none}
 	}
 	switch status / 100 {

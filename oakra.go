@@ -163,7 +163,7 @@ type Client struct {
 	credential     credential
 	limiter        Limiter
 	routes         *routes
-	pace           *pace // of a bulk run
+	pace           *pace // pace of a bulk run; nil otherwise
 }
 
 // NewClient returns a client that authenticates with appKey (API reference,

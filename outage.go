@@ -14,7 +14,7 @@ type outage struct {
 	failures int // number of failed requests in a row
 	begun    int // number of requests that had begun by the last of them
 
-	since   time.Time // of the failure that began the hold
+	since   time.Time // time of the failure that began the hold
 	failure *Error
 	trials  int // number of single writes that failed since the last success
 

@@ -13,7 +13,7 @@ import (
 type route struct {
 	method   string
 	path     string  // below the base URL
-	from2021 bool    // of the first API, which took one record a request and rejects every body of ours
+	from2021 bool    // route of the first API, which took one record a request and rejects every body of ours
 	url      url.URL // set for a client
 }
 

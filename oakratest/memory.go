@@ -71,7 +71,7 @@ func refused(addr net.Addr) error {
 // does, except that a write never waits for the reader.
 type memoryConn struct {
 	in, out *stream
-	addr    net.Addr // of the server, at both ends
+	addr    net.Addr // address of the server, at both ends
 }
 
 var _ net.Conn = (*memoryConn)(nil)

@@ -31,7 +31,7 @@ type Server struct {
 
 	http    http.Server
 	memory  *memoryListener // for the connections of Client
-	host    string          // of URL
+	host    string          // host of URL
 	bubble  bool            // made in a bubble of testing/synctest
 	serving sync.WaitGroup  // listeners
 	active  sync.WaitGroup  // connections, and writes to be applied late

@@ -26,7 +26,7 @@ type dialect struct {
 	// parameter, which %s stands for.
 	changes, keys, numbers, texts string
 
-	statements sync.Map // of sql
+	statements sync.Map // translated statements, by what sql was given
 }
 
 // sql returns a statement in the database's own words: {now} is its clock, and

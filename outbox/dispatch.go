@@ -15,12 +15,12 @@ import (
 type rules struct {
 	codes   int     // number of codes
 	growth  int64   // what every landing adds to tail - 2*head
-	timeout instant // of one attempt
+	timeout instant // timeout of one attempt
 	grace   instant // how long after its deadline an attempt may land
 	forget  instant // how long after its deadline an attempt is remembered
 	pause   instant // after a first failure; doubled by each further one
 	setup   instant // after a first failure that only a change of the setup ends
-	longest instant // of these pauses
+	longest instant // longest of these pauses
 	look    instant // how often to look whether pending changes can be sent
 	blind   bool    // there are no witnesses
 }
@@ -59,7 +59,7 @@ func (q *request) deadline() instant {
 type ledger struct {
 	head, tail int64     // as recorded; both 0 before the first read
 	code       int       // the code that was used last
-	lastID     int64     // of requests and attempts, which share their numbers
+	lastID     int64     // last number of a request or attempt, which share their numbers
 	halted     string    // the reason; "" while the account works
 	requests   []request // by id
 	counts     counts

@@ -18,7 +18,7 @@ import (
 type replacement struct {
 	parked map[oakra.StockKey]string // why
 	parts  [][]keyRow                // the items of each new request
-	note   string                    // of the new requests
+	note   string                    // note of the new requests
 	limit  int                       // how many items a request may have from now on; 0 if that is not known
 }
 

@@ -33,7 +33,7 @@ type runner struct {
 
 	careSeq  int64     // the change up to which old ones were deleted; 0 between passes
 	nextCare time.Time // when to delete what is old and look up what was not known
-	loggedAt time.Time // of a fault of the setup
+	loggedAt time.Time // when a fault of the setup was last logged
 }
 
 // sending is an attempt that this process made, and how it ended.

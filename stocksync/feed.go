@@ -171,7 +171,7 @@ type columns struct {
 	FeedOptions
 	header []string
 	named  int       // how many, up to the last with a name
-	names  [3]string // of the columns, for errors
+	names  [3]string // names of the columns, for errors
 	at     [3]int    // their indexes; -1 if there is no column of locations
 }
 

@@ -11,7 +11,7 @@ import (
 
 const (
 	readChunk = 2000 // keys that are read at once, so that a failure repeats no more
-	readTries = 4    // of a chunk, each with the attempts that the client makes
+	readTries = 4    // tries of a chunk, each with the attempts that the client makes
 )
 
 // found is what Oakra has of the keys that were read.

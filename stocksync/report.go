@@ -60,7 +60,7 @@ func (s Status) String() string {
 // Result says how one target ended.
 type Result struct {
 	Target
-	ID     int64 // of the record; 0 if the target was no step of the plan
+	ID     int64 // id of the record; 0 if the target was no step of the plan
 	Status Status
 	Err    error // why; nil for Synced, and for NotFound unless there is a similar key
 

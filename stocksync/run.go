@@ -177,7 +177,7 @@ func (r *run) wait(ctx context.Context, open []request) bool {
 // parcel is what is sent by one call.
 type parcel struct {
 	steps []int
-	part  bool    // of a rejected request
+	part  bool    // it is a part of a rejected request
 	whole *halved // what it is a half of, if it is one
 }
 

@@ -88,7 +88,7 @@ func (r *run) settle(ctx context.Context, open []request, last bool) []request {
 
 // settleRead settles requests by what was read.
 func (r *run) settleRead(open []request, stocked found) {
-	rest := parcel{part: true} // of rejected requests, for one request
+	rest := parcel{part: true} // what is left of rejected requests, for one request
 	for _, q := range open {
 		switch q.kind {
 		case lost:

@@ -230,7 +230,7 @@ var (
 
 // Step changes one record from one quantity to another.
 type Step struct {
-	ID       int64 // of the record
+	ID       int64 // id of the record
 	Key      oakra.StockKey
 	From, To int64 // what was read, and the target
 }
@@ -239,7 +239,7 @@ type Step struct {
 // [Options].SumDuplicates, or with a sum that does not fit into 64 bits.
 type Conflict struct {
 	Key        oakra.StockKey
-	Quantities []int64 // of the targets, in the order given
+	Quantities []int64 // quantities of the targets, in the order given
 }
 
 // Ambiguity is a target for which Oakra has several records, though there should
@@ -264,7 +264,7 @@ type Plan struct {
 	// only in case, if there is one. Oakra tells only if it searches so.
 	Similar map[oakra.StockKey]oakra.StockKey
 
-	unread  []Target // of Sync, when reading failed
+	unread  []Target // targets of Sync, when reading failed
 	stock   Stock
 	options Options
 	applied atomic.Bool
