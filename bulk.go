@@ -269,8 +269,8 @@ func nothingSent(op operation, n int, errOf func(i int) *Error) error {
 	return result
 }
 
-// notSent returns the error of items that are not sent because of cause. Without a
-// status of the cause, its text follows why.
+// notSent returns the error of items that are not sent because of cause, whose message
+// follows why.
 func notSent(op operation, why string, cause error) *Error {
 	e := &Error{
 		Op:      op.String(),
@@ -285,10 +285,9 @@ func notSent(op operation, why string, cause error) *Error {
 	if errors.As(cause, &failure) {
 		e.StatusCode, e.RetryAfter = failure.StatusCode, failure.RetryAfter
 		switch {
-		case failure.StatusCode != 0:
 		case failure.Message != "":
 			why += ": " + failure.Message
-		case failure.Err != nil:
+		case failure.StatusCode == 0 && failure.Err != nil:
 			why += ": " + failure.Err.Error()
 		}
 	}

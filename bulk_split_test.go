@@ -244,6 +244,7 @@ func TestBulkAllBad(t *testing.T) {
 							var cause *oakra.Error
 							require.ErrorAs(t, errors.Unwrap(f.Err), &cause, "it wraps the last rejection")
 							require.Equal(t, "Unsupported API version.", cause.Message)
+							require.ErrorContains(t, f.Err, cause.Message, "an operator reads the text")
 							return
 						}
 						tried++
