@@ -12,35 +12,53 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestReadmeProgramsCompile compiles the program that README shows as it stands there,
-// and its functions with what they import.
-func TestReadmeProgramsCompile(t *testing.T) {
+// TestReadmePrograms compiles every block of Go in README.md: programs as they stand, and
+// the functions together, as one package whose test has to pass.
+func TestReadmePrograms(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
-	programs := 0
+	programs, functions := 0, ""
 	for _, block := range regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1) {
-		program := block[1]
-		switch {
-		case strings.HasPrefix(program, "func "):
-			header := "package shop\n\nimport \"github.com/oakra/oakra-go\"\n"
-			for _, name := range []string{"context", "errors", "fmt", "maps", "slices"} {
-				if strings.Contains(program, name+".") {
-					header += fmt.Sprintf("import %q\n", name)
-				}
-			}
-			program = header + program
-		case !strings.HasPrefix(program, "package main"):
+		if !strings.HasPrefix(block[1], "package main") {
+			functions += block[1]
 			continue
 		}
 		programs++
-		file := filepath.Join(t.TempDir(), "main.go")
-		require.NoError(t, os.WriteFile(file, []byte(program), 0o600))
-		// The test may run in a module cache, where no workspace is and nothing can be
-		// written: the flags make both the same in the repository.
-		build := exec.CommandContext(t.Context(), "go", "build", "-mod=readonly", "-o", os.DevNull, file)
-		build.Env = append(os.Environ(), "GOWORK=off")
-		out, err := build.CombinedOutput()
-		require.NoError(t, err, "%s", out)
+		goTool(t, "build", "-o", os.DevNull, source(t, "main.go", block[1]))
 	}
-	require.Equal(t, 3, programs)
+	require.Equal(t, 1, programs)
+
+	out := goTool(t, "test", "-v", source(t, "readme_test.go", header(functions)+functions))
+	require.Contains(t, out, "--- PASS: TestBookLostResponse")
+}
+
+func source(t *testing.T, name, text string) string {
+	file := filepath.Join(t.TempDir(), name)
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	return file
+}
+
+// header returns the package clause and the imports of functions.
+func header(functions string) string {
+	text := "package shop\n\n"
+	for _, path := range []string{
+		"context", "errors", "fmt", "log/slog", "maps", "slices", "testing",
+		"github.com/oakra/oakra-go", "github.com/oakra/oakra-go/oakratest",
+	} {
+		if strings.Contains(functions, strings.TrimSuffix(filepath.Base(path), "-go")+".") {
+			text += fmt.Sprintf("import %q\n", path)
+		}
+	}
+	return text
+}
+
+// goTool runs the go command with the module of this package as its main module. The test
+// may run in a module cache, where no workspace is and nothing can be written: the flags
+// make both the same in the repository.
+func goTool(t *testing.T, command string, args ...string) string {
+	tool := exec.CommandContext(t.Context(), "go", append([]string{command, "-mod=readonly"}, args...)...)
+	tool.Env = append(os.Environ(), "GOWORK=off")
+	out, err := tool.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return string(out)
 }
