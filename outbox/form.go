@@ -95,7 +95,7 @@ func (r *runner) pendingKeys(ctx context.Context) (keys map[oakra.StockKey]known
 // batchSize returns how many records a request may have now.
 func (o *Outbox) batchSize(ctx context.Context) (int, error) {
 	var limit int
-	err := o.row(ctx, o.db, "SELECT CASE WHEN batch_until > {now} THEN batch ELSE 0 END FROM oakra_outbox_account WHERE name = $1", o.options.Name).Scan(&limit)
+	err := o.row(ctx, o.db, "SELECT coalesce(max(batch), 0) FROM oakra_outbox_account WHERE name = $1 AND batch_until > {now}", o.options.Name).Scan(&limit)
 	if limit == 0 {
 		limit = o.options.BatchSize
 	}

@@ -114,6 +114,8 @@ type Stock interface {
 // shop names its Witnesses.
 type Options struct {
 	// Name is the Oakra account, where several share the tables; "" is "default".
+	// Each name is an outbox of its own: changes that are added under a misspelled
+	// one wait for a process that dispatches under it.
 	Name string
 	// Witnesses are the two records that show which requests landed, head and
 	// tail: SKUs that the shop creates once in Oakra with a quantity of 200,000
@@ -212,7 +214,10 @@ func open(ctx context.Context, db *sql.DB, stock Stock, options Options) (*Outbo
 	if err := o.migrate(ctx); err != nil {
 		return nil, err
 	}
-	return o, o.enroll(ctx)
+	if err := o.enroll(ctx); err != nil {
+		return nil, err
+	}
+	return o, nil
 }
 
 // complete checks the options and fills in the defaults.
@@ -285,36 +290,64 @@ func (o Options) rules(witnesses bool) rules {
 	}
 }
 
-// enroll makes the account's row, and records its witnesses.
-func (o *Outbox) enroll(ctx context.Context) error {
-	return o.transact(ctx, func(tx *sql.Tx) error {
-		if _, err := o.exec(ctx, tx, "INSERT INTO oakra_outbox_account (name) VALUES ($1) ON CONFLICT (name) DO NOTHING", o.options.Name); err != nil {
+// enroll learns the account's witnesses, and records those that this process names.
+//
+// It makes no row for an account without witnesses: its first dispatcher does, once a
+// change is recorded (see lead). A misspelled Name then leaves nothing behind in a
+// process that only adds, or that only looks.
+func (o *Outbox) enroll(ctx context.Context) (err error) {
+	named := o.options.Witnesses
+	if named == [2]oakra.StockKey{} {
+		o.witnesses, err = o.storedWitnesses(ctx, o.db)
+		return err
+	}
+	var former [2]oakra.StockKey
+	err = o.transact(ctx, func(tx *sql.Tx) error {
+		if _, err := o.exec(ctx, tx, insertAccount+" ON CONFLICT (name) DO NOTHING", o.options.Name); err != nil {
 			return err
 		}
-		var head, tail oakra.StockKey
-		err := o.row(ctx, tx, "SELECT head_sku, head_location, tail_sku, tail_location FROM oakra_outbox_account WHERE name = $1", o.options.Name).
-			Scan(&head.SKU, &head.LocationID, &tail.SKU, &tail.LocationID)
-		if err != nil {
+		if former, err = o.storedWitnesses(ctx, tx); err != nil || former == named {
 			return err
-		}
-		o.witnesses = [2]oakra.StockKey{head, tail}
-		named := o.options.Witnesses
-		if named[0].SKU == "" || named == o.witnesses {
-			return nil
 		}
 		var open int64
 		if err := o.row(ctx, tx, "SELECT count(*) FROM oakra_outbox_attempt WHERE name = $1 AND state = 0", o.options.Name).Scan(&open); err != nil {
 			return err
 		}
 		if open > 0 {
-			return fmt.Errorf("the account %q has %d open attempts with other witnesses, %s and %s: name these until nothing is open", o.options.Name, open, keyText(head), keyText(tail))
+			return fmt.Errorf("the account %q has %d open attempts with other witnesses, %s: name these until nothing is open", o.options.Name, open, pairText(former))
 		}
-		o.witnesses = named
 		_, err = o.exec(ctx, tx, `UPDATE oakra_outbox_account SET head_sku = $2, head_location = $3, tail_sku = $4, tail_location = $5,
-			head = 0, tail = 0, epoch = epoch + 1, until = 0 WHERE name = $1`,
-			o.options.Name, named[0].SKU, named[0].LocationID, named[1].SKU, named[1].LocationID)
+			former_witnesses = $6, replaced = {now}, head = 0, tail = 0, epoch = epoch + 1, until = 0 WHERE name = $1`,
+			o.options.Name, named[0].SKU, named[0].LocationID, named[1].SKU, named[1].LocationID, pairText(former))
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	o.witnesses = named
+	if former != named && former[0].SKU != "" {
+		o.log.WarnContext(ctx, "outbox: replaced the witnesses of the account", "account", o.options.Name, "former", pairText(former), "now", pairText(named))
+	}
+	return nil
+}
+
+// storedWitnesses returns the witnesses that a process named for the account; the zero
+// value if none did.
+func (o *Outbox) storedWitnesses(ctx context.Context, q querier) (w [2]oakra.StockKey, err error) {
+	err = o.row(ctx, q, "SELECT head_sku, head_location, tail_sku, tail_location FROM oakra_outbox_account WHERE name = $1", o.options.Name).
+		Scan(&w[0].SKU, &w[0].LocationID, &w[1].SKU, &w[1].LocationID)
+	if errors.Is(err, sql.ErrNoRows) {
+		return w, nil
+	}
+	return w, err
 }
 
 func keyText(key oakra.StockKey) string { return fmt.Sprintf("%q at %q", key.SKU, key.LocationID) }
+
+// pairText names two witnesses; it is empty if there are none.
+func pairText(w [2]oakra.StockKey) string {
+	if w[0].SKU == "" {
+		return ""
+	}
+	return keyText(w[0]) + " and " + keyText(w[1])
+}

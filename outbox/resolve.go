@@ -71,7 +71,8 @@ func (o *Outbox) resolve(ctx context.Context, d Decision, ids []string) error {
 	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
 	err := o.transact(ctx, func(tx *sql.Tx) error {
 		var now instant
-		if err := o.row(ctx, tx, "UPDATE oakra_outbox_account SET epoch = epoch WHERE name = $1 RETURNING {now}", o.options.Name).Scan(&now); err != nil {
+		err := o.row(ctx, tx, "UPDATE oakra_outbox_account SET epoch = epoch WHERE name = $1 RETURNING {now}", o.options.Name).Scan(&now)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) { // without a row, nothing is parked
 			return err
 		}
 		settled := sql.NullInt64{Int64: now, Valid: d.Action != Resend}

@@ -20,6 +20,7 @@ var migrations = [schemaVersion][]string{{
 	name text NOT NULL PRIMARY KEY,
 	head_sku text NOT NULL DEFAULT '', head_location text NOT NULL DEFAULT '',
 	tail_sku text NOT NULL DEFAULT '', tail_location text NOT NULL DEFAULT '',
+	former_witnesses text NOT NULL DEFAULT '', replaced bigint NOT NULL DEFAULT 0,
 	head bigint NOT NULL DEFAULT 0, tail bigint NOT NULL DEFAULT 0,
 	last_code bigint NOT NULL DEFAULT 15, last_id bigint NOT NULL DEFAULT 0,
 	owner text NOT NULL DEFAULT '', epoch bigint NOT NULL DEFAULT 0, until bigint NOT NULL DEFAULT 0,

@@ -81,19 +81,26 @@ type Status struct {
 	Requests, Unknown, Compensated, Rejected int64
 }
 
+// warnReplaced is how long Status warns that the witnesses were replaced.
+const warnReplaced = 7 * 24 * time.Hour
+
 // Status returns how the outbox is doing.
 func (o *Outbox) Status(ctx context.Context) (Status, error) {
 	var s Status
-	var head, tail, until, now, lastSettled int64
+	var head, tail, until, now, lastSettled, replaced int64
+	var former string
 	var oldest sql.NullInt64
-	err := o.row(ctx, o.db, `SELECT {now}, a.head, a.tail, a.until, a.owner, a.halted, a.last_settled, a.requests, a.unknown, a.compensated, a.rejected,
-		(SELECT count(*) FROM oakra_outbox_change WHERE name = a.name AND state = 0) + (SELECT count(*) FROM oakra_outbox_change WHERE name = a.name AND state = 1),
-		(SELECT count(*) FROM oakra_outbox_change WHERE name = a.name AND state = 3),
-		(SELECT count(*) FROM oakra_outbox_attempt WHERE name = a.name AND state = 0),
-		(SELECT min(added) FROM (SELECT min(added) AS added FROM oakra_outbox_change WHERE name = a.name AND state = 0
-			UNION ALL SELECT min(added) FROM oakra_outbox_change WHERE name = a.name AND state = 1) AS old)
-		FROM oakra_outbox_account a WHERE a.name = $1`, o.options.Name).
-		Scan(&now, &head, &tail, &until, &s.Leader, &s.Halted, &lastSettled, &s.Requests, &s.Unknown, &s.Compensated, &s.Rejected,
+	// An account has no row before it is dispatched first.
+	err := o.row(ctx, o.db, `SELECT {now}, coalesce(a.head, 0), coalesce(a.tail, 0), coalesce(a.until, 0), coalesce(a.owner, ''), coalesce(a.halted, ''),
+		coalesce(a.last_settled, 0), coalesce(a.former_witnesses, ''), coalesce(a.replaced, 0),
+		coalesce(a.requests, 0), coalesce(a.unknown, 0), coalesce(a.compensated, 0), coalesce(a.rejected, 0),
+		(SELECT count(*) FROM oakra_outbox_change WHERE name = $1 AND state = 0) + (SELECT count(*) FROM oakra_outbox_change WHERE name = $1 AND state = 1),
+		(SELECT count(*) FROM oakra_outbox_change WHERE name = $1 AND state = 3),
+		(SELECT count(*) FROM oakra_outbox_attempt WHERE name = $1 AND state = 0),
+		(SELECT min(added) FROM (SELECT min(added) AS added FROM oakra_outbox_change WHERE name = $1 AND state = 0
+			UNION ALL SELECT min(added) FROM oakra_outbox_change WHERE name = $1 AND state = 1) AS old)
+		FROM (SELECT 1) AS one LEFT JOIN oakra_outbox_account a ON a.name = $1`, o.options.Name).
+		Scan(&now, &head, &tail, &until, &s.Leader, &s.Halted, &lastSettled, &former, &replaced, &s.Requests, &s.Unknown, &s.Compensated, &s.Rejected,
 			&s.Pending, &s.Parked, &s.OpenAttempts, &oldest)
 	if err == nil {
 		s.BatchSize, err = o.batchSize(ctx)
@@ -108,6 +115,10 @@ func (o *Outbox) Status(ctx context.Context) (Status, error) {
 		s.OldestPending = time.Duration(now-oldest.Int64) * time.Millisecond
 	}
 	s.LastSettled = timeOf(sql.NullInt64{Int64: lastSettled, Valid: lastSettled != 0})
+	if former != "" && now-replaced < warnReplaced.Milliseconds() {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("the witnesses were replaced on %s: if that was a mistake, name the former ones again, %s",
+			time.UnixMilli(replaced).UTC().Format("2006-01-02 15:04 UTC"), former))
+	}
 	if tail > 1<<30 {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("the tail witness has %d units: before a server of 32 bits overflows at %d, let the outbox drain and name new witnesses", tail, math.MaxInt32))
 	}

@@ -168,6 +168,9 @@ func truth(b bool) int64 {
 	return 0
 }
 
+// insertAccount makes the row of an account.
+const insertAccount = "INSERT INTO oakra_outbox_account (name) SELECT CAST($1 AS text) WHERE true"
+
 // errWitnesses is the error of a process that does not know the account's witnesses.
 var errWitnesses = errors.New("another process named other witnesses for this account: start this one with them")
 
@@ -180,6 +183,12 @@ func (r *runner) lead(ctx context.Context) (e event, ok bool, err error) {
 	err = o.transact(ctx, func(tx *sql.Tx) error {
 		l := &e.ledger
 		var head, tail oakra.StockKey
+		if o.rules.blind { // New made no row
+			_, err := o.exec(ctx, tx, insertAccount+" AND EXISTS (SELECT 1 FROM oakra_outbox_change WHERE name = $1 AND state = 0) ON CONFLICT (name) DO NOTHING", o.options.Name)
+			if err != nil {
+				return err
+			}
+		}
 		err := o.row(ctx, tx, `UPDATE oakra_outbox_account SET until = {now} + $4, owner = $2,
 			epoch = epoch + CASE WHEN owner = $2 AND epoch = $3 THEN 0 ELSE 1 END
 			WHERE name = $1 AND halted = '' AND (until < {now} OR owner = $2 AND epoch = $3)

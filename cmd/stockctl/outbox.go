@@ -110,7 +110,14 @@ func (b *box) witnesses(ctx context.Context) (w [2]oakra.StockKey, err error) {
 	if err := rows.Err(); err != nil {
 		return w, err
 	}
-	if !slices.Contains(names, b.name) {
+	if slices.Contains(names, b.name) {
+		return w, nil
+	}
+	var added bool // an account without witnesses is made by its first dispatcher
+	if err := b.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM oakra_outbox_change WHERE name = $1)", b.name).Scan(&added); err != nil {
+		return w, err
+	}
+	if !added {
 		return w, fmt.Errorf("the outbox has no account %q, only %q: give --name", b.name, names)
 	}
 	return w, nil

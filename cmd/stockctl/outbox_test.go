@@ -309,3 +309,20 @@ func TestOutboxUsage(t *testing.T) {
 		t.Errorf("%d tables were made, %v", tables, err)
 	}
 }
+
+// An account without witnesses has no row before its first dispatcher; its changes are
+// shown all the same.
+func TestOutboxBeforeItIsDispatched(t *testing.T) {
+	s := newOutboxSession(t, outbox.Options{})
+	db, err := openDatabase(strings.TrimPrefix(s.flag, "--db="))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if s.box, err = outbox.New(t.Context(), db, nil, outbox.Options{Name: "berlin"}); err != nil {
+		t.Fatal(err)
+	}
+	s.add("order-1/1", "cap-navy", -2)
+	stdout, _ := s.outbox(exitOK, "status", "--name", "berlin")
+	contains(t, stdout, "account            berlin\n", "pending            1")
+}

@@ -3,6 +3,7 @@ package storm_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -365,9 +366,14 @@ func TestForeignHandHalts(t *testing.T) {
 	})
 }
 
+// An account's first read halts if a witness is missing, also after they were replaced by
+// a misspelled one.
 func TestFirstReadHalts(t *testing.T) {
 	oneOfEach(t, func(t *testing.T, d database) {
 		o := options()
+		first := newShop(t, d, 1, o)
+		require.NoError(t, first.Add(t.Context(), sell("before", 0, 1)))
+		first.drain(t)
 		o.Witnesses[1].SKU = "nowhere"
 		s := newShop(t, d, 1, o)
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
@@ -834,9 +840,25 @@ func TestChangingWitnesses(t *testing.T) {
 		cancel()
 		require.NoError(t, <-ended)
 
+		require.Empty(t, s.status(t).Warnings)
+		var logged strings.Builder
+		o.Logger = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		second := &shop{db: s.db, server: s.server}
 		second.Outbox, err = outbox.New(t.Context(), s.db, w, o)
 		require.NoError(t, err)
+		require.Contains(t, logged.String(), "replaced the witnesses")
+		require.Contains(t, logged.String(), "head-2")
+		logged.Reset()
+		_, err = outbox.New(t.Context(), s.db, w, o)
+		require.NoError(t, err)
+		require.Empty(t, logged.String(), "the same ones again")
+		warnings := second.status(t).Warnings
+		require.Len(t, warnings, 1)
+		require.Contains(t, warnings[0], "replaced on 20")
+		require.Contains(t, warnings[0], `"outbox-head" at "warehouse-1" and "outbox-tail"`)
+		_, err = s.db.Exec("UPDATE oakra_outbox_account SET replaced = replaced - 604800001")
+		require.NoError(t, err)
+		require.Empty(t, second.status(t).Warnings, "a week later")
 		require.NoError(t, s.Add(t.Context(), sell("b", 1, 1)), "the old process may add")
 		require.ErrorContains(t, s.Drain(t.Context()), "other witnesses")
 		require.ErrorContains(t, s.Run(t.Context()), "other witnesses")

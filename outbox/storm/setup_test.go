@@ -107,6 +107,39 @@ func TestSchema(t *testing.T) {
 	})
 }
 
+// A misspelled name leaves nothing behind in a process that only adds or looks. Its
+// changes are dispatched under that name, if at all.
+func TestMisspelledName(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s := newShop(t, d, 1, options())
+		accounts := func() (n int) {
+			require.NoError(t, s.db.QueryRow("SELECT count(*) FROM oakra_outbox_account").Scan(&n))
+			return n
+		}
+		other := &shop{db: s.db, server: s.server}
+		var err error
+		other.Outbox, err = outbox.New(t.Context(), s.db, quickClient(s.server).Stock, outbox.Options{Name: "defualt"})
+		require.NoError(t, err)
+		require.Equal(t, outbox.Status{BatchSize: 500}, other.status(t))
+		other.drain(t)
+		resend := outbox.Decision{Action: outbox.Resend, By: "ann", Note: "x"}
+		require.ErrorIs(t, other.Resolve(t.Context(), resend, "a"), outbox.ErrUnknownID)
+		require.Equal(t, 1, accounts())
+
+		require.NoError(t, other.Add(t.Context(), sell("a", 0, 1)))
+		require.Equal(t, int64(1), other.status(t).Pending)
+		require.Zero(t, s.status(t).Pending)
+		s.drain(t)
+		require.Equal(t, int64(1000), s.quantity(0))
+		require.ErrorIs(t, other.Resolve(t.Context(), resend, "a"), outbox.ErrNotParked)
+		require.Equal(t, 1, accounts())
+		other.drain(t)
+		require.Equal(t, 2, accounts())
+		require.Equal(t, outbox.StateApplied, other.find(t, "a").State)
+		require.Equal(t, int64(999), s.quantity(0))
+	})
+}
+
 // Several processes may create the tables at one moment.
 func TestConcurrentNew(t *testing.T) {
 	oneOfEach(t, func(t *testing.T, d database) {
