@@ -17,7 +17,7 @@ type rules struct {
 	growth  int64   // what every landing adds to tail - 2*head
 	timeout instant // timeout of one attempt
 	grace   instant // how long after its deadline an attempt may land
-	forget  instant // how long after its deadline an attempt is remembered
+	forget  instant // how many times grace after its deadline an attempt is remembered
 	pause   instant // after a first failure; doubled by each further one
 	setup   instant // after a first failure that only a change of the setup ends
 	longest instant // longest of these pauses
@@ -45,14 +45,19 @@ type request struct {
 
 func (q *request) settled() bool { return q.state >= requestApplied }
 
-// deadline returns when the last of its open attempts ends; 0 if none is open.
-func (q *request) deadline() instant {
+// quiet returns when the last of its open attempts may still land, by A5; 0 if none is
+// open.
+func (r rules) quiet(q *request) instant {
 	var last instant
 	for _, a := range q.open {
-		last = max(last, a.deadline)
+		last = max(last, a.deadline+r.graceOf(a))
 	}
 	return last
 }
+
+// graceOf returns how long after its deadline an attempt may land: the longer of two
+// Graces, if this process has another one than the process that opened the attempt.
+func (r rules) graceOf(a attempt) instant { return max(r.grace, a.grace) }
 
 // ledger is what the database holds of an account's requests. Every change to it
 // is committed before what follows from it is done.
@@ -278,7 +283,7 @@ func (s *step) takeRead(e event) {
 	}
 	s.record(landed, e.head, e.tail)
 	for _, a := range s.attempts() {
-		if a.deadline+s.forget < e.began { // row 8
+		if a.deadline+s.forget*s.graceOf(a) < e.began { // row 8
 			s.close(writeForget, a.id, true)
 		}
 	}
@@ -436,7 +441,7 @@ func (s *step) chooseRequest(due instant) {
 	var next *request // the one that waits longest
 	for i := range s.requests {
 		q := &s.requests[i]
-		ready := !q.settled() && (len(q.open) == 0 || q.deadline()+s.grace < s.read) // row 6
+		ready := !q.settled() && (len(q.open) == 0 || s.quiet(q) < s.read) // row 6
 		if ready && (next == nil || q.tried < next.tried) {
 			next = q
 		}
@@ -458,7 +463,7 @@ func (s *step) send(id int64, code int) {
 	s.lastID++
 	s.code = code
 	s.counts.requests++
-	a := attempt{id: s.lastID, code: code, sign: nextSign(s.head, s.tail), deadline: s.now + s.timeout}
+	a := attempt{id: s.lastID, code: code, sign: nextSign(s.head, s.tail), deadline: s.now + s.timeout, grace: s.grace}
 	q := s.with(id)
 	q.state, q.tried = requestOpen, a.id
 	q.open = append(q.open, a)
@@ -480,7 +485,7 @@ func (s *step) readDue() instant {
 			continue
 		}
 		due = min(due, s.read+s.grace)
-		if ready := q.deadline() + s.grace; !q.settled() && s.read <= ready {
+		if ready := s.quiet(&q); !q.settled() && s.read <= ready {
 			due = min(due, ready+1)
 		}
 	}

@@ -397,7 +397,7 @@ func (r *runner) deleteOld(ctx context.Context) (more bool, err error) {
 		}
 		ids, err := r.numbers(ctx, tx, `SELECT id FROM (SELECT id, settled FROM oakra_outbox_request WHERE name = $1 ORDER BY id LIMIT $3) AS q WHERE settled < $2
 			AND NOT EXISTS (SELECT 1 FROM oakra_outbox_attempt a WHERE a.name = $1 AND a.state = 0 AND a.request = q.id)`,
-			r.options.Name, now-age-2*r.rules.forget, careBatch)
+			r.options.Name, now-age-2*r.rules.forget*r.rules.grace, careBatch)
 		if err != nil || len(ids) == 0 {
 			return err
 		}

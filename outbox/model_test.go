@@ -47,13 +47,14 @@ type scenario struct {
 	old     instant // how old a read may be; 1 if 0
 	codes   int     // 3 if 0
 	code    int     // the code that was used last at the beginning
+	grace   instant // Grace of the first process, whose requests may land later by the difference; modelGrace if 0
 }
 
 // The times of the model. An attempt is remembered for Grace and the age of the
 // oldest read, as the shipped rules do, and longer where requests land later.
 const (
 	modelGrace  = 2
-	modelForget = 6
+	modelForget = 3   // times Grace
 	horizon     = 150 // no run takes so long
 )
 
@@ -160,7 +161,7 @@ func (w *world) key() string {
 		for _, q := range l.requests {
 			add(q.id, int64(q.state), q.tried, int64(len(q.open)))
 			for _, a := range q.open {
-				add(a.id, int64(a.code), a.sign, a.deadline)
+				add(a.id, int64(a.code), a.sign, a.deadline, a.grace)
 			}
 		}
 	}
@@ -516,7 +517,7 @@ func (w *world) check(c *checker, p proc) {
 	}
 	for _, q := range p.d.requests {
 		for _, a := range q.open {
-			if q.id == p.plan.request && a.id != p.plan.attempt && w.now <= a.deadline+c.rules.grace {
+			if q.id == p.plan.request && a.id != p.plan.attempt && w.now <= a.deadline+c.rules.graceOf(a) {
 				w.wrong = "a request is sent again too early"
 			}
 		}
@@ -546,7 +547,11 @@ func (c *checker) happen(w *world, i int, e event) {
 	if e.kind == eventLed {
 		before = e.ledger
 	}
-	d, plan := c.decide(c.rules, p.d, e)
+	r := c.rules
+	if p.epoch == 1 && c.grace > 0 {
+		r.grace = c.grace
+	}
+	d, plan := c.decide(r, p.d, e)
 	d.counts, d.failures, d.readFails = counts{}, 0, 0 // without pauses they have no influence
 	p.d, p.plan = d, plan
 	p.commit = len(plan.writes) > 0 || d.head != before.head || d.tail != before.tail || d.halted != before.halted
@@ -565,7 +570,7 @@ func (c *checker) ready(w *world, i int) {
 		for _, a := range p.d.attempts() {
 			if a.id == p.plan.attempt {
 				p.deadline = a.deadline
-				p.message = message{move: a.move(), moveTail: c.rules.moveTail(a), content: w.db.content[p.plan.request], until: a.deadline + c.late}
+				p.message = message{move: a.move(), moveTail: c.rules.moveTail(a), content: w.db.content[p.plan.request], until: a.deadline + c.late + a.grace - modelGrace}
 			}
 		}
 	}
@@ -675,7 +680,9 @@ var scenarios = []scenario{
 		budget: budget{reset: 2, unread: 1}, more: budget{reset: 5, unread: 1}},
 	{name: "late landings and stale reads", changes: 2, late: modelGrace + 2,
 		budget: budget{reset: 2, stale: 1}, more: budget{reset: 3, stale: 2, lost: 1}},
-	{name: "old reads", changes: 1, late: modelGrace, old: modelForget - modelGrace,
+	{name: "a longer Grace before", changes: 2, late: modelGrace, grace: 4 * modelGrace,
+		budget: budget{reset: 2, crash: 1}, more: budget{reset: 3, crash: 1, stale: 1}},
+	{name: "old reads", changes: 1, late: modelGrace, old: (modelForget - 1) * modelGrace,
 		budget: budget{reset: 2, stale: 3}, more: budget{reset: 3, stale: 4}},
 	{name: "two moments", changes: 2, late: modelGrace + 2,
 		budget: budget{reset: 2, torn: 1}, more: budget{reset: 3, torn: 2, lost: 1}},

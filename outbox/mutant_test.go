@@ -78,7 +78,18 @@ var mutants = []struct {
 		return r.decide(d, e)
 	}},
 	{"row 8 without the Grace of A5", "old reads", func(r rules, d dispatcher, e event) (dispatcher, plan) {
-		r.forget -= r.grace
+		r.forget--
+		return r.decide(d, e)
+	}},
+	{"each process has its own Grace", "a longer Grace before", func(r rules, d dispatcher, e event) (dispatcher, plan) {
+		e.ledger.requests = slices.Clone(e.ledger.requests)
+		for i := range e.ledger.requests {
+			q := &e.ledger.requests[i]
+			q.open = slices.Clone(q.open)
+			for j := range q.open {
+				q.open[j].grace = 0
+			}
+		}
 		return r.decide(d, e)
 	}},
 	{"row 8 waits for its request", "writes that fail", func(r rules, d dispatcher, e event) (dispatcher, plan) {
@@ -89,14 +100,14 @@ var mutants = []struct {
 				if q := &requests[i]; !q.settled() {
 					q.open = slices.Clone(q.open)
 					for j := range q.open {
-						q.open[j].deadline = max(q.open[j].deadline, e.began-r.forget)
+						q.open[j].deadline = max(q.open[j].deadline, e.began-r.forget*r.graceOf(q.open[j]))
 					}
 				}
 			}
 			kept := d
 			kept.requests = requests
 			if _, p := r.decide(kept, e); !slices.ContainsFunc(p.writes, func(w write) bool { return w.kind == writeForget }) {
-				r.forget = never / 2
+				r.forget = never / 64
 			}
 		}
 		return r.decide(d, e)

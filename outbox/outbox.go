@@ -129,7 +129,8 @@ type Options struct {
 	RequestTimeout time.Duration
 	// Grace is how long after its timeout a request may still land; 0 is one
 	// minute. If it is too short, some changes count twice until they are taken
-	// back; sums are right in the end.
+	// back; sums are right in the end. Processes may have different values: for a
+	// request, the longer of the sender's and the dispatcher's counts.
 	Grace time.Duration
 	// Lease is how long dispatching stays with a process that went silent; 0 is
 	// 30 s. It saves work; safety does not depend on it.
@@ -281,7 +282,7 @@ func (o Options) rules(witnesses bool) rules {
 		growth:  11,
 		timeout: o.RequestTimeout.Milliseconds(),
 		grace:   o.Grace.Milliseconds(),
-		forget:  11 * o.Grace.Milliseconds(), // a read may be 10 times Grace old (A3), and the landing Grace late (A5)
+		forget:  11, // a read may be 10 times Grace old (A3), and the landing Grace late (A5)
 		pause:   50,
 		setup:   500,
 		longest: 30_000,

@@ -54,7 +54,7 @@ var migrations = [schemaVersion][]string{{
 	`CREATE TABLE oakra_outbox_attempt (
 	name text NOT NULL, id bigint NOT NULL, request bigint NOT NULL,
 	code bigint NOT NULL, sign bigint NOT NULL, state smallint NOT NULL DEFAULT 0,
-	deadline bigint NOT NULL, added bigint NOT NULL, settled bigint,
+	deadline bigint NOT NULL, grace bigint NOT NULL, added bigint NOT NULL, settled bigint,
 	PRIMARY KEY (name, id))`,
 	`CREATE INDEX oakra_outbox_attempt_open ON oakra_outbox_attempt (name, id) WHERE state = 0`,
 	`CREATE TABLE oakra_outbox_record (

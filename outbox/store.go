@@ -234,7 +234,7 @@ func (o *Outbox) loadRequests(ctx context.Context, tx *sql.Tx) (all []request, e
 	return all, o.each(ctx, tx, func(rows *sql.Rows) error {
 		var a attempt
 		var of int64
-		if err := rows.Scan(&a.id, &of, &a.code, &a.sign, &a.deadline); err != nil {
+		if err := rows.Scan(&a.id, &of, &a.code, &a.sign, &a.deadline, &a.grace); err != nil {
 			return err
 		}
 		for i := range all {
@@ -243,7 +243,7 @@ func (o *Outbox) loadRequests(ctx context.Context, tx *sql.Tx) (all []request, e
 			}
 		}
 		return nil
-	}, "SELECT id, request, code, sign, deadline FROM oakra_outbox_attempt WHERE name = $1 AND state = 0 ORDER BY id", o.options.Name)
+	}, "SELECT id, request, code, sign, deadline, grace FROM oakra_outbox_attempt WHERE name = $1 AND state = 0 ORDER BY id", o.options.Name)
 }
 
 // save commits a decision: its ledger's numbers and its writes. The items that are
@@ -270,8 +270,8 @@ func (r *runner) write(ctx context.Context, tx *sql.Tx, now instant, w write) er
 	switch w.kind {
 	case writeOpen: // row 2
 		a := w.attempt
-		_, err := o.exec(ctx, tx, "INSERT INTO oakra_outbox_attempt (name, id, request, code, sign, deadline, added) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-			name, a.id, w.request, a.code, a.sign, now+r.rules.timeout, now)
+		_, err := o.exec(ctx, tx, "INSERT INTO oakra_outbox_attempt (name, id, request, code, sign, deadline, grace, added) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+			name, a.id, w.request, a.code, a.sign, now+r.rules.timeout, a.grace, now)
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ type attempt struct {
 	code     int   // the attempt moves head by 2 to the power of code
 	sign     int64 // up (1) or down (-1)
 	deadline instant
+	grace    instant // Grace of the process that opened it
 }
 
 // move returns what a landing of a adds to head.

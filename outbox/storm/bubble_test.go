@@ -1,7 +1,6 @@
 package storm_test
 
 import (
-	"context"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -42,17 +41,6 @@ func newBubbleShop(t *testing.T, items int) *bubbleShop {
 	s.Outbox, err = outbox.New(t.Context(), db, server.Client().Stock, outbox.Options{Witnesses: options().Witnesses})
 	require.NoError(t, err)
 	return s
-}
-
-// run runs the outbox until the function that it returns is called.
-func (s *bubbleShop) run(t *testing.T) (stop func()) {
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	return func() {
-		cancel()
-		require.NoError(t, <-ended)
-	}
 }
 
 // An outage of an hour parks nothing and halts nothing, and makes few requests. No

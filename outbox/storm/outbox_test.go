@@ -82,6 +82,17 @@ func (s *shop) drain(t testing.TB) {
 	require.NoError(t, s.Drain(ctx))
 }
 
+// run runs the outbox until the function that it returns is called.
+func (s *shop) run(t testing.TB) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	return func() {
+		cancel()
+		require.NoError(t, <-ended)
+	}
+}
+
 // quantity returns how many units of an item the server has.
 func (s *shop) quantity(item int) int64 {
 	for _, r := range s.server.Records() {

@@ -468,6 +468,41 @@ func TestTakeover(t *testing.T) {
 	})
 }
 
+// Rows 6 and 8 keep to the longer Grace if the process that takes over has a shorter one.
+func TestShorterGraceTakesOver(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		o := options()
+		o.Grace = time.Hour
+		s, w := newWrapped(t, d, 1, o)
+		var sent []oakra.StockChange
+		w.change = func(_ context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+			sent = changes
+			return nil, errLost
+		}
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		stop := s.run(t)
+		require.Eventually(t, func() bool { return s.status(t).Unknown == 1 }, time.Minute, 5*time.Millisecond)
+		stop()
+		_, err := s.db.Exec("UPDATE oakra_outbox_attempt SET deadline = deadline - 1800000")
+		require.NoError(t, err)
+
+		second := &shop{db: s.db, server: s.server}
+		second.Outbox, err = outbox.New(t.Context(), s.db, quickClient(s.server).Stock, options())
+		require.NoError(t, err)
+		before := len(s.server.Requests())
+		stop = second.run(t)
+		require.Eventually(t, func() bool { return len(s.server.Requests()) > before+3 }, time.Minute, 5*time.Millisecond)
+		status := s.status(t)
+		require.Equal(t, int64(1), status.Requests, "half an hour later it may still land")
+		require.Equal(t, int64(1), status.OpenAttempts)
+		_, err = w.Stock.Change(t.Context(), sent)
+		require.NoError(t, err)
+		require.Eventually(t, func() bool { return s.find(t, "a").State == outbox.StateApplied }, time.Minute, 5*time.Millisecond)
+		stop()
+		require.Equal(t, int64(999), s.quantity(0))
+	})
+}
+
 // Row 10: a process that was replaced while its request was under way records
 // nothing any more.
 func TestFence(t *testing.T) {
