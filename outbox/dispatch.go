@@ -315,7 +315,8 @@ func (s *step) takeBadRead(e event) {
 		return
 	}
 	s.halt(fmt.Sprintf("the witnesses have %d and %d units, %+d and %+d from what is recorded, which no request of this outbox explains: "+
-		"somebody else changed them, or Oakra or this database was set back, or a request was applied in part",
+		"somebody else changed them, Oakra or this database was set back, a request was applied in part, or three reads in a row were out of date. "+
+		"See \"After a halt\" in OPERATING.md of the package",
 		e.head, e.tail, e.head-s.head, e.tail-s.tail))
 }
 

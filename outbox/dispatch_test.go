@@ -24,3 +24,35 @@ func TestWaitingChangesHoldUpNoRequest(t *testing.T) {
 	require.Equal(t, taskSend, p.task)
 	require.Equal(t, int64(1), p.request)
 }
+
+// Ten thousand quiet requests, each seen to land by its response, keep head near its
+// start, and tail grows by 11 with each, beyond twice what head moved.
+func TestQuietRequests(t *testing.T) {
+	const n = 10_000
+	r := theRules
+	now := instant(1)
+	happen := func(d dispatcher, e event) (dispatcher, plan) {
+		now++
+		e.now, e.pending = now, true
+		return r.decide(d, e)
+	}
+	head, tail := int64(start), int64(start)
+	d, p := happen(dispatcher{}, event{kind: eventLed, ledger: ledger{code: r.codes - 1}})
+	require.Equal(t, taskRead, p.task)
+	d, p = happen(d, event{kind: eventRead, began: now, head: head, tail: tail})
+	for i := range int64(n) {
+		require.Equal(t, taskForm, p.task)
+		d, p = happen(d, event{kind: eventFormed, request: p.request})
+		require.Equal(t, taskSend, p.task)
+		a := d.requests[0].open[0]
+		require.Equal(t, int(i%16), a.code)
+		head, tail = head+a.move(), tail+r.moveTail(a)
+		require.Greater(t, head, int64(134_000))
+		require.Less(t, head, int64(266_000))
+		require.Greater(t, tail, int64(68_000))
+		require.Equal(t, 11*(i+1), tail-start-2*(head-start))
+		d, p = happen(d, event{kind: eventSent, attempt: p.attempt, result: resultApplied, head: head, tail: tail})
+		require.Empty(t, d.requests)
+	}
+	require.Equal(t, int64(n), d.counts.requests)
+}

@@ -49,7 +49,9 @@ type ResumeOptions struct {
 }
 
 // Resolve settles parked changes by a person's decision, or sends them again: all of
-// the IDs, or none if it fails.
+// the IDs, or none if it fails. A change that is sent again waits up to ten seconds
+// longer if its SKU was looked up just before; one whose SKU Oakra still does not have
+// is parked again.
 //
 // Errors: [ErrUnknownID], [ErrNotParked], a decision without Action, By or Note, or
 // the database's.

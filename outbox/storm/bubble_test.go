@@ -155,3 +155,35 @@ func TestUnknownKeyIsLookedUpEveryHour(t *testing.T) {
 		stop()
 	})
 }
+
+// A change of an unknown key that is sent again by hand is looked up at once, or ten
+// seconds after the last look. If the key is still unknown, it is parked again.
+func TestResendOfAnUnknownKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newBubbleShop(t, 1)
+		stop := s.run(t)
+		resend := func() {
+			require.NoError(t, s.Resolve(t.Context(), outbox.Decision{Action: outbox.Resend, By: "ann", Note: "made it"}, "x"))
+		}
+		require.NoError(t, s.Add(t.Context(), sell("x", 7, 1)))
+		time.Sleep(12 * time.Second)
+		require.Equal(t, outbox.StateParked, s.find(t, "x").State)
+
+		time.Sleep(time.Minute)
+		before := len(s.server.Requests())
+		resend()
+		time.Sleep(2 * time.Second)
+		require.Equal(t, outbox.StateParked, s.find(t, "x").State, "it is still not there")
+		require.Len(t, s.server.Requests(), before+1)
+
+		s.server.SetRecords(oakra.StockRecord{ID: 70, SKU: itemKey(7).SKU, LocationID: itemKey(7).LocationID, Quantity: 10})
+		resend()
+		time.Sleep(6 * time.Second) // 8 since the last look
+		require.Equal(t, outbox.StatePending, s.find(t, "x").State)
+		require.Len(t, s.server.Requests(), before+1)
+		time.Sleep(4 * time.Second)
+		require.Equal(t, outbox.StateApplied, s.find(t, "x").State)
+		require.Equal(t, int64(9), s.server.Quantity(70))
+		stop()
+	})
+}

@@ -181,6 +181,33 @@ func TestStaleLists(t *testing.T) {
 	})
 }
 
+// Row 9: three reads in a row that are older than what is recorded halt. The reason tells
+// of that possibility, and Resume goes on.
+func TestOldReadsHalt(t *testing.T) {
+	oneOfEach(t, func(t *testing.T, d database) {
+		s, w := newWrapped(t, d, 2, options())
+		old, err := w.Stock.Lookup(t.Context(), []oakra.StockKey{head, tail})
+		require.NoError(t, err)
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		s.drain(t)
+		reads := 0
+		w.lookup = func(context.Context, []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error) {
+			reads++
+			return old, nil
+		}
+		require.NoError(t, s.Add(t.Context(), sell("b", 1, 1)))
+		err = s.Drain(t.Context())
+		require.ErrorIs(t, err, outbox.ErrHalted)
+		require.ErrorContains(t, err, "out of date")
+		require.ErrorContains(t, err, "OPERATING.md")
+		require.GreaterOrEqual(t, reads, 3)
+		w.set(func() { w.lookup = nil })
+		require.NoError(t, s.Resume(t.Context(), outbox.ResumeOptions{By: "ann", Note: "a stale cache"}))
+		s.drain(t)
+		require.Equal(t, []int64{999, 999}, []int64{s.quantity(0), s.quantity(1)})
+	})
+}
+
 // A server that takes 20 records at most, without saying which is too many, gets
 // smaller requests, and nothing is parked.
 func TestBatchLimit(t *testing.T) {
