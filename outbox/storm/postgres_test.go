@@ -5,9 +5,9 @@ package storm_test
 import (
 	"database/sql"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,12 +20,16 @@ import (
 )
 
 // cluster is a private PostgreSQL, which listens on a socket in its own directory. It
-// runs as an ordinary user if the tests run as root, as it must.
+// runs as an ordinary user if the tests run as root, as it must. It ends with the test
+// process, also if that is killed.
 type cluster struct {
-	dir string
-	as  *syscall.SysProcAttr
-	mu  sync.Mutex
-	n   int // databases
+	dir    string
+	as     *syscall.SysProcAttr
+	lock   *os.File // locked while this process lives
+	keeper *exec.Cmd
+	alive  io.Closer // the keeper's standard input
+	mu     sync.Mutex
+	n      int // databases
 }
 
 // shared is the cluster that all tests use which do not crash it. TestMain removes it.
@@ -65,22 +69,9 @@ func postgresDSN(t testing.TB) string {
 }
 
 func newCluster() (*cluster, error) {
-	dir, err := os.MkdirTemp("", "oakra-pg")
+	c, err := newClusterDir()
 	if err != nil {
 		return nil, err
-	}
-	c := &cluster{dir: dir}
-	if os.Getuid() == 0 {
-		nobody, err := user.Lookup("nobody")
-		if err != nil {
-			return nil, err
-		}
-		uid, _ := strconv.Atoi(nobody.Uid)
-		gid, _ := strconv.Atoi(nobody.Gid)
-		if err := os.Chown(dir, uid, gid); err != nil {
-			return nil, err
-		}
-		c.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	}
 	if err := c.run("initdb", "-D", c.data(), "-U", "shop", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"); err != nil {
 		return nil, err
@@ -132,9 +123,11 @@ func (c *cluster) kill() error {
 	return syscall.Kill(pid, syscall.SIGKILL)
 }
 
+// remove ends everything that runs in the directory, and removes it.
 func (c *cluster) remove() {
-	_ = c.stop("immediate")
-	_ = os.RemoveAll(c.dir)
+	_ = c.alive.Close()
+	_ = c.keeper.Wait()
+	_ = c.lock.Close()
 }
 
 func (c *cluster) dsn(name string) string {
@@ -170,6 +163,9 @@ func postgresNamed(name string) string { return shared.dsn(name) }
 func TestMain(m *testing.M) {
 	if plan := os.Getenv(childEnv); plan != "" {
 		os.Exit(runChild(plan))
+	}
+	if os.Getenv(clusterEnv) != "" {
+		os.Exit(runClusterChild())
 	}
 	code := m.Run()
 	if shared.cluster != nil {

@@ -83,7 +83,7 @@ func (c *cluster) startBouncer(t *testing.T, dsn string) string {
 		"* = host=" + c.dir + " port=5432 user=shop",
 		"[pgbouncer]",
 		"listen_addr =", "listen_port = 6432", "unix_socket_dir = " + c.dir,
-		"auth_type = any", "pool_mode = transaction", "default_pool_size = 5", "max_client_conn = 200", "",
+		"pidfile = " + filepath.Join(c.dir, "pgbouncer.pid"), "auth_type = any", "pool_mode = transaction", "default_pool_size = 5", "max_client_conn = 200", "",
 	}, "\n")), 0o644))
 	log, err := os.Create(filepath.Join(c.dir, "pgbouncer.log"))
 	require.NoError(t, err)
