@@ -45,11 +45,38 @@ func (o *Outbox) AddTx(ctx context.Context, tx *sql.Tx, changes ...Change) error
 	if err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, query, args...); err != nil {
+	if err := o.execAdd(ctx, tx, query, args); err != nil {
 		return addError(err)
 	}
 	o.added()
 	return nil
+}
+
+// prepared is the statement that adds one change, on SQLite: to compile it takes longer
+// than to execute it, and database/sql keeps a prepared one with each connection.
+type prepared struct {
+	*sql.Stmt
+	query string
+}
+
+func (o *Outbox) prepareAdd(ctx context.Context) (err error) {
+	if o.dialect == sqlite {
+		o.prepared.query = o.dialect.sql(addOne)
+		o.prepared.Stmt, err = o.db.PrepareContext(ctx, o.prepared.query)
+	}
+	return err
+}
+
+func (o *Outbox) execAdd(ctx context.Context, tx *sql.Tx, query string, args []any) error {
+	if query == o.prepared.query {
+		_, err := tx.StmtContext(ctx, o.prepared.Stmt).ExecContext(ctx, args...)
+		if err == nil || !strings.Contains(err.Error(), "statement from different database") {
+			return err
+		}
+		// The transaction is one of another sql.DB, which has not prepared it.
+	}
+	_, err := tx.ExecContext(ctx, query, args...)
+	return err
 }
 
 // AddSQL returns the statement that records changes, to be executed in the caller's
@@ -62,16 +89,26 @@ func (o *Outbox) AddSQL(changes ...Change) (query string, args []any, err error)
 	if err != nil {
 		return "", nil, err
 	}
+	if len(rows) == 1 {
+		r := rows[0]
+		return o.dialect.sql(addOne), []any{o.options.Name, r.ID, r.SKU, r.LocationID, r.Quantity}, nil
+	}
 	text, err := json.Marshal(rows)
 	if err != nil {
 		return "", nil, fmt.Errorf("outbox: %w", err)
 	}
-	return o.dialect.sql(`INSERT INTO oakra_outbox_change (name, id, sku, location_id, quantity, added)
-		SELECT CAST($1 AS text), c.id, c.sku, c.location_id, c.quantity, {now} FROM {changes $2} WHERE true
-		ON CONFLICT (name, id) DO UPDATE SET reused = true
-		WHERE oakra_outbox_change.sku <> excluded.sku OR oakra_outbox_change.location_id <> excluded.location_id OR oakra_outbox_change.quantity <> excluded.quantity`),
-		[]any{o.options.Name, string(text)}, nil
+	return o.dialect.sql(addMany), []any{o.options.Name, string(text)}, nil
 }
+
+// The statements that add changes. One change has its own, which is quicker.
+const (
+	addOne = `INSERT INTO oakra_outbox_change (name, id, sku, location_id, quantity, added)
+		VALUES ($1, $2, $3, $4, $5, {now})` + addReused
+	addMany = `INSERT INTO oakra_outbox_change (name, id, sku, location_id, quantity, added)
+		SELECT CAST($1 AS text), c.id, c.sku, c.location_id, c.quantity, {now} FROM {changes $2} WHERE true` + addReused
+	addReused = ` ON CONFLICT (name, id) DO UPDATE SET reused = true
+		WHERE oakra_outbox_change.sku <> excluded.sku OR oakra_outbox_change.location_id <> excluded.location_id OR oakra_outbox_change.quantity <> excluded.quantity`
+)
 
 // Add records changes in a transaction of its own: when it returns nil they are
 // durable. Concurrent calls share a commit. If ctx ends first, they may or may not

@@ -165,6 +165,7 @@ type Outbox struct {
 	witnesses [2]oakra.StockKey // also those that another process named
 	wake      chan struct{}     // a change was added in this process
 	adder     adder
+	prepared  prepared // for AddTx
 }
 
 // ErrHalted, and the errors of adding and resolving.
@@ -216,6 +217,9 @@ func open(ctx context.Context, db *sql.DB, stock Stock, options Options) (*Outbo
 		return nil, err
 	}
 	if err := o.enroll(ctx); err != nil {
+		return nil, err
+	}
+	if err := o.prepareAdd(ctx); err != nil {
 		return nil, err
 	}
 	return o, nil

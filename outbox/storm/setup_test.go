@@ -140,6 +140,26 @@ func TestMisspelledName(t *testing.T) {
 	})
 }
 
+// The caller's transaction may be one of another sql.DB than that of New.
+func TestAddTxOfAnotherDB(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d database) {
+		s := newShop(t, d, 1, options())
+		db := d.open(t)
+		for range 2 {
+			tx, err := db.Begin()
+			require.NoError(t, err)
+			require.NoError(t, s.AddTx(t.Context(), tx, sell("a", 0, 2)))
+			require.NoError(t, tx.Commit())
+		}
+		tx, err := db.Begin()
+		require.NoError(t, err)
+		require.ErrorIs(t, s.AddTx(t.Context(), tx, sell("a", 0, 3)), outbox.ErrIDReused)
+		require.NoError(t, tx.Rollback())
+		s.drain(t)
+		require.Equal(t, int64(998), s.quantity(0))
+	})
+}
+
 // Several processes may create the tables at one moment.
 func TestConcurrentNew(t *testing.T) {
 	oneOfEach(t, func(t *testing.T, d database) {
