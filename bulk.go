@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/oakra/oakra-go/internal/hold"
 )
 
 // BulkOptions tunes [StockService.UpdateAll] and [StockService.ChangeAll]; the
@@ -51,7 +53,7 @@ func (o BulkOptions) check(op operation) *Error {
 func (o BulkOptions) withDefaults() BulkOptions {
 	o.BatchSize = cmp.Or(o.BatchSize, 500)
 	o.Concurrency = cmp.Or(o.Concurrency, 4)
-	o.OutageTimeout = cmp.Or(o.OutageTimeout, time.Minute)
+	o.OutageTimeout = cmp.Or(o.OutageTimeout, hold.Timeout)
 	return o
 }
 

@@ -353,7 +353,7 @@ func (r *bulkRun) settle(item int32, outcome Outcome, e *Error) {
 func (r *bulkRun) report() {
 	p := r.progress
 	if o := &r.outage; o.phase != flowing && r.unsent == nil && (o.phase == trying || !r.left.empty()) {
-		p.Waiting, p.WaitingSince, p.WaitingFor = true, o.since, o.failure
+		p.Waiting, p.WaitingSince, p.WaitingFor = true, o.clock.Since, o.failure
 	}
 	if p != r.reported && r.options.OnProgress != nil {
 		r.reported = p

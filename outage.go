@@ -2,8 +2,9 @@ package oakra
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
+
+	"github.com/oakra/oakra-go/internal/hold"
 )
 
 // outage is what a run knows about whether the service responds. After two failures
@@ -14,13 +15,10 @@ type outage struct {
 	failures int // number of failed requests in a row
 	begun    int // number of requests that had begun by the last of them
 
-	since   time.Time // time of the failure that began the hold
-	failure *Error
-	trials  int // number of single writes that failed since the last success
-
-	probing bool          // a probe is in flight
-	next    time.Time     // time of the next probe
-	backoff time.Duration // longest wait after the next one
+	clock   hold.Clock
+	failure *Error // that began the hold
+	trials  int    // number of single writes that failed since the last success
+	probing bool   // a probe is in flight
 }
 
 // phase is where a run is in an outage.
@@ -33,15 +31,7 @@ const (
 	trying               // it is in flight
 )
 
-const (
-	mostInARow  = 2 // failures, that begin a hold
-	mostTrials  = 3 // single writes that fail, that end the run
-	probeSKU    = "oakra-go-probe"
-	probeFor    = 5 * time.Second
-	firstProbe  = 100 * time.Millisecond // backoff after it
-	lastProbe   = 5 * time.Second        // longest backoff
-	trialFailed = time.Second            // least backoff after a single write that failed
-)
+const mostTrials = 3 // single writes that fail, that end the run
 
 // failed reports whether a request that ended with e says nothing about its items:
 // its outcome is unknown, or it got no connection.
@@ -76,10 +66,9 @@ func (r *bulkRun) watch(d delivery) {
 		case o.trials == mostTrials:
 			r.endOutage()
 		case d.single:
-			o.backoff = max(o.backoff, trialFailed)
 			o.phase = holding
-			o.wait()
-		case o.phase == flowing && o.failures >= mostInARow:
+			o.clock.TrialFailed()
+		case o.phase == flowing && o.failures >= hold.InARow:
 			r.hold(d.err)
 		}
 	case d.single && !succeeded(d.err):
@@ -92,15 +81,7 @@ func (r *bulkRun) watch(d delivery) {
 // hold lets no further request begin, except for probes.
 func (r *bulkRun) hold(failure *Error) {
 	o := &r.outage
-	o.phase, o.failure = holding, failure
-	o.since = time.Now()
-	o.next, o.backoff = o.since, firstProbe
-}
-
-// wait sets the time of the next probe, with full jitter.
-func (o *outage) wait() {
-	o.next = time.Now().Add(rand.N(o.backoff))
-	o.backoff = min(2*o.backoff, lastProbe)
+	o.phase, o.failure, o.clock = holding, failure, hold.Start()
 }
 
 // endOutage ends the run because the service does not respond.
@@ -114,9 +95,9 @@ func (r *bulkRun) endOutage() {
 func (r *bulkRun) passTime() {
 	switch o := &r.outage; {
 	case r.unsent != nil || o.phase == flowing:
-	case time.Since(o.since) >= r.options.OutageTimeout:
+	case time.Since(o.clock.Since) >= r.options.OutageTimeout:
 		r.endOutage()
-	case r.mayProbe() && time.Until(o.next) <= 0:
+	case r.mayProbe() && time.Until(o.clock.Next) <= 0:
 		r.probe()
 	}
 }
@@ -132,9 +113,9 @@ func (r *bulkRun) due() (wait time.Duration, ok bool) {
 	if r.unsent != nil || o.phase == flowing {
 		return 0, false
 	}
-	wait = r.options.OutageTimeout - time.Since(o.since)
+	wait = r.options.OutageTimeout - time.Since(o.clock.Since)
 	if r.mayProbe() {
-		wait = min(wait, time.Until(o.next))
+		wait = min(wait, time.Until(o.clock.Next))
 	}
 	return wait, true
 }
@@ -144,7 +125,7 @@ func (r *bulkRun) probe() {
 	client := *r.service.client
 	client.pace = nil
 	client.retry.MaxAttempts = 1
-	client.attemptTimeout = min(client.attemptTimeout, probeFor)
+	client.attemptTimeout = min(client.attemptTimeout, hold.ProbeFor)
 	r.outage.probing = true
 	go func() {
 		p := probed{exited: true}
@@ -163,7 +144,7 @@ type probed struct {
 
 // responds reports whether the API itself responds: with a list, or a rejection.
 func responds(ctx context.Context, c *Client) bool {
-	query := "sku=" + probeSKU
+	query := "sku=" + hold.ProbeSKU
 	err := c.do(ctx, opList, 1, query, nil, new(stockRecords))
 	e, _ := err.(*Error) //nolint:errorlint // do returns no other
 	return e == nil || e.json && e.StatusCode/100 == 4 && e.StatusCode != 408 && e.StatusCode != 429
@@ -181,6 +162,6 @@ func (r *bulkRun) heed(p probed) {
 	case p.responds:
 		r.outage.phase = ready
 	default:
-		r.outage.wait()
+		r.outage.clock.ProbeFailed()
 	}
 }
