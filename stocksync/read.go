@@ -2,17 +2,14 @@ package stocksync
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"strings"
 
 	"github.com/oakra/oakra-go"
 )
 
-const (
-	readChunk = 2000 // keys that are read at once, so that a failure repeats no more
-	readTries = 4    // tries of a chunk, each with the attempts that the client makes
-)
+// readChunk is how many keys are read at once, so that a failure repeats no more.
+const readChunk = 2000
 
 // found is what Oakra has of the keys that were read.
 type found struct {
@@ -20,34 +17,38 @@ type found struct {
 	similar map[oakra.StockKey]oakra.StockKey      // keys of records that differ from the key only in case
 }
 
-// read reads the records of keys, through passing failures, until the run is stopped.
-func read(ctx context.Context, stock Stock, o Options, phase Phase, keys []oakra.StockKey) (found, error) {
-	ctx, cancel := o.untilStop(ctx)
+// reader reads records in one phase of a run.
+type reader struct {
+	stock   Stock
+	options Options
+	phase   Phase
+	proven  bool // the service has responded to a read before
+}
+
+// read reads the records of keys, through an outage, until the run is stopped.
+func (r *reader) read(ctx context.Context, keys []oakra.StockKey) (found, error) {
+	ctx, cancel := r.options.untilStop(ctx)
 	defer cancel()
 	all := found{make(map[oakra.StockKey][]oakra.StockRecord, len(keys)), make(map[oakra.StockKey]oakra.StockKey)}
 	for from := 0; from < len(keys); from += readChunk {
 		to := min(from+readChunk, len(keys))
-		records, err := list(ctx, stock, keys[from:to])
-		for try := 1; err != nil && try < readTries && ctx.Err() == nil && retryNow(err); try++ {
-			records, err = list(ctx, stock, keys[from:to])
-		}
-		if o.stopped() {
-			err = &oakra.Error{Op: "stock.list", Outcome: oakra.OutcomeNotApplied, Err: oakra.ErrStopped}
+		records, err := r.listThroughOutage(ctx, keys[from:to], Progress{Phase: r.phase, Done: from, Total: len(keys)})
+		if r.options.stopped() {
+			err = readNotSent(oakra.ErrStopped)
 		}
 		if err != nil {
 			return found{}, err
 		}
+		r.proven = true
 		all.add(keys[from:to], records)
-		o.progress(phase, to, len(keys))
+		r.options.report(Progress{Phase: r.phase, Done: to, Total: len(keys)})
 	}
 	return all, nil
 }
 
-// retryNow reports whether reading again at once may help: not if the server asks
-// to wait, as the client has waited as long as it may.
-func retryNow(err error) bool {
-	var e *oakra.Error
-	return oakra.Retryable(err) && !(errors.As(err, &e) && e.RetryAfter > 0)
+// readNotSent returns the error of a read that was not sent.
+func readNotSent(cause error) error {
+	return &oakra.Error{Op: "stock.list", Outcome: oakra.OutcomeNotApplied, Err: cause}
 }
 
 // lister is a Stock that yields all records of a key, where Lookup fails if there

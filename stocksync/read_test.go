@@ -132,17 +132,19 @@ func TestRereadAmongSeveral(t *testing.T) {
 
 // TestReadingBySeq: reading through ListSeq is tried again as Lookup is.
 func TestReadingBySeq(t *testing.T) {
-	stock, failures := listing{shop: newShop(recordsTo(2)...)}, 3
-	stock.reading = func() error {
-		if failures--; failures >= 0 {
-			return &oakra.Error{Op: "stock.list", StatusCode: 503, Outcome: oakra.OutcomeNotApplied}
+	synctest.Test(t, func(t *testing.T) {
+		stock, failures := listing{shop: newShop(recordsTo(2)...)}, 3
+		stock.reading = func() error {
+			if failures--; failures >= 0 {
+				return &oakra.Error{Op: "stock.list", StatusCode: 503, Outcome: oakra.OutcomeNotApplied}
+			}
+			return nil
 		}
-		return nil
-	}
-	report, err := stocksync.Sync(t.Context(), stock, plus(1, recordsTo(2)...), stocksync.Options{})
-	require.NoError(t, err)
-	checkStatuses(t, report, statuses(stocksync.Synced, stocksync.Synced))
-	require.Equal(t, 4, stock.lookups)
+		report, err := stocksync.Sync(t.Context(), stock, plus(1, recordsTo(2)...), stocksync.Options{})
+		require.NoError(t, err)
+		checkStatuses(t, report, statuses(stocksync.Synced, stocksync.Synced))
+		require.Equal(t, 5, stock.lookups, "two reads and one probe fail, one probe and one read do not")
+	})
 }
 
 // TestSeen: the quantity that the last response or read showed, unless the record was

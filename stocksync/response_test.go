@@ -117,18 +117,20 @@ func TestApplyReadsAgain(t *testing.T) {
 
 // TestApplyCannotReadAgain: nothing is written without a look.
 func TestApplyCannotReadAgain(t *testing.T) {
-	shop := newShop(recordsTo(2)...)
-	plan, err := stocksync.Compare(t.Context(), shop, plus(1, recordsTo(2)...), stocksync.Options{})
-	require.NoError(t, err)
-	shop.reading = func() error {
-		return &oakra.Error{Op: "stock.list", StatusCode: 503, Outcome: oakra.OutcomeNotApplied}
-	}
-	report, err := plan.Apply(t.Context())
-	checkStatuses(t, report, statuses(stocksync.NotTried, stocksync.NotTried))
-	require.ErrorIs(t, err, stocksync.ErrIncomplete)
-	require.ErrorIs(t, err, oakra.ErrServer)
-	require.ErrorContains(t, err, "nothing of those not tried was applied: run again")
-	require.Zero(t, shop.sent)
+	synctest.Test(t, func(t *testing.T) {
+		shop := newShop(recordsTo(2)...)
+		plan, err := stocksync.Compare(t.Context(), shop, plus(1, recordsTo(2)...), stocksync.Options{})
+		require.NoError(t, err)
+		shop.reading = func() error {
+			return &oakra.Error{Op: "stock.list", StatusCode: 503, Outcome: oakra.OutcomeNotApplied}
+		}
+		report, err := plan.Apply(t.Context())
+		checkStatuses(t, report, statuses(stocksync.NotTried, stocksync.NotTried))
+		require.ErrorIs(t, err, stocksync.ErrIncomplete)
+		require.ErrorIs(t, err, oakra.ErrServer)
+		require.ErrorContains(t, err, "nothing of those not tried was applied: run again")
+		require.Zero(t, shop.sent)
+	})
 }
 
 // TestSettledFromWhatApplyRead: a sale before Apply is no sale during it.

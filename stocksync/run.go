@@ -163,7 +163,7 @@ func (r *run) wait(ctx context.Context, open []request) bool {
 			unsettled += len(q.steps)
 		}
 	}
-	r.options.progress(Settling, 0, unsettled)
+	r.options.report(Progress{Phase: Settling, Total: unsettled})
 	timer := time.NewTimer(r.options.settleAfter())
 	defer timer.Stop()
 	select {

@@ -14,7 +14,8 @@ func (r *run) read(ctx context.Context, phase Phase, steps []int) (found, error)
 	for n, i := range steps {
 		keys[n] = r.steps[i].Key
 	}
-	return read(ctx, r.stock, r.options, phase, keys)
+	reader := reader{r.stock, r.options, phase, true}
+	return reader.read(ctx, keys)
 }
 
 // look notes the quantity of a step's record, and reports whether it is there.

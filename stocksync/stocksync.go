@@ -69,6 +69,7 @@ import (
 	"time"
 
 	"github.com/oakra/oakra-go"
+	"github.com/oakra/oakra-go/internal/hold"
 )
 
 // Stock is what Compare, Apply and Sync need of Oakra; [oakra.StockService] is
@@ -133,13 +134,17 @@ type Options struct {
 	// That long after the writes of a round, and not sooner, Oakra is read again
 	// to see; and that long a write that was not applied for a passing cause,
 	// such as 429, waits for the next round; so a run waits eight times at most.
-	// (How long a run waits for a service that does not respond at all is the default of
-	// [oakra.BulkOptions].OutageTimeout.)
 	// A write that lands even later may count twice. 0 is one minute: a proxy
 	// before a Django server commonly gives up on a request after 60 s, and
 	// gunicorn stops one that takes 30 s. Tests on the fake server set a few
 	// milliseconds.
 	SettleAfter time.Duration
+
+	// OutageTimeout is how long a write or a read waits for a service that stops
+	// responding, as in [oakra.BulkOptions]; 0 is one minute. With a negative one
+	// nothing is waited for. A read that waited in vain ends Compare, and Apply if
+	// nothing was written; later, it is tried again in the next round.
+	OutageTimeout time.Duration
 
 	// Stop ends the run early without making an outcome unknown. Once it is closed,
 	// nothing more is sent, read or waited for, and the writes in flight finish. An
@@ -148,8 +153,8 @@ type Options struct {
 	// signal context, while the call itself gets [context.WithoutCancel] of it.
 	Stop <-chan struct{}
 
-	// OnProgress is called now and then, by one goroutine at a time; the run
-	// waits for it.
+	// OnProgress is called now and then, and when the run begins or ends to wait for
+	// the service, by one goroutine at a time; the run waits for it.
 	OnProgress func(Progress)
 }
 
@@ -165,6 +170,8 @@ func (o Options) check() error {
 	}
 	return nil
 }
+
+func (o Options) outageTimeout() time.Duration { return cmp.Or(o.OutageTimeout, hold.Timeout) }
 
 func (o Options) settleAfter() time.Duration { return cmp.Or(o.SettleAfter, defaultSettleAfter) }
 
@@ -193,9 +200,9 @@ func (o Options) untilStop(ctx context.Context) (context.Context, context.Cancel
 	return ctx, cancel
 }
 
-func (o Options) progress(phase Phase, done, total int) {
+func (o Options) report(p Progress) {
 	if o.OnProgress != nil {
-		o.OnProgress(Progress{phase, done, total})
+		o.OnProgress(p)
 	}
 }
 
@@ -213,6 +220,10 @@ const (
 type Progress struct {
 	Phase       Phase
 	Done, Total int
+
+	Waiting      bool      // for a service that does not respond
+	WaitingSince time.Time // time of the failure that the wait began with
+	WaitingFor   error     // that failure, which wraps an [oakra.Error]
 }
 
 var (
@@ -273,8 +284,8 @@ type Plan struct {
 // Compare reads what Oakra has and says what would change; it writes nothing.
 //
 // Errors: of the options; of the first target that has a blank SKU or location,
-// before anything is read; of reading, wrapping an [oakra.Error], after several
-// attempts. ErrTooManySteps comes with the plan, to look at; without an
+// before anything is read; of reading, wrapping an [oakra.Error], for a service that
+// does not respond after [Options].OutageTimeout. ErrTooManySteps comes with the plan, to look at; without an
 // error, or with that one, there is a plan, with any other there is none.
 func Compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Plan, error) {
 	plan, err := compare(ctx, stock, targets, o)
@@ -316,7 +327,8 @@ func compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Pl
 			plan.unread = append(plan.unread, Target{SKU: key.SKU, LocationID: key.LocationID, Quantity: quantity})
 		}
 	}
-	stocked, err := read(ctx, stock, o, Reading, keys)
+	reader := reader{stock: stock, options: o, phase: Reading}
+	stocked, err := reader.read(ctx, keys)
 	if err != nil {
 		return plan, fmt.Errorf("stocksync: reading the stock; nothing was written: %w", err)
 	}

@@ -39,13 +39,17 @@ func (r *run) write(ctx context.Context, p parcel) []request {
 		}
 	}
 	err := r.call(ctx, p.steps, oakra.BulkOptions{
-		BatchSize:   r.size(),
-		Concurrency: r.options.Concurrency,
-		NoSplit:     r.options.Mode == ByChange,
-		Stop:        r.options.Stop,
-		OnRecords:   show,
+		BatchSize:     r.size(),
+		Concurrency:   r.options.Concurrency,
+		NoSplit:       r.options.Mode == ByChange,
+		Stop:          r.options.Stop,
+		OutageTimeout: r.options.OutageTimeout,
+		OnRecords:     show,
 		OnProgress: func(bulk oakra.BulkProgress) {
-			r.options.progress(Writing, r.synced+bulk.Applied, len(r.steps))
+			r.options.report(Progress{
+				Writing, r.synced + bulk.Applied, len(r.steps),
+				bulk.Waiting, bulk.WaitingSince, bulk.WaitingFor,
+			})
 		},
 	})
 	failures := failuresOf(err, len(p.steps))
