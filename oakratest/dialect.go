@@ -3,6 +3,7 @@ package oakratest
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Dialect is a reading of the API reference, which contradicts itself and has changed
@@ -30,6 +31,12 @@ type Dialect struct {
 	// BatchLimit is how many stock records a write may have; 0 means any number. A write with
 	// more is rejected with 400 {"detail":"..."}, and nothing of it is applied.
 	BatchLimit int
+	// MaxQuantity is the largest quantity of a record; 0 means any. A write that goes over it
+	// is applied, and makes it this one, as the response shows.
+	MaxQuantity int64
+	// StaleReads is how long a list still shows the quantities from before a write, as a
+	// replica or a cache does. The response to the write shows the new ones.
+	StaleReads time.Duration
 
 	// UnknownIDNotFound responds with 404 {"detail":"Not found."} to a write that
 	// names an unknown id or sale, instead of 400, unless other records of it are
@@ -92,6 +99,9 @@ func (d *Dialect) check() {
 	}
 	if d.BatchLimit < 0 {
 		panic(fmt.Sprintf("oakratest: a dialect's BatchLimit is %d", d.BatchLimit))
+	}
+	if d.MaxQuantity < 0 || d.StaleReads < 0 {
+		panic(fmt.Sprintf("oakratest: a dialect's MaxQuantity is %d, and its StaleReads %v", d.MaxQuantity, d.StaleReads))
 	}
 	if d.UnknownPath < UnknownNotFound || d.UnknownPath > UnknownLogin {
 		panic(fmt.Sprintf("oakratest: a dialect's UnknownPath is %d", d.UnknownPath))

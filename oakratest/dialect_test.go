@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -151,6 +153,62 @@ func TestBatchLimit(t *testing.T) {
 	assert.Equal(t, 200, call(t, server, "POST", changePath, addTwo).status)
 	assert.Equal(t, added, quantities(server))
 	assert.Panics(t, func() { server.SetDialect(oakratest.Dialect{BatchLimit: -1}) })
+}
+
+func TestMaxQuantity(t *testing.T) {
+	server := newServer(t, shirts...)
+	server.SetDialect(oakratest.Dialect{MaxQuantity: 140, WriteArray: true})
+	got := call(t, server, "POST", changePath, `{"stock_records":[{"id":122,"quantity_change":5},{"id":124,"quantity_change":134}]}`)
+	assert.Equal(t, 200, got.status)
+	assert.Equal(t, []int64{140, 150, 140}, quantities(server), "record 123 was not written")
+	assert.Equal(t, int64(140), decode(t, got.body)[1].Quantity)
+	assert.Equal(t, []oakratest.Applied{{ID: 122, From: 135, To: 140}, {ID: 124, From: 7, To: 140}}, only(t, server).Applied)
+	got = call(t, server, "POST", updatePath, `{"stock_records":[{"id":122,"quantity":-1},{"id":123,"quantity":141}]}`)
+	assert.Equal(t, 200, got.status)
+	assert.Equal(t, []int64{-1, 140, 140}, quantities(server))
+	got = call(t, server, "POST", changePath, `{"stock_records":[{"id":123,"quantity_change":9223372036854775807}]}`)
+	assert.Equal(t, 400, got.status, "out of range")
+	assert.Panics(t, func() { server.SetDialect(oakratest.Dialect{MaxQuantity: -1}) })
+}
+
+func TestStaleReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := oakratest.Start(t, shirts...)
+		server.SetDialect(oakratest.Dialect{StaleReads: 2 * time.Second})
+		client := server.Client()
+		shown := func() int64 {
+			records, err := client.Stock.List(t.Context(), oakra.StockListParams{SKUs: []string{shirts[0].SKU}, LocationID: shirts[0].LocationID})
+			require.NoError(t, err)
+			return records[0].Quantity
+		}
+		change := func(want int64) {
+			records, err := client.Stock.Change(t.Context(), []oakra.StockChange{{ID: shirts[0].ID, QuantityChange: 1}})
+			require.NoError(t, err)
+			assert.Equal(t, want, records[0].Quantity)
+			assert.Equal(t, want, server.Quantity(shirts[0].ID))
+		}
+		change(136) // at 0 s
+		time.Sleep(time.Second)
+		change(137) // at 1 s
+		for _, want := range []int64{135, 136, 137, 137} {
+			assert.Equal(t, want, shown())
+			time.Sleep(time.Second)
+		}
+		change(138)
+		shirt := shirts[0]
+		shirt.Quantity = 5
+		server.SetRecords(shirt)
+		assert.Equal(t, int64(5), shown(), "SetRecords is no write")
+		change(6)
+		server.SetDialect(oakratest.Dialect{})
+		change(7)
+		assert.Equal(t, int64(5), shown(), "the write before")
+		time.Sleep(2 * time.Second)
+		assert.Equal(t, int64(7), shown())
+	})
+	assert.Panics(t, func() {
+		oakratest.Start(t).SetDialect(oakratest.Dialect{StaleReads: -1})
+	})
 }
 
 func TestTextsAreEscaped(t *testing.T) {

@@ -81,7 +81,7 @@ func (s *Server) list(x *exchange) *response {
 	for _, sku := range skus {
 		for _, r := range s.bySKU[sku] {
 			if location == "" || r.LocationID == location {
-				records = append(records, r.StockRecord)
+				records = append(records, r.shown())
 			}
 		}
 	}

@@ -59,6 +59,33 @@ type Server struct {
 type record struct {
 	oakra.StockRecord
 	named *Request // the last write that named it, to detect duplicate ids
+	stale []stale  // quantities that lists still show, the oldest first
+}
+
+// stale is a quantity that lists show until a time.
+type stale struct {
+	quantity int64
+	until    time.Time
+}
+
+// shown returns the record as a list shows it.
+func (r *record) shown() oakra.StockRecord {
+	for len(r.stale) > 0 && !r.stale[0].until.After(time.Now()) {
+		r.stale = r.stale[1:]
+	}
+	record := r.StockRecord
+	if len(r.stale) > 0 {
+		record.Quantity = r.stale[0].quantity
+	}
+	return record
+}
+
+// write sets the quantity, which lists show after a while.
+func (r *record) write(quantity int64, after time.Duration) {
+	if after > 0 {
+		r.stale = append(r.stale, stale{r.Quantity, time.Now().Add(after)})
+	}
+	r.Quantity = quantity
 }
 
 // NewServer starts a server on a free port of the loopback interface, with
@@ -219,7 +246,7 @@ func (s *Server) SetRecords(records ...oakra.StockRecord) {
 func (s *Server) set(r oakra.StockRecord) {
 	old := s.byID[r.ID]
 	if old != nil && old.SKU == r.SKU {
-		old.StockRecord = r
+		old.StockRecord, old.stale = r, nil
 		return
 	}
 	if old != nil {

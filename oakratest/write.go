@@ -46,6 +46,9 @@ func (s *Server) write(x *exchange) *response {
 				outside = (sum > r.Quantity) != (item.n > 0)
 				item.n = sum
 			}
+			if most := x.dialect.MaxQuantity; most > 0 {
+				item.n = min(item.n, most)
+			}
 			switch {
 			case outside:
 				problems.add(i, field, outOfRange)
@@ -64,7 +67,7 @@ func (s *Server) write(x *exchange) *response {
 				continue
 			}
 			applied = append(applied, Applied{ID: r.ID, From: r.Quantity, To: item.n})
-			r.Quantity = item.n
+			r.write(item.n, x.dialect.StaleReads)
 			records = append(records, r.StockRecord)
 		}
 		if len(applied) > 0 {
