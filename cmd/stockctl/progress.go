@@ -29,11 +29,11 @@ func (p *progress) shown() bool {
 
 // wait notes whether a run waits for a service that does not respond. The next show
 // says it in place of the bar; where there is no bar, a line of its own does.
-func (p *progress) wait(run oakra.BulkProgress) {
+func (p *progress) wait(waiting bool, since time.Time, failure error) {
 	waited := p.waiting
 	p.waiting = ""
-	if run.Waiting {
-		p.waiting = fmt.Sprintf("waiting for the service since %s (%s)", run.WaitingSince.Format(time.TimeOnly), cause(run.WaitingFor))
+	if waiting {
+		p.waiting = fmt.Sprintf("waiting for the service since %s (%s)", since.Format(time.TimeOnly), cause(failure))
 	}
 	switch {
 	case p.waiting == waited:

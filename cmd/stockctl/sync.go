@@ -47,9 +47,8 @@ func (c *syncCommand) Run(ctx context.Context, a *app) error {
 	}
 	bar := a.newProgress()
 	defer bar.clear()
-	stock := &patient{StockService: a.client.Stock, stop: ctx.Done(), bar: bar}
 	bar.show("reading", 0, len(targets))
-	plan, err := stocksync.Compare(ctx, stock, targets, c.options(ctx, a, bar))
+	plan, err := stocksync.Compare(ctx, a.client.Stock, targets, c.options(ctx, a, bar))
 	bar.clear()
 	var e *oakra.Error
 	switch {
@@ -72,11 +71,10 @@ func (c *syncCommand) Run(ctx context.Context, a *app) error {
 		return err
 	}
 
-	var cancel context.CancelFunc
-	stock.writing, cancel = a.writing(ctx)
+	writes, cancel := a.writing(ctx)
 	defer cancel()
 	bar.show("writing", 0, len(plan.Steps))
-	report, err := plan.Apply(stock.writing) //nolint:contextcheck // Stop ends it, and a second Ctrl-C this context
+	report, err := plan.Apply(writes)
 	bar.clear()
 	printed := a.printReport(report)
 	if err := c.reportFailure(report, err); err != nil || printed == nil {
@@ -147,6 +145,7 @@ func (c *syncCommand) options(ctx context.Context, a *app, bar *progress) stocks
 			if p.Phase == stocksync.Settling {
 				what = fmt.Sprintf("unknown, to be read again after %v", c.SettleAfter)
 			}
+			bar.wait(p.Waiting, p.WaitingSince, p.WaitingFor)
 			bar.show(what, p.Done, p.Total)
 		},
 	}
@@ -157,33 +156,6 @@ func (c *syncCommand) options(ctx context.Context, a *app, bar *progress) stocks
 		o.BatchSize, o.Concurrency = 2, 1 // slow, to see the progress
 	}
 	return o
-}
-
-// patient is the stock service whose writes end well when the run is stopped: they
-// have a context of their own. The bar says when they wait for the service.
-type patient struct {
-	*oakra.StockService
-	writing context.Context
-	stop    <-chan struct{}
-	bar     *progress
-}
-
-func (p *patient) options(o oakra.BulkOptions) oakra.BulkOptions {
-	o.Stop = p.stop
-	settled := o.OnProgress
-	o.OnProgress = func(run oakra.BulkProgress) {
-		p.bar.wait(run)
-		settled(run)
-	}
-	return o
-}
-
-func (p *patient) UpdateAll(_ context.Context, updates []oakra.StockUpdate, o oakra.BulkOptions) error {
-	return p.StockService.UpdateAll(p.writing, updates, p.options(o)) //nolint:contextcheck // as the type says
-}
-
-func (p *patient) ChangeAll(_ context.Context, changes []oakra.StockChange, o oakra.BulkOptions) error {
-	return p.StockService.ChangeAll(p.writing, changes, p.options(o)) //nolint:contextcheck // as the type says
 }
 
 func (a *app) printPlan(plan *stocksync.Plan) error {

@@ -166,7 +166,7 @@ func write[T any](ctx context.Context, a *app, orders []order, itemOf func(order
 			Stop:      ctx.Done(),
 			OnRecords: func(records []oakra.StockRecord) { written = append(written, records...) },
 			OnProgress: func(p oakra.BulkProgress) {
-				bar.wait(p)
+				bar.wait(p.Waiting, p.WaitingSince, p.WaitingFor)
 				bar.show("writing", p.Done(), p.Total)
 			},
 		})
