@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -552,6 +553,7 @@ next: look at the plan (--dry-run shows it), and raise --max-steps if it is righ
   "equal": 3,
   "not_found": 0,
   "rejected": 0,
+  "differs": 0,
   "not_tried": 0,
   "unknown": 0,
   "not_synced": []
@@ -579,6 +581,42 @@ stock: partly changed
 next: correct the feed, or leave out what is named above
 `)
 	s.run(exitRefused, "sync", "-") // nothing is left to change
+}
+
+// TestSyncDiffers: Oakra accepts a target and keeps another quantity.
+func TestSyncDiffers(t *testing.T) {
+	s := newSession(t)
+	s.server.SetDialect(oakratest.Dialect{MaxQuantity: 1500})
+	const alone = "sku,location_id,quantity\nsocks-wool-3pack,warehouse-1,2000\n"
+	for _, test := range []struct{ name, feed, count string }{
+		{"alone", alone, "0 records changed, 0 right already, 1 differs\n"},
+		{"with others", alone + "scarf-red,warehouse-1,12\nhat,warehouse-1,5\n", "1 record changed, 0 right already, 1 not found, 1 differs\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s.server.SetRecords(catalogue()...)
+			s.stdin = test.feed
+			stdout, stderr := s.run(exitPartly, "sync", "-", "--mode", "update")
+			contains(t, stdout, "129  warehouse-1  socks-wool-3pack    2000  differs", "it was set to 2000, and the response shows 1500\n", test.count)
+			contains(t, stderr, "stock: partly changed\n", "next: look at the records that differ")
+			if n := s.server.Quantity(129); n != 1500 {
+				t.Errorf("the server has %d", n)
+			}
+		})
+	}
+	s.stdin = alone
+	stdout, _ := s.run(exitPartly, "sync", "-", "--mode", "update", "--json")
+	var d struct{ Result summary }
+	if err := json.Unmarshal([]byte(stdout), &d); err != nil {
+		t.Fatal(err)
+	}
+	seen := int64(1500)
+	want := summary{Differs: 1, NotSynced: []targetJSON{{
+		ID: 129, LocationID: "warehouse-1", SKU: "socks-wool-3pack", Quantity: 2000, Seen: &seen,
+		Status: "differs", Reason: "it was set to 2000, and the response shows 1500",
+	}}}
+	if !reflect.DeepEqual(d.Result, want) {
+		t.Errorf("got %+v", d.Result)
+	}
 }
 
 // TestSyncSeveralRecords: two records of one SKU and location are shown, and left

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -219,6 +218,7 @@ type targetJSON struct {
 	LocationID string `json:"location_id"`
 	SKU        string `json:"sku"`
 	Quantity   int64  `json:"quantity"`
+	Seen       *int64 `json:"seen,omitempty"`
 	Status     string `json:"status,omitempty"`
 	Reason     string `json:"reason,omitempty"`
 }
@@ -266,6 +266,7 @@ type summary struct {
 	Equal     int          `json:"equal"`
 	NotFound  int          `json:"not_found"`
 	Rejected  int          `json:"rejected"`
+	Differs   int          `json:"differs"`
 	NotTried  int          `json:"not_tried"`
 	Unknown   int          `json:"unknown"`
 	NotSynced []targetJSON `json:"not_synced"`
@@ -288,6 +289,8 @@ func summarize(report *stocksync.Report) summary {
 			s.NotFound++
 		case stocksync.Rejected:
 			s.Rejected++
+		case stocksync.Differs:
+			s.Differs++
 		case stocksync.NotTried:
 			s.NotTried++
 			if s.gravest == nil || oakra.Retryable(s.gravest) {
@@ -296,7 +299,7 @@ func summarize(report *stocksync.Report) summary {
 		default:
 			s.Unknown++
 		}
-		t := targetJSON{ID: r.ID, LocationID: r.LocationID, SKU: r.SKU, Quantity: r.Quantity, Status: r.Status.String()}
+		t := targetJSON{ID: r.ID, LocationID: r.LocationID, SKU: r.SKU, Quantity: r.Quantity, Seen: r.Seen, Status: r.Status.String()}
 		if r.Err != nil {
 			t.Reason = reason(r.Err)
 		}
@@ -310,7 +313,13 @@ func (s summary) String() string {
 	for _, count := range []struct {
 		n      int
 		status stocksync.Status
-	}{{s.NotFound, stocksync.NotFound}, {s.Rejected, stocksync.Rejected}, {s.NotTried, stocksync.NotTried}, {s.Unknown, stocksync.Unknown}} {
+	}{
+		{s.NotFound, stocksync.NotFound},
+		{s.Rejected, stocksync.Rejected},
+		{s.Differs, stocksync.Differs},
+		{s.NotTried, stocksync.NotTried},
+		{s.Unknown, stocksync.Unknown},
+	} {
 		if count.n > 0 {
 			text += fmt.Sprintf(", %d %v", count.n, count.status)
 		}
@@ -365,8 +374,8 @@ func (c *syncCommand) reportFailure(report *stocksync.Report, err error) error {
 		return err
 	case s.Unknown > 0:
 		f.code = exitUnknown
-		f.next = fmt.Sprintf("wait %v, then run it again: it reads the stock anew", cmp.Or(c.SettleAfter, time.Minute))
-	case s.Changed > 0:
+		f.next = fmt.Sprintf("wait %v, then run it again: it reads the stock anew", c.SettleAfter)
+	case s.Changed+s.Differs > 0:
 		f.code = exitPartly
 	case s.NotTried > 0 && oakra.Retryable(s.gravest):
 		f.code = exitRetry
@@ -382,6 +391,8 @@ func (c *syncCommand) reportFailure(report *stocksync.Report, err error) error {
 		if !oakra.Retryable(s.gravest) {
 			f.next = advice(exitError, s.gravest) + "; then run it again"
 		}
+	case s.Differs > 0:
+		f.next = "look at the records that differ: Oakra accepts the target and keeps another quantity, also the next time; correct the feed, or leave out what is named above"
 	default:
 		f.next = "correct the feed, or leave out what is named above"
 	}
