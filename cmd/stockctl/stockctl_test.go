@@ -456,6 +456,16 @@ func many(n int) (records []oakra.StockRecord, items []string) {
 	return records, items
 }
 
+// feedOf is a feed that sets all records to a quantity.
+func feedOf(records []oakra.StockRecord, quantity int64) string {
+	var b strings.Builder
+	b.WriteString("sku,location_id,quantity\n")
+	for _, r := range records {
+		fmt.Fprintf(&b, "%s,%s,%d\n", r.SKU, r.LocationID, quantity)
+	}
+	return b.String()
+}
+
 func TestChangeMany(t *testing.T) {
 	records, items := many(1200)
 	s := newSession(t, records...)
@@ -725,10 +735,7 @@ func TestStop(t *testing.T) {
 		records, _ := many(5000)
 		s := newSession(t, records...)
 		s.server.SetLatency(2*time.Millisecond, 0)
-		s.stdin = "sku,location_id,quantity\nhat,w,1\n"
-		for _, r := range records {
-			s.stdin += r.SKU + ",w,11\n"
-		}
+		s.stdin = feedOf(records, 11) + "hat,w,1\n"
 		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1})
 		ctx, stop := context.WithCancel(t.Context())
 		s.ctx = ctx
@@ -801,10 +808,7 @@ func TestWaiting(t *testing.T) {
 		code, args := exitUnknown, append(slices.Clone(test.args), items...)
 		if slices.Contains(test.args, "sync") {
 			code, args = exitOK, test.args // since it reads what is unknown
-			s.stdin = "sku,location_id,quantity\n"
-			for _, r := range records {
-				s.stdin += fmt.Sprintf("%s,w,11\n", r.SKU)
-			}
+			s.stdin = feedOf(records, 11)
 		}
 		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 503, Times: 4})
 		_, stderr := s.run(code, args...)
@@ -901,7 +905,7 @@ func TestServe(t *testing.T) {
 func waitUntil(t *testing.T, out *output, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
-		for end := time.Now().Add(5 * time.Second); !strings.Contains(out.String(), part); time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); !strings.Contains(out.String(), part); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("no %q in:\n%s", part, out)
 			}
