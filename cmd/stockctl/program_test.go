@@ -2,15 +2,19 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"log"
+	"math/rand/v2"
+	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -38,29 +42,63 @@ func program(t *testing.T, url string, args ...string) *exec.Cmd {
 	return command
 }
 
-// behind returns the URL of a proxy before the server of s. A write waits there for
-// what hold returns.
-func (s *session) behind(hold func() <-chan struct{}) string {
+// proxy is what stands between a process and the server of a session.
+type proxy struct {
+	t       *testing.T
+	url     string
+	addr    string
+	handler http.Handler
+	mu      sync.Mutex
+	server  *http.Server
+}
+
+// behind begins a proxy before the server of s. A request goes on to the server unless
+// meet returns false.
+func (s *session) behind(meet func(p *proxy, w http.ResponseWriter, r *http.Request) bool) *proxy {
 	target, err := url.Parse(s.server.URL)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	target.Path = ""
 	forward := httputil.NewSingleHostReverseProxy(target)
-	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost {
-			body, _ := io.ReadAll(r.Body) // only then net/http notices that the client goes away
-			r.Body = io.NopCloser(bytes.NewReader(body))
-			select {
-			case <-hold():
-			case <-r.Context().Done():
-				return
-			}
+	forward.ErrorLog = log.New(io.Discard, "", 0)
+	p := &proxy{t: s.t}
+	p.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body) // only then net/http notices that the client goes away
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		if meet(p, w, r) {
+			forward.ServeHTTP(w, r)
 		}
-		forward.ServeHTTP(w, r)
-	}))
-	s.t.Cleanup(proxy.Close)
-	return proxy.URL + "/api/v1/"
+	})
+	// The kernel gives none of these ports to anyone by itself, so that it is free
+	// when the proxy listens again.
+	for p.server == nil {
+		p.addr = fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
+		p.listen()
+	}
+	p.url = "http://" + p.addr + "/api/v1/"
+	s.t.Cleanup(p.close)
+	return p
+}
+
+// listen accepts connections, unless the address is taken.
+func (p *proxy) listen() {
+	listener, err := net.Listen("tcp", p.addr)
+	if err != nil {
+		p.t.Log(err)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.server = &http.Server{Handler: p.handler}
+	go func(server *http.Server) { _ = server.Serve(listener) }(p.server)
+}
+
+// close ends all connections, and refuses others.
+func (p *proxy) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_ = p.server.Close()
 }
 
 // TestSignals sends signals to a process while its writes are under way. After the
@@ -97,12 +135,20 @@ func TestSignals(t *testing.T) {
 			records, _ := many(400)
 			s := newSession(t, records...)
 			arrived, release := make(chan struct{}, len(records)), make(chan struct{})
-			url := s.behind(func() <-chan struct{} {
+			front := s.behind(func(_ *proxy, _ http.ResponseWriter, r *http.Request) bool {
+				if r.Method == http.MethodGet {
+					return true
+				}
 				arrived <- struct{}{}
-				return release
+				select {
+				case <-release:
+					return true
+				case <-r.Context().Done():
+					return false
+				}
 			})
 			var stdout, stderr output
-			command := program(t, url, test.args...)
+			command := program(t, front.url, test.args...)
 			command.Stdin, command.Stdout, command.Stderr = strings.NewReader(feedOf(records, 11)), &stdout, &stderr
 			if err := command.Start(); err != nil {
 				t.Fatal(err)
