@@ -22,10 +22,14 @@ var files = map[string]string{
 // write writes a small repository, some of whose files differ, and returns its
 // directory.
 func write(t *testing.T, others map[string]string) string {
-	t.Setenv("GOPROXY", "off") // no other modules are needed
-	dir := t.TempDir()
 	all := maps.Clone(files)
 	maps.Copy(all, others)
+	return writeFiles(t, all)
+}
+
+func writeFiles(t *testing.T, all map[string]string) string {
+	t.Setenv("GOPROXY", "off") // no other modules are needed
+	dir := t.TempDir()
 	for name, content := range all {
 		name = filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {

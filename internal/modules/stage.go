@@ -33,7 +33,7 @@ func newStage(ctx context.Context, t *tree, sources ...string) (*stage, error) {
 		return nil, err
 	}
 	s := &stage{tree: t, dir: dir, proxy: filepath.Join(dir, "proxy")}
-	caller, err := s.run(ctx, dir, "env", "GOPROXY", "GONOSUMDB")
+	caller, err := command(ctx, dir, nil, "go", "env", "GOPROXY", "GONOSUMDB")
 	if err != nil {
 		return nil, errors.Join(err, s.close(ctx))
 	}
@@ -69,13 +69,18 @@ func fileURL(dir string) string {
 
 // run runs the go command in a directory, and returns what it prints.
 func (s *stage) run(ctx context.Context, dir string, args ...string) (string, error) {
-	command := exec.CommandContext(ctx, "go", args...)
-	command.Dir = dir
-	command.Env = s.env
+	return command(ctx, dir, s.env, "go", args...)
+}
+
+// command runs a program in a directory, and returns what it prints.
+func command(ctx context.Context, dir string, env []string, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.Env = env
 	var stdout, stderr bytes.Buffer
-	command.Stdout, command.Stderr = &stdout, &stderr
-	if err := command.Run(); err != nil {
-		return "", fmt.Errorf("go %s: %w\n%s%s", strings.Join(args, " "), err, &stdout, &stderr)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("%s %s: %w\n%s%s", name, strings.Join(args, " "), err, &stdout, &stderr)
 	}
 	return stdout.String(), nil
 }
@@ -112,7 +117,7 @@ func (s *stage) copy(m *mod) error {
 func (s *stage) publish(m *mod) error {
 	dir := s.copyDir(m)
 	version := module.Version{Path: m.path, Version: s.tree.version}
-	escaped, err := module.EscapePath(m.path)
+	to, err := s.proxyDir(m)
 	if err != nil {
 		return err
 	}
@@ -124,7 +129,6 @@ func (s *stage) publish(m *mod) error {
 	if err := zip.CreateFromDir(&content, version, dir); err != nil {
 		return err
 	}
-	to := filepath.Join(s.proxy, filepath.FromSlash(escaped), "@v")
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
@@ -139,4 +143,19 @@ func (s *stage) publish(m *mod) error {
 		}
 	}
 	return nil
+}
+
+// proxyDir returns the directory of the versions of a module in the proxy.
+func (s *stage) proxyDir(m *mod) (string, error) {
+	escaped, err := module.EscapePath(m.path)
+	return filepath.Join(s.proxy, filepath.FromSlash(escaped), "@v"), err
+}
+
+// hide leaves the staged version of a module out of the list of its versions.
+func (s *stage) hide(m *mod) error {
+	dir, err := s.proxyDir(m)
+	if err != nil {
+		return err
+	}
+	return os.Remove(filepath.Join(dir, "list"))
 }

@@ -12,7 +12,7 @@ import (
 
 // test tests the modules of a tree as if they were published.
 func test(ctx context.Context, t *tree) (err error) {
-	cache, err := (&stage{}).run(ctx, t.dir, "env", "GOMODCACHE")
+	cache, err := command(ctx, t.dir, nil, "go", "env", "GOMODCACHE")
 	if err != nil {
 		return err
 	}
@@ -89,18 +89,15 @@ func (s *stage) testModule(ctx context.Context, m *mod) error {
 	return nil
 }
 
-// useModule runs a program that imports every public package of a module. One that has
-// tests only cannot be imported.
+// useModule runs a program that imports every public package of a module.
 func (s *stage) useModule(ctx context.Context, m *mod, dir string) error {
-	packages, err := s.run(ctx, dir, "list", "-f", `{{if and .GoFiles (ne .Name "main")}}{{.ImportPath}}{{end}}`, m.path+"/...")
+	packages, err := s.publicPackages(ctx, dir, m)
 	if err != nil {
 		return err
 	}
 	program := "package main\n\n"
-	for name := range strings.FieldsSeq(packages) {
-		if !slices.Contains(strings.Split(name, "/"), "internal") {
-			program += fmt.Sprintf("import _ %q\n", name)
-		}
+	for _, name := range packages {
+		program += fmt.Sprintf("import _ %q\n", name)
 	}
 	program += "\nfunc main() {}\n"
 	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(program), 0o644); err != nil {
@@ -108,4 +105,12 @@ func (s *stage) useModule(ctx context.Context, m *mod, dir string) error {
 	}
 	_, err = s.run(ctx, dir, "run", ".")
 	return err
+}
+
+// publicPackages returns the packages of a module that others can import. One that has
+// tests only cannot be imported.
+func (s *stage) publicPackages(ctx context.Context, dir string, m *mod) ([]string, error) {
+	packages, err := s.run(ctx, dir, "list", "-f", `{{if and .GoFiles (ne .Name "main")}}{{.ImportPath}}{{end}}`, m.path+"/...")
+	isInternal := func(name string) bool { return slices.Contains(strings.Split(name, "/"), "internal") }
+	return slices.DeleteFunc(strings.Fields(packages), isInternal), err
 }
