@@ -6,6 +6,13 @@ import (
 	"net/http"
 )
 
+// The errors of TCP connections on this system.
+const (
+	ErrReset   = errReset
+	ErrRefused = errRefused
+	ErrBroken  = errBroken
+)
+
 // DialContext connects to the server: in memory if it was made in a bubble, else over
 // TCP.
 func (s *Server) DialContext(ctx context.Context, network, _ string) (net.Conn, error) {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,7 +59,7 @@ func TestResets(t *testing.T) {
 			everywhere(t, func(t *testing.T, server *oakratest.Server) {
 				server.Inject(oakratest.Fault{Kind: tt.kind})
 				got, err := raw(t, server)
-				require.ErrorIs(t, err, syscall.ECONNRESET)
+				require.ErrorIs(t, err, oakratest.ErrReset)
 				assert.Empty(t, got)
 				assert.Equal(t, tt.want, quantities(server))
 				r := only(t, server)
@@ -78,7 +77,7 @@ func TestApplyLate(t *testing.T) {
 		server.Inject(oakratest.Fault{Kind: oakratest.ApplyLate, Delay: 30 * time.Second})
 		start := time.Now()
 		_, err := raw(t, server)
-		require.ErrorIs(t, err, syscall.ECONNRESET)
+		require.ErrorIs(t, err, oakratest.ErrReset)
 		assert.Zero(t, time.Since(start))
 
 		time.Sleep(30*time.Second - 1)
@@ -232,7 +231,7 @@ func TestRefuse(t *testing.T) {
 		var op *net.OpError
 		require.ErrorAs(t, err, &op)
 		assert.Equal(t, "dial", op.Op)
-		require.ErrorIs(t, op, syscall.ECONNREFUSED)
+		require.ErrorIs(t, op, oakratest.ErrRefused)
 		dialed = op
 	}
 	assert.Equal(t, 2, asked)
@@ -241,7 +240,7 @@ func TestRefuse(t *testing.T) {
 	assert.Len(t, server.Requests(), 1)
 
 	_, genuine := net.Dial("tcp", unusedAddress(t))
-	require.ErrorIs(t, genuine, syscall.ECONNREFUSED)
+	require.ErrorIs(t, genuine, oakratest.ErrRefused)
 	shape := func(err error) string { text := err.Error(); return text[strings.LastIndex(text, ": connect"):] }
 	assert.Equal(t, shape(genuine), shape(dialed))
 

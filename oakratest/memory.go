@@ -64,7 +64,7 @@ func (l *memoryListener) dial(ctx context.Context) (net.Conn, error) {
 
 // refused returns the error of dialing a port where nobody listens.
 func refused(addr net.Addr) error {
-	return &net.OpError{Op: "dial", Net: addr.Network(), Addr: addr, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+	return &net.OpError{Op: "dial", Net: addr.Network(), Addr: addr, Err: os.NewSyscallError(syscallName("connect"), errRefused)}
 }
 
 // memoryConn is one end of a connection in memory. It behaves as a TCP connection
@@ -94,7 +94,7 @@ func (c *memoryConn) opError(op string, err error) error {
 	}
 	var number syscall.Errno
 	if errors.As(err, &number) {
-		err = os.NewSyscallError(op, number)
+		err = os.NewSyscallError(syscallName(op), number)
 	}
 	return &net.OpError{Op: op, Net: c.addr.Network(), Source: c.addr, Addr: c.addr, Err: err}
 }
@@ -108,8 +108,8 @@ func (c *memoryConn) Close() error {
 
 // reset closes the connection as a TCP reset does.
 func (c *memoryConn) reset() {
-	c.in.stopReading(syscall.ECONNRESET)
-	c.out.stopWriting(syscall.ECONNRESET)
+	c.in.stopReading(errReset)
+	c.out.stopWriting(errReset)
 }
 
 // LocalAddr implements [net.Conn].
@@ -186,7 +186,7 @@ func (s *stream) write(b []byte) (int, error) {
 	case s.broken != nil:
 		return 0, s.broken
 	case s.unreadable: // TCP, too, learns of it from the response to a first packet
-		s.broken = syscall.EPIPE
+		s.broken = errBroken
 		return len(b), nil
 	}
 	s.changed.Broadcast()
