@@ -132,26 +132,25 @@ func TestDeliveryNoConnection(t *testing.T) {
 		name    string
 		dial    func(ctx context.Context) error
 		verdict verdict
-		is      error
 	}{
 		{"refused", func(ctx context.Context) error {
 			return second(new(net.Dialer).DialContext(ctx, "tcp", closedPort))
-		}, unreachable, syscall.ECONNREFUSED},
+		}, unreachable},
 		{"dial timeout", func(ctx context.Context) error {
 			return second((&net.Dialer{Timeout: time.Nanosecond}).DialContext(ctx, "tcp", closedPort))
-		}, unreachable, nil},
+		}, unreachable},
 		{"network unreachable", func(context.Context) error {
 			return &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ENETUNREACH}
-		}, unreachable, syscall.ENETUNREACH},
+		}, unreachable},
 		{"temporary DNS failure", func(context.Context) error {
 			return &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "server misbehaving", Name: "h", IsTemporary: true}}
-		}, unreachable, nil},
+		}, unreachable},
 		{"DNS timeout", func(context.Context) error {
 			return &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "i/o timeout", Name: "h", IsTimeout: true, IsTemporary: true}}
-		}, unreachable, nil},
+		}, unreachable},
 		{"no such host", func(context.Context) error {
 			return &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "h", IsNotFound: true}}
-		}, final, nil},
+		}, final},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -159,11 +158,14 @@ func TestDeliveryNoConnection(t *testing.T) {
 				s := newRawServer(t, deliverOK)
 				transport := rawTransport(t, s)
 				var dials, failing atomic.Int64
+				var cause atomic.Pointer[error]
 				transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 					if dials.Add(1) > failing.Load() {
 						return s.dial(ctx, network, address)
 					}
-					return nil, row.dial(ctx)
+					err := row.dial(ctx)
+					cause.Store(&err)
+					return nil, err
 				}
 				client := oakra.KeepRoutes(rawClientOn(t, s.baseURL, transport))
 
@@ -171,9 +173,7 @@ func TestDeliveryNoConnection(t *testing.T) {
 				records, err := op.call(t.Context(), client)
 				attempts := row.verdict.attempts(op)
 				row.verdict.check(t, op, records, err, attempts)
-				if row.is != nil {
-					assert.ErrorIs(t, err, row.is)
-				}
+				assert.ErrorIs(t, err, *cause.Load())
 				assert.NotContains(t, err.Error(), "attempt timeout", "it was not the attempt that timed out")
 				assert.EqualValues(t, attempts, dials.Load())
 				checkLedger(t, op, err, 0, s.ledger())
@@ -377,16 +377,16 @@ func TestDeliveryBrokenConnection(t *testing.T) {
 		{"half-closed after the request is read", rawWrite("", rawHalfClose), broken},
 		{"reset after it was applied", rawApply(rawWrite("", rawReset)), broken},
 		{"end after it was applied", rawApply(rawWrite("", rawClose)), broken},
-		{"reset within the headers", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", rawReset)), broken},
+		{"reset within the headers", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", rawResetAfter)), broken},
 		{"end within the headers", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n", rawClose)), broken},
 		{"half-closed within the headers", rawApply(rawWrite("HTTP/1.1 200 OK\r\nDate: ", rawHalfClose)), broken},
-		{"reset after an informational response", rawApply(rawWrite("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", rawReset)), broken},
+		{"reset after an informational response", rawApply(rawWrite("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", rawResetAfter)), broken},
 		{"end after an informational response", rawApply(rawWrite("HTTP/1.1 100 Continue\r\n\r\n", rawClose)), broken},
 
 		// For net/http a line that was cut in two is a malformed line.
 		{"end within the status line", rawApply(rawWrite("HTTP/1.1 20", rawClose)), garbled},
 		{"end within a header's name", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Le", rawClose)), garbled},
-		{"reset within a header's name", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Le", rawReset)), garbled},
+		{"reset within a header's name", rawApply(rawWrite("HTTP/1.1 200 OK\r\nContent-Le", rawResetAfter)), garbled},
 
 		{"not HTTP", rawApply(rawWrite("SSH-2.0-OpenSSH_9.6\r\n", rawClose)), garbled},
 		{"malformed status line", rawApply(rawWrite("HTTP/1.1 abc OK\r\nContent-Length: 0\r\n\r\n", rawKeep)), garbled},

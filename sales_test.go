@@ -120,7 +120,7 @@ func TestSalesDelivery(t *testing.T) {
 			{"not HTTP", []rawTurn{rawWrite("SSH-2.0\r\n\r\n", rawClose)}, unknown, oakra.ErrBadResponse, 1},
 			{"body cut", []rawTurn{rawWrite(strings.TrimSuffix(rawText(200, "", op.response), "}\n"), rawClose)}, unknown, oakra.ErrBadResponse, 1},
 			{"body cut after the JSON", []rawTurn{rawWrite(strings.TrimRight(rawText(200, "", op.response+"  "), " "), rawClose)}, unknown, oakra.ErrBadResponse, 1},
-			{"body reset", []rawTurn{rawWrite(rawText(200, "", op.response)[:60], rawReset)}, unknown, nil, 1},
+			{"body reset", []rawTurn{rawWrite(rawText(200, "", op.response)[:60], rawResetAfter)}, unknown, nil, 1},
 		} {
 			t.Run(op.op+"/"+tt.name, func(t *testing.T) {
 				s := newRawServer(t, tt.script...)

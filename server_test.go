@@ -264,6 +264,15 @@ func rawReset(c *rawConn) bool {
 	return false
 }
 
+// rawResetAfter is a rawReset after a part of a response. On Windows it is a rawClose: a
+// reset discards what has arrived there and was not read. TestEveryByte resets in memory.
+func rawResetAfter(c *rawConn) bool {
+	if runtime.GOOS == "windows" {
+		return rawClose(c)
+	}
+	return rawReset(c)
+}
+
 // rawHalfClose closes the sending side and goes on reading.
 func rawHalfClose(c *rawConn) bool {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
