@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -233,7 +234,7 @@ func TestMain(m *testing.M) {
 			_, err = stocksync.Sync(context.Background(), client.Stock, feed(targets), killedOptions(stocksync.Mode(mode)))
 		}
 		fmt.Println(err)
-		os.Exit(1) // it should have been killed
+		os.Exit(3) // it should have been killed
 	}
 	os.Exit(m.Run())
 }
@@ -272,7 +273,11 @@ func TestKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 			err := child.Wait()
-			if child.ProcessState.ExitCode() != -1 {
+			killed := -1
+			if runtime.GOOS == "windows" {
+				killed = 1
+			}
+			if child.ProcessState.ExitCode() != killed {
 				t.Fatalf("it ended by itself: %v: %s", err, out.String())
 			}
 			o := killedOptions(mode)

@@ -275,7 +275,7 @@ func TestOutboxUsage(t *testing.T) {
 	}{
 		{[]string{"status"}, "which database?"},
 		{[]string{"status", "--db", "shop.db"}, "--db must begin with sqlite: or postgres://"},
-		{[]string{"status", "--db", "sqlite:" + absent}, "no such file"},
+		{[]string{"status", "--db", "sqlite:" + absent}, "absent.db: "},
 		{[]string{"status", "--db", "sqlite:" + empty}, "the database has no outbox"},
 		{[]string{"status", "--db", "postgres://u:secret@127.0.0.1:1/shop?connect_timeout=1"}, "the database has no outbox, or cannot be read"},
 		{[]string{"status", s.flag, "--name", "berlin"}, `the outbox has no account "berlin", only ["default"]: give --name`},

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -859,6 +860,9 @@ func TestServe(t *testing.T) {
 	curl, err := exec.LookPath("curl")
 	if err != nil {
 		t.Skip("no curl here")
+	}
+	if runtime.GOOS == "windows" {
+		t.Skip("the commands are for a shell of Unix")
 	}
 	for _, flags := range [][]string{nil, {"--json"}} {
 		var out output
