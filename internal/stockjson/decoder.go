@@ -83,7 +83,6 @@ type Decoder struct {
 
 	state  state
 	object bool // the top-level value is an object
-	began  bool
 	cut    bool
 	misses uint32 // calls of next, counted for a test
 	err    error
@@ -130,10 +129,6 @@ func (d *Decoder) Count() int { return d.count }
 // there is no such member or it is not a string. The member may come behind the
 // records: call NextPage after Next has returned false.
 func (d *Decoder) NextPage() string { return d.nextPage }
-
-// Began reports whether the records began: the body is an array, or it is an
-// object with the key stock_records whose value is not seen to be anything else.
-func (d *Decoder) Began() bool { return d.began }
 
 // Cut reports whether Err is because the body ended too soon: the reader failed,
 // or io.EOF came inside the value. A blank body is not cut, and neither is one
@@ -186,7 +181,7 @@ func (d *Decoder) open() {
 	switch d.peek() {
 	case '[':
 		d.pos++
-		d.began, d.state = true, records
+		d.state = records
 	case '{':
 		d.pos++
 		d.object, d.state = true, before
@@ -232,7 +227,6 @@ func (d *Decoder) members(first bool) bool {
 		if found && d.state == after {
 			return d.fail(`"stock_records" twice, again at byte %d`, d.Offset())
 		}
-		d.began = d.began || found
 		d.pos += len(key)
 		if d.peek() != ':' {
 			return d.want("a colon")
@@ -244,7 +238,6 @@ func (d *Decoder) members(first bool) bool {
 			d.state = records
 			return true
 		case found && d.state != over:
-			d.began = false
 			return d.want(`an array as "stock_records"`)
 		case c == ',' || c == '}' || c == ']':
 			return d.want("a value")

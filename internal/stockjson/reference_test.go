@@ -17,15 +17,15 @@ import (
 
 // outcome is all that a Decoder reports about a body.
 type outcome struct {
-	recs       []Record
-	next       string
-	began, cut bool
-	err        error
-	name       string // in a reference: the record that is not valid, as an error names it
+	recs []Record
+	next string
+	cut  bool
+	err  error
+	name string // in a reference: the record that is not valid, as an error names it
 }
 
 func (o outcome) String() string {
-	return fmt.Sprintf("%q next=%q began=%v cut=%v failed=%v", o.recs, o.next, o.began, o.cut, o.err != nil)
+	return fmt.Sprintf("%q next=%q cut=%v failed=%v", o.recs, o.next, o.cut, o.err != nil)
 }
 
 func decode(r io.Reader, limit int64) (o outcome) {
@@ -41,7 +41,7 @@ func decode(r io.Reader, limit int64) (o outcome) {
 	if d.Count() != len(o.recs) {
 		panic("wrong count")
 	}
-	o.next, o.began, o.cut, o.err = d.NextPage(), d.Began(), d.Cut(), d.Err()
+	o.next, o.cut, o.err = d.NextPage(), d.Cut(), d.Err()
 	return o
 }
 
@@ -105,11 +105,11 @@ func reference(data []byte) (o outcome) {
 		return fail(err)
 	}
 	if first == json.Delim('[') {
-		o.began = true
 		if err := array(); err != nil {
 			return fail(err)
 		}
 	} else {
+		seen := false // stock_records
 		for dec.More() {
 			start := dec.InputOffset()
 			key, err := dec.Token()
@@ -139,16 +139,15 @@ func reference(data []byte) (o outcome) {
 				}
 				continue
 			}
-			if o.began {
+			if seen {
 				return fail(errors.New("twice"))
 			}
-			o.began = true
+			seen = true
 			if c := following(":"); c < 0 {
 				return fail(io.ErrUnexpectedEOF)
 			} else if following("") != ':' {
 				return fail(errors.New("no colon"))
 			} else if c != '[' {
-				o.began = false
 				return fail(errors.New("not an array"))
 			}
 			if _, err := dec.Token(); err != nil {
@@ -161,7 +160,7 @@ func reference(data []byte) (o outcome) {
 		if _, err := dec.Token(); err != nil {
 			return fail(err)
 		}
-		if !o.began {
+		if !seen {
 			return fail(errors.New("no stock_records"))
 		}
 	}
