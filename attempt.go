@@ -51,7 +51,7 @@ func (c *call) RoundTrip(request *http.Request) (*http.Response, error) {
 		if !c.unknownSince.IsZero() {
 			late := &lateBody{ReadCloser: request.Body, since: c.unknownSince}
 			request.Body = late
-			// Nor does it wait longer for a connection, or a stream of one.
+			// The wait for a connection, or for a stream of one, is bounded too.
 			defer time.AfterFunc(time.Until(c.unknownSince.Add(maxUpdateAge)), func() {
 				if !late.begun.Load() {
 					t.stop(errTooLate)
@@ -75,8 +75,8 @@ func (c *call) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// errHeldBack marks a limiter's error where time may be what it lacked: that of
-// rate.Limiter does not say so.
+// errHeldBack marks the error of a limiter in a call with a deadline. The deadline may
+// have been too near, which the error of rate.Limiter does not say.
 var errHeldBack = errors.New("the limiter, within the context's deadline")
 
 // admit waits until the attempt may begin, and returns its key.
@@ -123,12 +123,12 @@ var (
 )
 
 // header returns the header of an attempt, with the cookies of the given one, and
-// without what authorize adds. It is a new one each time, since the attempt before
-// may still be at work on its own.
+// without what authorize adds. It is a new map each time, since the transport of the
+// attempt before may still read its own.
 func (c *call) header(given http.Header) http.Header {
 	header := make(http.Header, 8)
 	maps.Copy(header, given)
-	clear(given) // or the cookies would be there twice in the next attempt
+	clear(given) // otherwise the next attempt would have the cookies twice
 	header["Accept"] = headerJSON
 	header["User-Agent"] = c.client.userAgent
 	if c.body != nil {
@@ -149,7 +149,7 @@ func (c *call) failed(ctx context.Context, t *trace, err error) *Error {
 	case c.ctx.Err() != nil:
 		e.Err = c.withContext(err)
 	case stopped != nil:
-		e.Err = fmt.Errorf("%w: %s", *stopped, err.Error()) // that a context ended was not the caller's doing
+		e.Err = fmt.Errorf("%w: %s", *stopped, err.Error()) // the caller did not end the context
 	case errors.Is(ctx.Err(), context.Canceled):
 		e.Err = fmt.Errorf("an observer's context ended: %w", err)
 	case ctx.Err() != nil:

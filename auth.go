@@ -13,10 +13,10 @@ import (
 // credential is the app key, or the caller's source of it. The key lives in these
 // closures alone: %+v prints one that is held in a field, exported or not.
 type credential struct {
-	key     func(ctx context.Context, rejected string) (string, error) // for an attempt
-	header  func(key string) []string                                  // Authorization
-	known   func() secrets                                             // before the first attempt
-	rotates bool                                                       // it is a source
+	key     func(ctx context.Context, rejected string) (string, error) // key for an attempt
+	header  func(key string) []string                                  // value of the Authorization header
+	known   func() secrets                                             // keys known before the first attempt
+	rotates bool                                                       // whether the key comes from a source
 }
 
 func staticKey(key string) credential {
@@ -34,8 +34,8 @@ const mostRecent = 4
 
 func keyFrom(source func(ctx context.Context, rejected string) (string, error)) credential {
 	var mu sync.Mutex
-	var recent []string // the newest last
-	var known secrets   // the same
+	var recent []string // newest last
+	var known secrets   // keys in recent
 	remember := func(key string) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -118,11 +118,11 @@ func (k *callKeys) get(ctx context.Context, from credential) (string, error) {
 	return key, nil
 }
 
-// mayRotate reports whether the source may be asked for another key, which it is
-// once a call.
+// mayRotate reports whether the source may be asked for another key, which is done once
+// per call.
 func (k *callKeys) mayRotate(from credential) bool { return from.rotates && !k.rotated }
 
-// rotate asks the source for another key than the current one, which the server
+// rotate asks the source for a key other than the current one, which the server
 // rejected, and reports whether it gave one.
 func (k *callKeys) rotate(ctx context.Context, from credential) (bool, error) {
 	k.rotated = true

@@ -5,30 +5,30 @@ import "slices"
 // batch is what one request sends.
 type batch struct {
 	items []int32 // indexes of the merged items
-	part  bool    // smaller than it was at first, because of a rejection
-	whole *halved // what it is a half of, if it is one
-	trial bool    // it is larger than what has passed, to find the limit
+	part  bool    // whether it was cut smaller, because of a rejection
+	whole *halved // request that it is a half of, if it is one
+	trial bool    // whether it is larger than any that passed, to find the limit
 }
 
-// halved is a request that was rejected without a word about which items.
+// halved is a request whose rejection named no item.
 type halved struct {
 	size   int
 	passed int // number of its halves that passed
 	trial  bool
 }
 
-// batches holds what a run has still to send. If both halves of a rejected request
-// pass, no item was at fault, and the server has a limit: one batch at a time looks
-// for it between the largest size that passed and the smallest that did not, while the
+// batches holds what a run still has to send. If both halves of a rejected request
+// pass, no item was at fault, and the server has a limit: one batch at a time looks for
+// it between the largest size that passed and the smallest that did not, while the
 // others have the size that passed.
 type batches struct {
 	size  int     // largest batch
 	items []int32 // in the order in which they are sent
-	parts []batch // parts of rejected requests, which go first; the last one before the others
+	parts []batch // parts of rejected requests, which go first, the last of them before the others
 
 	passed int  // size of the largest request that passed
 	limit  int  // size of the smallest that was too large; 0 if none is known
-	trying bool // a trial, or one of its halves, has not ended
+	trying bool // whether a trial, or one of its halves, is under way
 }
 
 func newBatches(size, items int) batches {

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// body is what a write sends. The memory of a long one is used again for later
-// writes, but not before the call and every attempt's transport are done with it:
-// a transport may still read a body after it has answered, until it closes it.
+// body is what a write sends. The memory of a long one is reused for later writes, once
+// the call and the transport of every attempt are done with it: a transport may read a
+// body until it closes it, even after it has returned a response.
 type body struct {
 	json   []byte
 	ids    []int64 // ids of the items, in their order
@@ -20,7 +20,7 @@ type body struct {
 	users  atomic.Int32 // number of users of a pooled one
 }
 
-// The lengths of pooled bodies: of 1,600 to 25,000 items, or so.
+// The lengths of pooled bodies, which have about 1,600 to 25,000 items.
 const (
 	minPooled = 64 << 10
 	maxPooled = 1 << 20
@@ -28,7 +28,8 @@ const (
 
 var bodies = sync.Pool{New: func() any { return &body{pooled: true} }}
 
-// newBody returns an empty body for so many items. The caller releases it.
+// newBody returns an empty body with room for the given number of items. The caller
+// must release it.
 func newBody(items int) *body {
 	const itemSize = len(`{"id":1234567,"quantity_change":-1234},`)
 	length := len(`{"stock_records":[]}`) + items*itemSize
@@ -61,8 +62,8 @@ func emptyList() *body { return &body{json: []byte(`{"stock_records":[]}`)} }
 
 func (b *body) end() { b.json = append(b.json, `}]}`...) }
 
-// appendInt is [strconv.AppendInt] in decimal. It writes the digits where they
-// belong: to copy a few bytes that were just written takes most of the other's time.
+// appendInt is [strconv.AppendInt] in decimal. It writes the digits where they belong,
+// since copying a few bytes that were just written would take most of the time.
 func appendInt(b []byte, n int64) []byte {
 	u := uint64(n)
 	if n < 0 {
@@ -97,7 +98,8 @@ func (b *body) open() io.ReadCloser {
 	return &bodyReader{body: b}
 }
 
-// bodyReader reads a pooled body for one attempt. Read and Close may be called at once.
+// bodyReader reads a pooled body for one attempt. Read and Close may be called
+// concurrently.
 type bodyReader struct {
 	mu   sync.Mutex
 	body *body // nil once it is closed
@@ -130,8 +132,8 @@ func (r *bodyReader) Close() error {
 	return nil
 }
 
-// lateBody is the body of an Update that is sent again after an unknown outcome.
-// It refuses to begin once that may undo a newer number, whatever the transport
+// lateBody is the body of an Update that is sent again after an unknown outcome. Once
+// sending it might undo a newer number, it refuses to be read, whatever the transport
 // waited for before.
 type lateBody struct {
 	io.ReadCloser
@@ -148,8 +150,8 @@ func (b *lateBody) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
-// updateAge returns how long ago t was, by the clock that says more: the monotonic
-// one stands still while the machine sleeps.
+// updateAge returns how long ago t was, by the wall clock or the monotonic clock,
+// whichever says more: the monotonic clock stands still while the machine sleeps.
 func updateAge(t time.Time) time.Duration {
 	now := time.Now()
 	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))

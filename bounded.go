@@ -7,16 +7,17 @@ import (
 	"time"
 )
 
-// bounded is the body of a response of a caller's own kind of transport, which may
-// ignore its context and even Close. It gives up reading and closing when the context
-// ends.
+// bounded is the body of a response from a transport that is not net/http's. Such a
+// body may ignore its context and even Close. bounded gives up reading and closing when
+// the context ends.
 type bounded struct {
 	ctx   context.Context
 	body  io.ReadCloser
-	stuck bool // a Read goes on
+	stuck bool // whether a Read that was given up goes on
 }
 
-// boundedBuffers are for what is read, since a Read that was given up may still write.
+// boundedBuffers holds buffers for reading. The caller's buffer would not do, since a
+// Read that was given up may still write to it.
 var boundedBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
 // Read implements [io.Reader].
@@ -57,8 +58,8 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return r.n, r.err
 }
 
-// boundedGrace is how long a Read may take once its context has ended: what is there
-// already is worth reading, since it says whether a write was applied.
+// boundedGrace is how long a Read may take once its context has ended: what has arrived
+// is worth reading, since it says whether a write was applied.
 const boundedGrace = 50 * time.Millisecond
 
 // Close implements [io.Closer]. It may wait for a Read that was given up, or for the

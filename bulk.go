@@ -36,9 +36,9 @@ type BulkOptions struct {
 	// OnRecords is called after each successful request with its records as the
 	// server then has them. It is called like OnProgress, and before it.
 	OnRecords func([]StockRecord)
-	// OnProgress is called after each request that settled some items, and when the
-	// run begins or ends to wait for the service, by the goroutine that called
-	// UpdateAll or ChangeAll; the run waits for it.
+	// OnProgress is called after each request that settled some items, and when the run
+	// starts or stops waiting for the service. The goroutine that called UpdateAll or
+	// ChangeAll calls it, and the run waits for it.
 	OnProgress func(BulkProgress)
 }
 
@@ -61,8 +61,8 @@ func (o BulkOptions) withDefaults() BulkOptions {
 type BulkProgress struct {
 	Total, Applied, NotApplied, Unknown int
 
-	Waiting      bool      // for a service that does not respond
-	WaitingSince time.Time // time of the failure that the wait began with
+	Waiting      bool      // whether the run waits for a service that does not respond
+	WaitingSince time.Time // time of the failure that began the wait
 	WaitingFor   error     // that failure, an *Error
 }
 
@@ -83,9 +83,9 @@ type BulkFailure struct {
 	Index   int     // in the caller's slice
 	Outcome Outcome // not applied, or unknown
 	Err     error   // an *Error; the items of one request share it
-	// Messages holds what the server says of this very item, as in [Error.Items]; nil
-	// if it names none. Err counts in the indexes of the request instead, which had
-	// some of the items, and several of one record as one.
+	// Messages holds what the server says about this item, as in [Error.Items]; it is
+	// nil if the server does not name the item. The indexes in Err are those of the
+	// request, which had some of the items, and one item for all changes of a record.
 	Messages []string
 }
 
@@ -143,20 +143,19 @@ func (e *BulkError) Unwrap() []error {
 //     [BulkOptions].NoSplit is set: the items that the response names are rejected,
 //     and the rest goes again, or both halves if it names none. After ten single
 //     items rejected without a name and none applied, the run ends.
-//   - When two requests in a row get no response that tells their outcome, or no
+//   - When two requests in a row get no response that shows their outcome, or no
 //     connection, the run holds: nothing is sent except reads, until the service
 //     responds again. After [BulkOptions].OutageTimeout, or if the first writes after
-//     the hold fail too, the run ends, and what is left is not applied and
-//     [Retryable].
+//     the hold fail too, the run ends, and what is left is not applied and [Retryable].
 //   - A failure that every later request would meet ends the run: 401, 403 and other
 //     rejections of no item, a redirect, [ErrNoRoute], a host that does not exist or a
 //     bad certificate, a limiter or key source that fails, the end of the context.
-//   - A 429 slows down all requests of the run; if it asks to wait longer than
-//     [RetryPolicy] allows, it ends the run. While one of them has succeeded within a
-//     minute, it is no attempt that MaxAttempts counts (unless that is 1), up to ten
-//     times as many.
+//   - A 429 slows down all requests of the run; if it asks for a longer wait than
+//     [RetryPolicy] allows, it ends the run. If one of them has succeeded within the
+//     last minute, MaxAttempts does not count the 429 as an attempt (unless MaxAttempts
+//     is 1), up to ten times as many.
 //
-// A panic of a transport, an observer or the like is that of UpdateAll.
+// A panic in a transport, an observer or the like becomes a panic of UpdateAll.
 func (s *StockService) UpdateAll(ctx context.Context, updates []StockUpdate, o BulkOptions) error {
 	return bulk(ctx, s, opUpdate, updates, o,
 		func(u StockUpdate) int64 { return u.ID },
@@ -226,8 +225,8 @@ func bulk[T any](ctx context.Context, s *StockService, op operation, items []T, 
 }
 
 // mergeItems checks the items and merges those of one record, in the order of their
-// first; of[i] is where items[i] went. With an error, those with the id bad are at
-// fault.
+// first; of[i] is the merged item of items[i]. After an error, the items with the id
+// bad are at fault.
 func mergeItems[T any](op operation, items []T, idOf func(T) int64, merge func(earlier, later T) (T, int)) (merged []T, of []int32, bad int64, err *Error) {
 	name := op.String()
 	if len(items) > math.MaxInt32 {

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// bulkRun sends the merged items of one bulk call. The goroutine of the caller has
-// all of its state, and calls the caller's functions. Each request has a goroutine
-// of its own, which only sends it and delivers what it ended with.
+// bulkRun sends the merged items of one bulk call. The goroutine of the caller has all
+// of its state, and calls the caller's functions. Each request has a goroutine of its
+// own, which only sends it and delivers its result.
 type bulkRun struct {
 	op      operation
 	options BulkOptions
@@ -45,7 +45,7 @@ type itemResult struct {
 	err     *Error
 }
 
-// delivery is what a request ended with.
+// delivery is the result of a request.
 type delivery struct {
 	batch
 	number  int  // counts the requests of the run from 1

@@ -26,7 +26,7 @@ type call struct {
 	query   string
 	body    *body   // nil for a List
 	decoder decoder // reads a 2xx; nil if its status is all that matters
-	probing bool    // it asks whether a route is there
+	probing bool    // whether it only asks if a route is there
 
 	route   *route
 	last    attempt // result of the last attempt, until checkRetry takes it
@@ -40,7 +40,7 @@ type call struct {
 	unknownSince time.Time // start of the first attempt of unknown outcome
 	keys         callKeys
 
-	// What send hands on, here to make a call one piece of memory.
+	// What send hands on. It is here so that a call is one allocation.
 	http    http.Client
 	retry   retryablehttp.Client
 	request retryablehttp.Request
@@ -78,8 +78,8 @@ func (c *call) stopped() error {
 	return cmp.Or(contextError(c.ctx), c.client.pace.stopped())
 }
 
-// newRequest returns what net/http is given; each attempt adds its own header, body
-// and context. That of the request bounds only the waits between them.
+// newRequest returns what net/http is given; each attempt adds its own header, body and
+// context. The context of the request itself bounds only the waits between attempts.
 func (c *call) newRequest() *http.Request {
 	u := c.route.url // a copy: the transport may still read that of the route before
 	u.RawQuery = c.query
@@ -95,13 +95,13 @@ func (c *call) newRequest() *http.Request {
 	return request.WithContext(c.waits)
 }
 
-// backoff is retryablehttp's question before each wait.
+// backoff is called by retryablehttp before each wait.
 func (c *call) backoff(_, _ time.Duration, _ int, _ *http.Response) time.Duration {
 	return c.next.wait
 }
 
-// checkRetry is retryablehttp's question after each attempt. It records what the
-// attempt resulted in.
+// checkRetry is called by retryablehttp after each attempt. It records the result of
+// the attempt.
 func (c *call) checkRetry(_ context.Context, _ *http.Response, err error) (bool, error) { //nolint:contextcheck // c.ctx is the context
 	a := c.last
 	c.last = attempt{}
@@ -166,8 +166,8 @@ func (c *call) decide(e *Error) next {
 	return next{}
 }
 
-// paced reports whether a 429 in a bulk run only means "not so fast", and so is no
-// attempt that counts.
+// paced reports whether a 429 in a bulk run only means "not so fast", and does not
+// count as an attempt.
 func (c *call) paced(e *Error) bool {
 	policy := c.client.retry
 	return e.StatusCode == http.StatusTooManyRequests && c.client.pace.underWay() &&
@@ -180,8 +180,8 @@ const maxUpdateAge = 5 * time.Second
 
 var errTooLate = fmt.Errorf("over %v after an attempt of unknown outcome, sending the number again might undo a newer one", maxUpdateAge)
 
-// tooLate reports whether, after the wait, an attempt of unknown outcome is too
-// long ago for sending again.
+// tooLate reports whether, after the wait, an attempt of unknown outcome is too long
+// ago to send the request again.
 func (c *call) tooLate(wait time.Duration) bool {
 	return !c.unknownSince.IsZero() && updateAge(c.unknownSince) > maxUpdateAge-wait
 }

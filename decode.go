@@ -19,7 +19,7 @@ import (
 const (
 	maxBody      = 64 << 20    // bytes of a 2xx, after decompression
 	maxErrorBody = 64 << 10    // kept of any other response
-	errorBodyFor = time.Second // longest wait for that; the status has decided already
+	errorBodyFor = time.Second // longest wait for it, since the status has decided already
 )
 
 // decoder reads the body of a 2xx, and keeps what it reads for the caller.
@@ -28,8 +28,8 @@ type decoder interface {
 	decode(c *call, response *http.Response) *Error
 }
 
-// read reads a response to its end, and returns nil if it reports success. ctx is
-// that of the attempt.
+// read reads a response to its end, and returns nil if it reports success. ctx is the
+// attempt's.
 func (c *call) read(ctx context.Context, cancel context.CancelFunc, response *http.Response) *Error {
 	body := response.Body
 	if body == nil {
@@ -114,8 +114,8 @@ var (
 	errMultiStatus = errors.New("207 Multi-Status does not say what was applied")
 )
 
-// notWhole says why the response to a List cannot be believed, as its header has
-// it: a cache may have kept it (RFC 9111, section 5.1), or it is one page of
+// notWhole returns why the header of a response to a List shows that it cannot be
+// believed: a cache may have kept it (RFC 9111, section 5.1), or it is one page of
 // several (RFC 8288).
 func notWhole(header http.Header) error {
 	if age := header.Get("Age"); age != "" && strings.Trim(age, "0 ") != "" {
@@ -140,7 +140,7 @@ func (s *stockRecords) checkAsked(records []StockRecord) error {
 		return nil
 	}
 	var asked map[string]struct{}
-	last := 0 // where the SKU of the record before is in skus
+	last := 0 // index in skus of the previous record's SKU
 	for i := range records {
 		r := &records[i]
 		if s.locationID != "" && r.LocationID != s.locationID && !strings.EqualFold(r.LocationID, s.locationID) {
@@ -267,7 +267,7 @@ const (
 	maxChunk  = 4096 // records
 
 	// mostGrowth bounds what the length alone makes room for, since it may be a lie:
-	// so many times the records that have come.
+	// this many times the records received so far.
 	mostGrowth = 8
 )
 
@@ -279,8 +279,8 @@ func expected(length int64) int {
 	return int(min(length/minRecord, sample)) + 1
 }
 
-// more guesses how many records are to come, from the size of those that have
-// come: a slice that grows step by step costs twice the memory.
+// more guesses how many records will follow, from the size of those received: a slice
+// that grows step by step costs twice the memory.
 func more(have int, offset, length int64) int {
 	left := max(0, min(length, maxBody)-offset)
 	return int(float64(left)/float64(offset)*float64(have)*1.02) + 1

@@ -1,15 +1,15 @@
 package oakra
 
-// row is a row of the delivery table: what an attempt's end says about a write, and
-// the highest effect that may be sent again. The package documentation has the
+// row is a row of the delivery table: what the end of an attempt says about a write,
+// and the highest effect that may be sent again. The package documentation has the
 // whole table under "Delivery".
 type row struct {
 	outcome Outcome
 	again   effect
 }
 
-// allows reports whether an operation of this effect may be sent again. An effect
-// that nobody stated never is.
+// allows reports whether an operation of this effect may be sent again. One whose
+// effect was not stated never may.
 func (r row) allows(e effect) bool { return e != none && e <= r.again }
 
 // statusRow classifies a status other than a 2xx, and 202.
@@ -55,9 +55,9 @@ func failureRow(t *trace, err error, ownTransport bool) row {
 	}
 }
 
-// bodyRow classifies a 2xx whose body is not what it should be. Whole means that a
-// record, or what else proves that the write was applied, was read to its end; cut
-// that the body ended too early.
+// bodyRow classifies a 2xx whose body is not what it should be. The argument whole
+// means that a record, or whatever else proves that the write was applied, was read to
+// its end; cut means that the body ended too early.
 func bodyRow(whole, cut bool) row {
 	switch {
 	case whole && cut:

@@ -28,7 +28,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrConflict: 409.
 	ErrConflict = errors.New("conflict")
-	// ErrRateLimited: 429; [Error.RetryAfter] says how long to wait, if the server did.
+	// ErrRateLimited: 429; [Error.RetryAfter] says how long to wait, if the server said
+	// so.
 	ErrRateLimited = errors.New("rate limited")
 	// ErrServer: any 5xx.
 	ErrServer = errors.New("server error")
@@ -75,13 +76,13 @@ type Error struct {
 	Body       []byte              // body of the last response, at most 64 KiB of it; not part of Error()
 	Err        error               // cause: the end of a context, a transport's failure, bad JSON
 
-	made    bool   // by this package: the fields below are set, and not to be derived
+	made    bool   // whether this package made it, and set the fields below
 	row     row    // row of the delivery table
-	content bool   // what was sent is at fault for certain
-	json    bool   // the body is JSON, as far as its first byte says
-	sale    bool   // the server has messages about a sale
-	cut     bool   // the body ended too early
-	proven  bool   // the route is known to be right
+	content bool   // whether what was sent is certainly at fault
+	json    bool   // whether the body is JSON, as far as its first byte says
+	sale    bool   // whether the server has messages about a sale
+	cut     bool   // whether the body ended too early
+	proven  bool   // whether the route is known to be right
 	note    string // why it was not sent again, where that is not plain
 }
 
@@ -300,8 +301,8 @@ func invalid(op, format string, args ...any) *Error {
 	return e
 }
 
-// misuse returns the error of a call that the program got wrong, whatever its items:
-// an option, for one.
+// misuse returns the error of a call that is wrong whatever its items are, such as one
+// with a bad option.
 func misuse(op, format string, args ...any) *Error {
 	return &Error{
 		Op:      op,

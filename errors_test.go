@@ -390,7 +390,7 @@ func TestErrorText(t *testing.T) {
 				_, err := stubClient(t, refused).Stock.Change(t.Context(), []oakra.StockChange{{ID: -3}})
 				return err
 			},
-			"oakra: stock.change: invalid request: item 0: the id -3 is not more than 0; nothing was applied: correct what was sent",
+			"oakra: stock.change: invalid request: item 0: the id -3 must be positive; nothing was applied: correct what was sent",
 		},
 		{
 			"client",

@@ -24,7 +24,7 @@ type request[T any] interface {
 	confirm(response T) error
 }
 
-// exchange sends a request about so many items and returns its response.
+// exchange sends a request about the given number of items, and returns its response.
 func exchange[T any](ctx context.Context, c *Client, op operation, items int, r request[T]) (T, error) {
 	var response T
 	if err := r.check(); err != nil {
@@ -97,7 +97,8 @@ func readJSON(content []byte, v any) error {
 
 type jsonReader struct{ *json.Decoder }
 
-// value reads the next value, which is at path, into v. That of a member may be null.
+// value reads the next value, which is at path, into v. The value of a member may be
+// null.
 func (r jsonReader) value(v reflect.Value, path string, member bool) error {
 	switch v.Kind() {
 	case reflect.Struct:

@@ -59,12 +59,12 @@ func WithInsecureHTTP() Option {
 // [WithAttemptTimeout]; its CheckRedirect is not used, as no redirect is
 // followed.
 //
-// A transport of your own must not send a write again by itself; one of
-// retryablehttp is rejected for that reason. It must return when the request's context
-// ends, since the client waits for it. It should pass that context on, by whose
-// httptrace the client knows whether a connection was obtained. It should drop idle
-// connections sooner than the server does, as DefaultTransport does: a write that
-// meets the server's close has an unknown outcome.
+// A transport of your own must not send a write again by itself; one of retryablehttp
+// is rejected for that reason. It must return when the request's context ends, since
+// the client waits for it. It should pass that context on: the httptrace in it tells
+// the client whether a connection was obtained. It should drop idle connections sooner
+// than the server does, as DefaultTransport does: a write that meets the server's close
+// has an unknown outcome.
 func WithHTTPClient(c *http.Client) Option {
 	return func(o *options) error {
 		if c == nil {
@@ -83,7 +83,7 @@ func WithHTTPClient(c *http.Client) Option {
 func WithAttemptTimeout(d time.Duration) Option {
 	return func(o *options) error {
 		if d <= 0 {
-			return fmt.Errorf("WithAttemptTimeout: %v is not more than zero", d)
+			return fmt.Errorf("WithAttemptTimeout: %v must be positive", d)
 		}
 		o.attemptTimeout = d
 		return nil

@@ -13,8 +13,8 @@ const (
 	cutOutPart = "[left out: it has a part of the app key in it]"
 )
 
-// secrets are app keys to cut out of what others say. The longest comes first, as
-// one may be the beginning of another.
+// secrets are app keys to cut out of texts of others. The longest comes first, as one
+// may be the beginning of another.
 type secrets []string
 
 const (

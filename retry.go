@@ -96,7 +96,7 @@ func retryAfter(header http.Header, now time.Time) (wait time.Duration, problem 
 		if strings.Trim(fraction, "0") != "" {
 			seconds++
 		}
-		if at := time.Unix(seconds, 0); at.Sub(now).Abs() < aboutNow { // hardly so many seconds
+		if at := time.Unix(seconds, 0); at.Sub(now).Abs() < aboutNow { // a Unix time: as a wait it would be decades
 			return untilTime(at, header, now), ""
 		}
 		return time.Duration(seconds) * time.Second, ""

@@ -17,8 +17,8 @@ type route struct {
 	url      url.URL // set for a client
 }
 
-// routes are those of one client: the candidates of each operation, and which of
-// them it is, once a response has shown it.
+// routes holds the candidates of each operation for one client and, once a response has
+// shown it, which of them is right.
 type routes struct {
 	candidates [len(operations)][]route
 	kept       [len(operations)]atomic.Pointer[route]
@@ -41,10 +41,10 @@ func newRoutes(base *url.URL) *routes {
 	return rs
 }
 
-// do makes a call on the route of its operation; d reads its 2xx, and items counts
-// what it is about. The route is found out by the responses, and kept by all
-// goroutines. Calls that start together may each look for it, which is better than
-// a lock that an outage would hold.
+// do makes a call on the route of its operation; d reads its 2xx, and items is how many
+// things it is about. Responses show which route is right, and all goroutines then use
+// it. Calls that start together may each look for it, which is better than a lock that
+// an outage would hold.
 func (c *Client) do(ctx context.Context, op operation, items int, query string, b *body, d decoder) error {
 	call := call{
 		client: c, ctx: ctx, op: op, effect: op.effect(), items: items, query: query, body: b, decoder: d,
@@ -69,7 +69,7 @@ func (c *call) search() *Error {
 			return failure.onProvenRoute()
 		}
 		if len(candidates) == 1 && failure.StatusCode == http.StatusNotFound && failure.json {
-			return failure.onProvenRoute() // what was sent is not there
+			return failure.onProvenRoute() // a record is missing, not the route
 		}
 		// Servers are upgraded while clients run.
 		switch found := c.judge(last, failure); {
@@ -154,8 +154,8 @@ const (
 	routeMissing
 )
 
-// judge says whether the route of a write that failed so is there. A missing one
-// means that no code of the API ran, and so the next candidate is safe.
+// judge returns what the failure of a write says about its route. A missing one means
+// that no code of the API ran, and so the next candidate is safe.
 //
 // An Update, which does no harm twice, goes on after any response that the API's
 // own code is not seen to have given: on a host with web pages, an unknown path may
@@ -198,9 +198,9 @@ func provesRoute(r *route, failure *Error) bool {
 	return false
 }
 
-// probe asks whether a route is there, with an empty list, which changes nothing
-// whatever responds to it. (A GET would not do: many routers respond 404 to a GET of
-// a path that takes only POST.) It is no attempt of the call.
+// probe asks whether a route is there, with an empty list, which changes nothing,
+// whatever responds to it. (A GET would not do: many routers respond 404 to a GET of a
+// path that takes only POST.) It does not count as an attempt of the call.
 func (c *call) probe(r *route) (*Error, finding) {
 	probe := call{
 		client: c.client, ctx: c.waits, waits: c.waits, op: c.op, effect: reads, body: emptyList(), probing: true,

@@ -58,8 +58,8 @@ type ShippingProvider struct {
 // response had none.
 type LocalTime string
 
-// In returns the time, taken as one in loc, or an error if t does not have the form
-// of a [LocalTime]. Like [time.Time.In] it panics if loc is nil.
+// In returns the time, read as one in loc, or an error if t does not have the form of a
+// [LocalTime]. Like [time.Time.In] it panics if loc is nil.
 func (t LocalTime) In(loc *time.Location) (time.Time, error) {
 	return time.ParseInLocation("2006-01-02T15:04:05", string(t), loc)
 }

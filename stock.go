@@ -81,10 +81,10 @@ func (s *StockService) Update(ctx context.Context, updates []StockUpdate) ([]Sto
 		func(u StockUpdate) (id, n int64) { return u.ID, u.Quantity })
 }
 
-// Change adds to the quantities of records, or deducts from them, in one request
-// (API reference, "Change in stock"), and returns the records as the server then
-// has them. It is never sent twice unless nothing of it was applied. Whether a
-// quantity may fall below zero is the server's to say.
+// Change adds to the quantities of records, or deducts from them, in one request (API
+// reference, "Change in stock"), and returns the records as the server then has them.
+// It is never sent twice unless nothing of it was applied. The server decides whether a
+// quantity may fall below zero.
 //
 // Errors: [ErrInvalidRequest] if there are no changes, an id is not positive,
 // or one id is given twice (sum its changes, or use [StockService.ChangeAll]);
@@ -106,7 +106,7 @@ func write[T any](ctx context.Context, c *Client, op operation, member string, i
 	for i, item := range items {
 		id, n := of(item)
 		if id <= 0 {
-			return nil, invalid(op.String(), "item %d: the id %d is not more than 0", i, id)
+			return nil, invalid(op.String(), "item %d: the id %d must be positive", i, id)
 		}
 		b.add(id, member, n)
 	}
@@ -119,7 +119,7 @@ func write[T any](ctx context.Context, c *Client, op operation, member string, i
 	return result.records, err
 }
 
-// findTwice returns where an id stands for the first and for the second time.
+// findTwice returns the two indexes of the first id that occurs twice.
 func findTwice(ids []int64) (first, second int, twice bool) {
 	sorted := true
 	for i := 1; i < len(ids) && sorted; i++ {
@@ -198,7 +198,7 @@ func (s *StockService) checkList(params StockListParams) (skus []string, fixed i
 	return unique(params.SKUs), fixed, nil
 }
 
-// fitting is how many of the SKUs, at least one, fit into one request line.
+// fitting returns how many of the SKUs, at least one, fit into one request line.
 func fitting(skus []string, fixed int) int {
 	size := fixed
 	for i, sku := range skus {
@@ -209,7 +209,7 @@ func fitting(skus []string, fixed int) int {
 	return len(skus)
 }
 
-// lineCost is how much of a request line a SKU takes.
+// lineCost returns how much of a request line a SKU takes.
 func lineCost(sku string) int { return len("sku=&") + escapedLen(sku) }
 
 func unique(skus []string) []string {
@@ -224,7 +224,7 @@ func unique(skus []string) []string {
 	return once
 }
 
-// escapedLen is the length of url.QueryEscape(s).
+// escapedLen returns the length of url.QueryEscape(s).
 func escapedLen(s string) int {
 	n := 0
 	for i := range len(s) {

@@ -21,9 +21,9 @@ import (
 // once, and may run after the attempt.
 type trace struct {
 	hooks     httptrace.ClientTrace
-	untouched bool         // the transport was not given the request
-	requested atomic.Bool  // a connection
-	connected atomic.Bool  // it was obtained
+	untouched bool         // whether the transport was not given the request
+	requested atomic.Bool  // whether a connection was requested
+	connected atomic.Bool  // whether one was obtained
 	informs   atomic.Int32 // number of 1xx responses
 	responded atomic.Bool
 	handshake atomic.Pointer[error] // failure of the TLS handshake
@@ -72,8 +72,8 @@ func (t *trace) got(info httptrace.GotConnInfo) {
 	}
 }
 
-// sameConn compares two connections. It takes two of a type that cannot be
-// compared for the same.
+// sameConn compares two connections. Two of a type that cannot be compared count as the
+// same.
 func sameConn(a, b net.Conn) bool {
 	if a == nil || b == nil || reflect.TypeOf(a) != reflect.TypeOf(b) {
 		return false
@@ -94,8 +94,8 @@ const maxInforms = 20
 
 var errInforms = fmt.Errorf("%w: over %d responses of 1xx", ErrBadResponse, maxInforms)
 
-// inform counts a 1xx. It does not return an error: that of a caller's own trace
-// would take its place.
+// inform counts a 1xx. It does not return an error, since the error of a caller's own
+// trace would replace it.
 func (t *trace) inform(int, textproto.MIMEHeader) error {
 	if t.informs.Add(1) > maxInforms {
 		t.stop(errInforms)
@@ -150,9 +150,9 @@ func (e *proxyError) Error() string {
 	return strings.TrimSpace(fmt.Sprintf("the proxy responded to CONNECT with %d %s", e.status, http.StatusText(e.status)))
 }
 
-// proxyRejected reports whether a proxy rejected CONNECT with a 4xx, which passes
-// only once somebody gives it a password, or a rule. net/http itself leaves only the
-// status text in its error.
+// proxyRejected reports whether a proxy rejected CONNECT with a 4xx, which lets a
+// request pass only once somebody gives it a password, or a rule. net/http itself
+// leaves only the status text in its error.
 func proxyRejected(err error) bool {
 	var proxy *proxyError
 	if errors.As(err, &proxy) {
