@@ -12,12 +12,12 @@ var processStart = time.Now()
 // if the wall clock is set back, since both times have a monotonic clock reading.
 func inBubble() bool { return time.Since(processStart) < 0 }
 
-// errOtherBubble does not name the package: a client cuts texts out that are like the
-// app key.
+// errOtherBubble does not name the package, since a client cuts out texts that look
+// like the app key.
 var errOtherBubble = errors.New("a fake server made in a synctest bubble can be used only there, and one made outside only outside")
 
 // checkBubble returns an error if the server was made in a bubble and the caller is
-// outside, or the reverse. Where one wakes the other, the program would crash.
+// outside, or the reverse. The program would crash if one woke the other.
 func (s *Server) checkBubble() error {
 	if inBubble() != s.bubble {
 		return errOtherBubble

@@ -20,7 +20,7 @@ type Dialect struct {
 	// routes, as if something else of the API were there. Otherwise their paths are
 	// unknown.
 	WrongRouteNotAllowed bool
-	// UnknownPath is the way to respond to unknown paths.
+	// UnknownPath is how the server responds to unknown paths.
 	UnknownPath UnknownPath
 	// ItemByItem saves each stock record of a write on its own: the good ones are applied
 	// even if others are rejected. The response names the rejected ones, with 400 and an

@@ -66,7 +66,7 @@
 //   - an unknown path: 404 with a page, or as [UnknownPath] says; a known path without
 //     its last slash: 301;
 //   - no app key or a wrong one: 401; no version header or another version: 400;
-//   - another method than the path's: 405;
+//   - a method that the path does not have: 405;
 //   - a list without sku, or with a blank one: 400;
 //   - a write whose Content-Type is not application/json: 415;
 //   - a write whose body is not JSON, or is not an object whose stock_records is a
@@ -81,8 +81,9 @@
 //
 //   - a sales.cancel without sale_id, or without one of the three reasons: 400;
 //   - a shipping.init whose sale_ids is not a list of at least one string: 400;
-//   - either of an unknown sale, a sales.cancel of a canceled one, a shipping.init of one
-//     that is not pending, or of one twice: 400, and none of its sales changes.
+//   - a sales.cancel or shipping.init of an unknown sale, a sales.cancel of a canceled
+//     sale, a shipping.init of a sale that is not pending or is named twice: 400, and
+//     none of its sales changes.
 //
 // The response to a rejected write says what is wrong with which item, and the
 // client has it in [oakra.Error].Fields: {"stock_records":[{},{"id":["Invalid pk

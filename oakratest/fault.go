@@ -69,12 +69,12 @@ type Fault struct {
 	// Times is how many requests the fault strikes; 0 means every one.
 	Times int
 	// Probability is the probability that a request is struck, above 0 and up to 1; 0
-	// means 1. Each request of the Op is one draw, whatever other faults there are,
-	// from a generator that starts at Seed. With the same Seed, the same of these
-	// requests are struck, counted in order of arrival.
+	// means 1. Each request of the Op takes one random number, whatever other faults
+	// there are, from a generator that starts at Seed. With the same Seed, the requests
+	// at the same places in the order of arrival are struck.
 	Probability float64
 	Seed        uint64
-	// Delay is waited for before the Kind takes effect.
+	// Delay is the wait before the Kind takes effect.
 	Delay time.Duration
 	Kind  FaultKind
 	// Status, Header and Body are for Respond and RespondAfter. If Header has no
@@ -138,7 +138,8 @@ func (s *Server) strike(op string, may func(FaultKind) bool) Fault {
 		if !matches(f.Op, op) || !may(f.Kind) || f.Times > 0 && f.left == 0 {
 			continue
 		}
-		// A fault draws even if another has struck, to be independent of it.
+		// A fault takes a random number even if another fault has struck, to be
+		// independent of it.
 		if f.rand.Float64() < f.Probability && first == nil {
 			first = f
 		}

@@ -295,7 +295,7 @@ func TestImpossibleFaults(t *testing.T) {
 	}
 }
 
-// struck sends 200 lists and tells which ones a fault struck.
+// struck sends 200 lists and returns which of them a fault struck.
 func struck(t *testing.T, faults ...oakratest.Fault) string {
 	t.Helper()
 	server := newServer(t)
@@ -332,7 +332,7 @@ func TestProbability(t *testing.T) {
 	limited.Times = 7
 	assert.Equal(t, 7, strings.Count(struck(t, limited), "1"))
 
-	// The draws of one fault do not depend on another's.
+	// The random numbers of one fault do not depend on those of another.
 	other := oakratest.Fault{Kind: oakratest.Respond, Status: 502, Probability: 0.5, Seed: 9}
 	both := struck(t, seeded(1), other)
 	reversed := struck(t, other, seeded(1))

@@ -12,8 +12,8 @@ type Request struct {
 	// Op is the operation, named as in [oakra.Error]: "stock.list", "stock.update",
 	// "stock.change", "sales.cancel" or "shipping.init". It is set on each of the
 	// reference's routes for it, whether or not the [Dialect] has that route. It is ""
-	// for anything else, such as a GET of the path of a write, or an empty list of stock
-	// records, by which a client finds out whether a route is there.
+	// for anything else, such as a GET of the path of a write, or an empty list of
+	// stock records, with which a client asks whether a route exists.
 	Op     string
 	Method string
 	Path   string // all of it: "/api/v1/stock/stock-records/"

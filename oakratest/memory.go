@@ -141,9 +141,9 @@ type stream struct {
 	mu            sync.Mutex
 	changed       sync.Cond // what read waits for
 	unread        bytes.Buffer
-	closed        error // the reader's, after unread; nil while the writer may write
-	unreadable    bool  // the reader has closed
-	broken        error // the writer's; nil while it has not noticed that the reader has closed
+	closed        error // error of a read after unread; nil while the writer may write
+	unreadable    bool  // whether the reader has closed
+	broken        error // error of a write; nil until it shows that the reader has closed
 	readDeadline  time.Time
 	writeDeadline time.Time
 	timer         *time.Timer // wakes read at its deadline

@@ -56,9 +56,9 @@ var emptyList = regexp.MustCompile(`^\s*\{\s*"stock_records"\s*:\s*\[\s*\]\s*\}\
 // what a client does with an empty list.
 func isProbe(op string, body []byte) bool { return writesStock(op) && emptyList.Match(body) }
 
-// isShort reports whether a body of this length is too short for a stock record. The
-// client's transport knows a probe by that, since it cannot read the body before a
-// connection is there. A negative length is an unknown one.
+// isShort reports whether a body of this length is too short for a stock record. This
+// is how the client's transport recognizes a probe, since it cannot read the body
+// before there is a connection. A negative length means that it is not known.
 func isShort(op string, length int64) bool {
 	const shortest = `{"stock_records":[{"id":1,"quantity":1}]}`
 	return writesStock(op) && 0 <= length && length < int64(len(shortest))

@@ -15,7 +15,7 @@ import (
 
 const (
 	basePath    = "/api/v1/"
-	idleTimeout = 2 * time.Second // as servers of this kind have it
+	idleTimeout = 2 * time.Second // as in gunicorn
 )
 
 // Server is a fake Oakra server. Its methods may be called by several goroutines at
@@ -30,9 +30,9 @@ type Server struct {
 	Key string
 
 	http    http.Server
-	memory  *memoryListener // for the connections of Client
+	memory  *memoryListener // listener for Client
 	host    string          // host of URL
-	bubble  bool            // made in a bubble of testing/synctest
+	bubble  bool            // whether it was made in a bubble of testing/synctest
 	serving sync.WaitGroup  // listeners
 	active  sync.WaitGroup  // connections, and writes to be applied late
 	closing chan struct{}   // closed by Close, to end all delays

@@ -345,7 +345,7 @@ func TestKeepAlive(t *testing.T) {
 	})
 }
 
-// changes is the body of a change of n records, whose ids are step apart.
+// changes returns the body of a change of n records, whose ids are step apart.
 func changes(n, step int) string {
 	var body strings.Builder
 	body.WriteString(`{"stock_records":[`)
@@ -359,7 +359,7 @@ func changes(n, step int) string {
 	return body.String()
 }
 
-// goroutines are those that this package or net/http started.
+// goroutines returns those that this package or net/http started.
 func goroutines() []string {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
@@ -372,7 +372,7 @@ func goroutines() []string {
 	return found
 }
 
-// BenchmarkChange is 1,000 items a request, of 100,000 records.
+// BenchmarkChange sends 1,000 items a request, for some of 100,000 records.
 func BenchmarkChange(b *testing.B) {
 	records := make([]oakra.StockRecord, 100_000)
 	for i := range records {

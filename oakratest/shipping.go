@@ -7,8 +7,8 @@ import (
 	"strconv"
 )
 
-// fulfillment is what a response says of a shipment. Only the sale and the ids differ
-// from one to the next; the rest is as in the reference.
+// fulfillment is what a response says about a shipment. Only the sale and the ids
+// differ from one to the next; the rest is as in the reference.
 type fulfillment struct {
 	ID               int64           `json:"id"`
 	Sale             fulfilledSale   `json:"sale"`

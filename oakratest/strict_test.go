@@ -37,7 +37,7 @@ func TestRequestsRejected(t *testing.T) {
 		change                   func(*http.Request)
 		status                   int
 		want                     string            // JSON, or part of a page
-		header                   map[string]string // of the response
+		header                   map[string]string // header of the response
 	}{
 		{"no key", "POST", updatePath, good, setHeader("Authorization", ""), 401,
 			`{"detail":"Authentication credentials were not provided."}`, map[string]string{"WWW-Authenticate": `Bearer realm="api"`}},

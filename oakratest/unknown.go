@@ -5,15 +5,15 @@ import (
 	"net/url"
 )
 
-// UnknownPath is the way in which a server responds to a path that it does not know.
-// Hosts that have web pages beside the API differ in it. All responses are HTML.
+// UnknownPath is how a server responds to a path that it does not know. Hosts that have
+// web pages beside the API differ in this. All responses are HTML.
 type UnknownPath int
 
 // The values of UnknownPath, each with the response.
 const (
 	UnknownNotFound      UnknownPath = iota // 404
 	UnknownPage                             // a page with 200 to a GET, else 405
-	UnknownPageCSRF                         // a page with 200 to a GET, else 403 for want of a CSRF token
+	UnknownPageCSRF                         // a page with 200 to a GET, else 403, since a CSRF token is missing
 	UnknownNotFoundLogin                    // 302 to the login page to a GET, else 404
 	UnknownNotFoundPage                     // a page with 200 to a GET, else 404
 	UnknownLogin                            // 302 to the login page

@@ -11,7 +11,7 @@ import (
 
 func TestUnknownPath(t *testing.T) {
 	const (
-		otherRoute = "stock/stock-record/change/" // of the reference, not of the dialect
+		otherRoute = "stock/stock-record/change/" // in the reference, not in the dialect
 		toLogin    = "/login/?next=%2Fapi%2Fv1%2Fstock%2Fstock-record%2Fchange%2F"
 	)
 	tests := []struct {

@@ -13,11 +13,11 @@ type watch struct {
 	arrived chan struct{} // closed when a request of op arrives
 }
 
-// Wait waits until a request of op, or with "" any request, is in flight: all of it
-// has arrived, and the server has neither begun to respond nor reset the connection;
-// with an [ApplyLate], it has not been applied yet. Wait returns nil at once if such a
-// request is there, else when the next one arrives. To do something while a write is
-// in flight, delay the write by a [Slow] fault, start it in another goroutine, and call
+// Wait waits until a request of op, or with "" any request, is in flight: all of it has
+// arrived, and the server has neither begun to respond nor reset the connection; with
+// an [ApplyLate], it has not been applied yet. Wait returns nil at once if there is
+// such a request, else when the next one arrives. To do something while a write is in
+// flight, delay the write by a [Slow] fault, start it in another goroutine, and call
 // Wait; requests that have ended before do not count.
 //
 // Wait returns the error of ctx if that ends first, and another one if the server is
@@ -49,8 +49,8 @@ func (s *Server) Wait(ctx context.Context, op string) error {
 	}
 }
 
-// announce adds a request to those in flight and tells who waits for it. s.mu must be
-// held.
+// announce adds a request to those in flight and wakes the calls of Wait that wait for
+// it. s.mu must be held.
 func (s *Server) announce(r *Request) {
 	s.inFlight = append(s.inFlight, r)
 	s.watches = slices.DeleteFunc(s.watches, func(w watch) bool {

@@ -7,8 +7,8 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// write applies a whole update or change or nothing of it, or, if the dialect is item
-// by item, what of it is good.
+// write applies an update or change as a whole or not at all. If the dialect saves item
+// by item, it applies the good items.
 func (s *Server) write(x *exchange) *response {
 	field := "quantity"
 	if x.op == opChange {
