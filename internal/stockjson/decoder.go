@@ -22,7 +22,7 @@ const (
 	windowSize = 128 << 10
 	headSize   = 64 << 10
 	maxValue   = 2 << 20 // windowSize doubled a few times
-	maxDepth   = 10000   // as encoding/json
+	maxDepth   = 10000   // as in encoding/json
 	maxBlock   = 16 << 10
 	maxShared  = 128 // the longest location_id that is shared between records
 
@@ -41,9 +41,9 @@ type Record struct {
 	Quantity   int64  `json:"quantity"`
 }
 
-// scratch is what a Decoder borrows. The locations outlive the response: the next
-// one mostly has the same. They come first, so that the garbage collector need
-// not look through the window.
+// scratch is what a Decoder borrows. The locations outlive the response, since the next
+// one usually has the same. They come first, which saves the garbage collector from
+// scanning the window.
 type scratch struct {
 	locations [1 << 7][4]string // sets by hash, the most recent first
 	window    [windowSize]byte
@@ -72,26 +72,26 @@ type Decoder struct {
 	limit   int64
 	readErr error // why nothing more can be read
 
-	// The window is buf, of which buf[pos:end] is unread; base is the offset
-	// of buf[0] in the body. It is that of scratch or, if a value does not
-	// fit, a larger one.
+	// The window is buf, of which buf[pos:end] is unread; base is the offset of buf[0]
+	// in the body. The window is in scratch or, if a value does not fit, in a larger
+	// buffer.
 	buf      []byte
 	pos, end int
 	base     int64
 	scratch  *scratch
-	head     *[headSize]byte // of the body, once the window has moved on
+	head     *[headSize]byte // start of the body, once the window has moved on
 
 	state  state
-	object bool // the top-level value is an object
+	object bool // whether the top-level value is an object
 	cut    bool
-	misses uint32 // calls of next, counted for a test
+	misses uint32 // number of calls of next, for a test
 	err    error
 
 	nextPage string
 
-	count  int             // records so far
+	count  int             // number of records so far
 	skus   strings.Builder // the block the next SKU is appended to
-	length int             // of that block
+	length int             // length of that block
 }
 
 // NewDecoder returns a Decoder of the body r, of which it reads at most limit
@@ -114,32 +114,32 @@ func (d *Decoder) Close() {
 	}
 }
 
-// Err says why Next returned false. It is nil if the body is one complete
-// value with only white space after it, and was read up to io.EOF. An error in
-// a record names it: by its number, counted from 1, and by its SKU and id if
-// they can be read, whether they stand before or behind the error.
+// Err says why Next returned false. It is nil if the body is one complete value with
+// only white space after it, and was read up to io.EOF. An error in a record names it:
+// by its number, counted from 1, and by its SKU and id if they can be read, before or
+// after the error.
 func (d *Decoder) Err() error { return d.err }
 
 // Count returns how many records Next has returned. Each of them was read
 // completely, and all its members are valid.
 func (d *Decoder) Count() int { return d.count }
 
-// NextPage returns the text of the member next of the top-level object, with
-// which the server says that there are more records than these. It is empty if
-// there is no such member or it is not a string. The member may come behind the
-// records: call NextPage after Next has returned false.
+// NextPage returns the text of the member next of the top-level object, with which the
+// server says that there are more records than these. It is empty if there is no such
+// member or it is not a string. The member may come after the records: call NextPage
+// after Next has returned false.
 func (d *Decoder) NextPage() string { return d.nextPage }
 
-// Cut reports whether Err is because the body ended too soon: the reader failed,
-// or io.EOF came inside the value. A blank body is not cut, and neither is one
+// Cut reports whether the cause of Err is that the body ended too soon: the reader
+// failed, or io.EOF came inside the value. A blank body is not cut, and neither is one
 // whose compression is corrupt.
 func (d *Decoder) Cut() bool { return d.cut }
 
-// Offset returns how many bytes of the body are consumed.
+// Offset returns how many bytes of the body were consumed.
 func (d *Decoder) Offset() int64 { return d.base + int64(d.pos) }
 
-// Head returns the first bytes of the body, as far as they are read, at most
-// 64 KiB. They are valid until Close.
+// Head returns the bytes read so far from the start of the body, at most 64 KiB. They
+// are valid until Close.
 func (d *Decoder) Head() []byte {
 	if d.head != nil {
 		return d.head[:]
@@ -262,7 +262,7 @@ func (d *Decoder) members(first bool) bool {
 	}
 }
 
-// next is Next where the fast path cannot go on: at the end of the window
+// next does what Next does where the fast path cannot go on: at the end of the window
 // or of the array, and at anything unusual.
 func (d *Decoder) next(r *Record) bool {
 	d.misses++
@@ -306,8 +306,9 @@ func (d *Decoder) finish() {
 	d.state = over
 }
 
-// peek returns the next byte that is not white space and leaves it unread. At
-// the end of the body it fails and returns 0, which no caller looks for.
+// peek returns the next byte that is not white space and leaves it unread. At the end
+// of the body it fails and returns 0, which equals no byte that a caller compares it
+// with.
 func (d *Decoder) peek() byte {
 	for {
 		d.pos += space(d.buf[d.pos:d.end], 0)
@@ -336,8 +337,8 @@ func (d *Decoder) value() []byte {
 		if d.fill() {
 			continue
 		}
-		// A body that was broken before it ended is not cut. As the value
-		// may be a number, which could go on, it is looked at in an array.
+		// A body that was broken before it ended is not cut. Since the value may be a
+		// number, which could go on, the check puts it into an array.
 		part := d.buf[d.pos:d.end]
 		array := io.MultiReader(strings.NewReader("["), bytes.NewReader(part))
 		var syntax *json.SyntaxError
@@ -351,8 +352,8 @@ func (d *Decoder) value() []byte {
 	return d.buf[d.pos : d.pos+e.n]
 }
 
-// fill reads more of the body into the window, behind what is unread. It
-// returns false if there is no more, and then readErr says why.
+// fill reads more of the body into the window, after what is unread. It returns false
+// if there is no more, and then readErr says why.
 func (d *Decoder) fill() bool {
 	if d.readErr != nil {
 		return false
@@ -492,7 +493,7 @@ func (d *Decoder) fail(format string, args ...any) bool {
 	return false
 }
 
-// where says for an error how far the decoder is.
+// where returns how far the decoder is, for an error.
 func (d *Decoder) where() string {
 	switch {
 	case d.state == records && d.pos < d.end:

@@ -65,7 +65,7 @@ func TestNumberForms(t *testing.T) {
 	}
 }
 
-// A number that is huge written out costs nothing.
+// A number that would be huge when written out costs nothing.
 func TestNumberCost(t *testing.T) {
 	s := []byte("1e999999999")
 	if n := testing.AllocsPerRun(10, func() { number(s) }); n > 3 {
@@ -162,7 +162,7 @@ func TestMembers(t *testing.T) {
 	}
 }
 
-// An error in a record names it by its number, SKU and id, wherever they stand.
+// An error in a record names the record by its number, SKU and id, wherever these are.
 func TestNames(t *testing.T) {
 	long := strings.Repeat("x", 35)
 	for record, want := range map[string]string{
@@ -231,7 +231,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// Text in a record is Unicode, or it is an error.
+// Text in a record that is not Unicode is an error.
 func TestUnicode(t *testing.T) {
 	const half, bytes = "has half of a surrogate pair", "is not UTF-8"
 	for text, want := range map[string]string{
@@ -320,7 +320,7 @@ func TestFastPath(t *testing.T) {
 				var rec Record
 				for d.Next(&rec) {
 				}
-				ends := uint32(1 + len(data)/(windowSize-200)) // of the array, and of the windows
+				ends := uint32(1 + len(data)/(windowSize-200)) // ends of the array and of the windows
 				if d.Err() != nil || d.Count() != n || d.misses == 0 || d.misses > ends {
 					t.Errorf("%s, %d records: %d read, %d not by the fast path, want 1 to %d; error %v", style, n, d.Count(), d.misses, ends, d.Err())
 				}
@@ -330,8 +330,8 @@ func TestFastPath(t *testing.T) {
 	}
 }
 
-// A body cut anywhere is an error that says so, whether it ends or fails, and
-// the records before the cut are there.
+// A body that is cut anywhere gives an error that says so, whether it ends or fails,
+// and the records before the cut.
 func TestCut(t *testing.T) {
 	recs := `[{"id":1,"location_id":"a","sku":"b","quantity":2}, {"id":1,"location_id":"é","sku":"\u0062","quantity":"2"}]`
 	for _, c := range []struct{ before, after string }{{"", " \n"}, {" \n", ""}, {"\ufeff\n", ""}, {`{"n":[1,"]"],"stock_records":`, `,"more": 12}`}} {
@@ -423,7 +423,7 @@ func TestReaders(t *testing.T) {
 	}
 }
 
-// Around the size of the window, Head has what was read, and the end is
+// For bodies of about the size of the window, Head has what was read, and the end is
 // found.
 func TestWindowSize(t *testing.T) {
 	for size := windowSize - 20; size < windowSize+100; size++ {
@@ -556,7 +556,7 @@ func TestLimitMemory(t *testing.T) {
 	}
 }
 
-// As deep as encoding/json goes, and not deeper.
+// Values may be nested as deeply as in encoding/json, and not deeper.
 func TestDepth(t *testing.T) {
 	for _, f := range []string{
 		`[{"x":%s,"id":1,"location_id":"a","sku":"b","quantity":1}]`,
@@ -642,8 +642,8 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// Equal locations are one string, of any length that is usual; SKUs are not
-// kept alive by a block larger than 16 KiB.
+// Equal locations of a usual length share one string. No SKU keeps alive a block larger
+// than 16 KiB.
 func TestSharing(t *testing.T) {
 	d := NewDecoder(bytes.NewReader(nil), noLimit)
 	defer d.Close()

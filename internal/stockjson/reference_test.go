@@ -48,7 +48,7 @@ func decode(r io.Reader, limit int64) (o outcome) {
 // reference decodes data with encoding/json.
 func reference(data []byte) (o outcome) {
 	const bom = "\xef\xbb\xbf"
-	if strings.HasPrefix(bom, string(data)) { // all or a part of it alone is as if empty
+	if strings.HasPrefix(bom, string(data)) { // a body of this alone, or of a part of it, is empty
 		data = nil
 	}
 	data = bytes.TrimPrefix(data, []byte(bom))
@@ -60,8 +60,8 @@ func reference(data []byte) (o outcome) {
 		o.cut = !blank && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF))
 		return o
 	}
-	// following is the next byte that is not white space, after skip; -1 if
-	// there is none.
+	// following returns the next byte that is not white space, after skip; -1 if there
+	// is none.
 	following := func(skip string) int {
 		rest := bytes.TrimLeft(data[dec.InputOffset():], " \t\r\n")
 		if skip != "" {
@@ -321,7 +321,7 @@ func compare(t *testing.T, data []byte) {
 	}
 }
 
-// Every seed, and every prefix of it, comes out as encoding/json says.
+// Every seed, and every prefix of it, gives the result of encoding/json.
 func TestReference(t *testing.T) {
 	for _, s := range seeds {
 		for i := range len(s) + 1 {

@@ -70,8 +70,8 @@ func (d *Decoder) fast(b []byte, r *Record) int {
 	}
 }
 
-// integer reads the plain integer at b[i], after white space, and returns the
-// index behind it; one over len(b) if there is none, or one that might not fit.
+// integer reads the plain integer at b[i], after white space, and returns the index
+// after it. The index is over len(b) if there is no integer, or one that might not fit.
 func integer(b []byte, i int) (v int64, end int) {
 	i = space(b, i)
 	negative := i < len(b) && b[i] == '-'
@@ -92,9 +92,9 @@ func integer(b []byte, i int) (v int64, end int) {
 	return v, i
 }
 
-// ascii reads the string at b[i], after white space, and returns what is in its
-// quotes, with the index behind it; one over len(b) if there is none, or one
-// with a backslash, a control character or something that is not ASCII.
+// ascii reads the string at b[i], after white space, and returns what is in its quotes,
+// with the index after it. The index is over len(b) if there is no string, or one with
+// a backslash, a control character or something that is not ASCII.
 func ascii(b []byte, i int) (s []byte, end int) {
 	if i = space(b, i); i >= len(b) || b[i] != '"' {
 		return nil, len(b) + 1
@@ -102,8 +102,8 @@ func ascii(b []byte, i int) (s []byte, end int) {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	start := i + 1
 	for i = start; len(b)-i >= 8; i += 8 {
-		// Each term sets the high bit of the bytes it is about. Borrows only
-		// come from those, so that the lowest bit set is right.
+		// Each term sets the high bit of the bytes that it looks for. Only those bytes
+		// cause borrows, and therefore the lowest bit set is right.
 		x := binary.LittleEndian.Uint64(b[i:])
 		m := (x | (x - ' '*ones) | ((x ^ '"'*ones) - ones) | ((x ^ '\\'*ones) - ones)) & highs
 		if m != 0 {
@@ -162,9 +162,9 @@ func (d *Decoder) slow(b []byte, r *Record) bool {
 	return true
 }
 
-// member returns the key and the value of the member of an object at b[i], after
-// white space and a comma, and the index behind it. The key is nil if there is
-// none. If the object is not valid JSON, they need not be valid either.
+// member returns the key and the value of the member of an object at b[i], after white
+// space and a comma, and the index after it. The key is nil if there is none. If the
+// object is not valid JSON, they need not be valid either.
 func member(b []byte, i int) (key, value []byte, end int) {
 	if i = space(b, i); i < len(b) && b[i] == ',' {
 		i = space(b, i+1)
@@ -204,8 +204,8 @@ func text(v []byte) (s []byte, wrong string) {
 	return []byte(unquoted), ""
 }
 
-// halfPair reports whether s, what is between the quotes of a string, has an escape
-// for one half of a surrogate pair without the other. It is no character, and
+// halfPair reports whether s, what is between the quotes of a string, has an escape for
+// one half of a surrogate pair without the other. Such a half is not a character, and
 // encoding/json reads it as U+FFFD.
 func halfPair(s []byte) bool {
 	high := false // the first half was just before s[i]
@@ -234,9 +234,8 @@ func bare(v []byte) []byte {
 	return v
 }
 
-// id reads a number in any form but one with an exponent. That shows that the
-// server had the id as a floating-point number, which may have cost it its last
-// digits.
+// id reads a number in any form except one with an exponent. An exponent shows that the
+// server had the id as a floating-point number, which may have lost its last digits.
 func id(v []byte) (n int64, wrong string) {
 	s := bare(v)
 	n, wrong = number(s)
@@ -256,7 +255,7 @@ func number(s []byte) (v int64, wrong string) {
 	if v, end := integer(s, 0); end == len(s) {
 		return v, ""
 	}
-	// Of valid JSON, only a number ends with a digit.
+	// A number is the only valid JSON that ends with a digit.
 	if s[len(s)-1]-'0' > 9 || !json.Valid(s) {
 		return 0, notWhole
 	}
@@ -264,7 +263,7 @@ func number(s []byte) (v int64, wrong string) {
 	exponent := 0
 	if e := bytes.IndexAny(s, "eE"); e >= 0 {
 		for _, c := range bytes.TrimLeft(s[e+1:], "+-") {
-			// No value has as many digits as would make up for more.
+			// No value has enough digits to make up for more.
 			exponent = min(exponent*10+int(c-'0'), 1<<27)
 		}
 		if s[e+1] == '-' {
@@ -314,7 +313,7 @@ func space(b []byte, i int) int {
 type extent struct {
 	n        int // bytes looked at; in the end the length of the value
 	depth    int
-	left     int // how much deeper it may get
+	left     int // number of levels that it may still nest
 	inString bool
 }
 
@@ -360,7 +359,7 @@ func (e *extent) scan(b []byte) bool {
 // first returns the value at the start of b, nil if it does not end in b.
 func first(b []byte) []byte {
 	if _, end := ascii(b, 0); end <= len(b) {
-		return b[:end] // as scan would, only faster
+		return b[:end] // what scan would return, only faster
 	}
 	e := extent{left: maxDepth}
 	if !e.scan(b) {
