@@ -17,8 +17,8 @@
 //
 // Below it, each attempt has a CLIENT span, named by its method, with the stable
 // attributes of OpenTelemetry's conventions for HTTP. It begins when the request may be
-// sent, after the waits for the limiter and the app key, and ends when the response was
-// read.
+// sent, after the waits for the limiter and the app key, and ends when the response has
+// been read.
 //
 //	http.request.method        string
 //	url.full                   string  without the query
@@ -31,9 +31,10 @@
 //	oakra.outcome              string  what this attempt alone shows
 //	oakra.attempt.kind         string  first, resend or probe
 //
-// A resend is any attempt of a call after its first, also one on another route. A probe
-// is a request with an empty list, by which the client finds out whether a route is
-// there. It changes nothing, and the statuses 400, 404 and 405 are no errors of it.
+// A resend is any attempt of a call after its first, including one on another route. A
+// probe is a request with an empty list, with which the client asks whether a route
+// exists. It changes nothing, and the statuses 400, 404 and 405 are not errors of a
+// probe.
 //
 // A call that the client's own checks reject has no span and is not in the metrics.
 //
@@ -62,7 +63,7 @@
 //	timeout          the attempt timeout, or the deadline of the context
 //	bad_response     a 2xx that cannot be read as it should, or a response that is not HTTP
 //	connection_lost  the connection ended before there was a response
-//	_OTHER           anything else: a limiter or a key source that failed, for one
+//	_OTHER           anything else, such as a limiter or a key source that failed
 //
 // # What is left out
 //
@@ -155,12 +156,12 @@ func NewObserver(opts ...Option) oakra.Observer {
 }
 
 // observer is an [oakra.Observer]. It is also the key under which it keeps its span in
-// a context: the current span of that may be one of another observer.
+// a context: the current span of the context may be another observer's.
 type observer struct {
 	tracer     trace.Tracer
 	propagator propagation.TextMapPropagator
 	metrics    metrics
-	targets    sync.Map // of target to []trace.SpanStartOption
+	targets    sync.Map // []trace.SpanStartOption by target
 }
 
 func (o *observer) withSpan(ctx context.Context, s trace.Span) context.Context {

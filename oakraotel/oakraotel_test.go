@@ -366,8 +366,7 @@ func TestForeignContext(t *testing.T) {
 }
 
 // TestManyGoroutines has lists, lookups, single writes and bulk runs on one client, and
-// a server that fails. Each request must be that of one span, below the span of its
-// call.
+// a server that fails. Each request must have one span, below the span of its call.
 func TestManyGoroutines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := oakratest.Start(t, records(300)...)

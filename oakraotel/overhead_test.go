@@ -20,9 +20,9 @@ import (
 )
 
 // BenchmarkOverhead compares a call without and with an observer, to a server on the
-// loopback interface that does as little as possible. The two take turns, one call each,
-// and the one that begins changes from pair to pair. It reports the median of each, and
-// the median of the differences as a part of the former.
+// loopback interface that does as little as possible. The two take turns, one call
+// each, and which of them begins changes from pair to pair. It reports the median of
+// each, and the median of the differences as a fraction of the first.
 //
 //	go test -run '^$' -bench Overhead -benchtime 20000x ./oakraotel
 func BenchmarkOverhead(b *testing.B) {
@@ -72,7 +72,7 @@ func benchmarkOverhead(b *testing.B, opts ...oakraotel.Option) {
 		}
 		without, with, more = append(without, p), append(with, o), append(more, o-p)
 	}
-	b.ReportMetric(0, "ns/op") // that of a pair says nothing
+	b.ReportMetric(0, "ns/op") // the time of a pair says nothing
 	b.ReportMetric(median(without), "ns/plain")
 	b.ReportMetric(median(with), "ns/observed")
 	b.ReportMetric(100*median(more)/median(without), "%overhead")

@@ -122,7 +122,7 @@ func (t *telemetry) tree(tb testing.TB) []string {
 	return lines
 }
 
-// wantCounts returns the counts that the spans stand for.
+// wantCounts returns the counts that follow from the spans.
 func (t *telemetry) wantCounts() map[string]int {
 	counts := make(map[string]int)
 	for _, op := range []string{"stock.update", "stock.change", "sales.cancel", "shipping.init"} {
