@@ -1,7 +1,7 @@
-// Command replay sends real trade to Oakra, every sale and return as a change of
-// stock, and then compares all quantities with those counted from the file. It
-// runs on the fake server in its own process, which answers after 20 ms and, if
-// asked, fails in many ways:
+// Command replay sends real trade to Oakra, every sale and return as a change of stock,
+// and then compares all quantities with those counted from the file. It runs on the
+// fake server in its own process, which responds after 20 ms and, if asked, fails in
+// many ways:
 //
 //	go run ./examples/replay                    # a day, which ships with it
 //	go run ./examples/replay -faults -seed 7
@@ -43,12 +43,12 @@ func main() {
 	var c config
 	flag.StringVar(&c.data, "data", "", "the trade, a .csv or .csv.gz `file`; empty is the day that ships with the program")
 	flag.DurationVar(&c.latency, "latency", 20*time.Millisecond, "how long the server takes for a request")
-	flag.BoolVar(&c.faults, "faults", false, "the server fails: 5% resets and 5% 502 after applying, 5% 429, 2% answers cut short")
+	flag.BoolVar(&c.faults, "faults", false, "the server fails: 5% resets and 5% 502 after applying, 5% 429, 2% responses cut short")
 	flag.Uint64Var(&c.seed, "seed", 1, "of the faults")
 	flag.IntVar(&c.window, "window", 0, "how many `lines` one ChangeAll gets; 0 is a hundredth of all, 300 at least")
 	flag.IntVar(&c.batch, "batch", 0, "how many records one request changes at most; 0 is an eighth of the window")
 	flag.IntVar(&c.concurrency, "concurrency", 16, "how many requests are in flight at most")
-	flag.DurationVar(&c.settleAfter, "settle-after", time.Second, "how long to wait before reading what became of an unknown; the fake server has landed everything by then")
+	flag.DurationVar(&c.settleAfter, "settle-after", time.Second, "how long to wait before reading the records with an unknown outcome; by then the fake server has applied everything")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -64,11 +64,11 @@ func main() {
 	}
 }
 
-// result is what a replay came to.
+// result is the result of a replay.
 type result struct {
 	lines, records   int
-	requests, writes int // that arrived at the server
-	struck           int // of these, by a fault
+	requests, writes int // arrived at the server
+	struck           int // number of requests struck by a fault
 	took             time.Duration
 	resent, unknown  int // changes of which nothing was applied; records put right by stocksync
 	right, wrong     int // records
@@ -79,7 +79,7 @@ func (r result) print(w io.Writer) {
 	fmt.Fprintf(w, "%d changes of %d records in %.1f s: %.0f changes a second\n",
 		r.lines, r.records, r.took.Seconds(), float64(r.lines)/r.took.Seconds())
 	fmt.Fprintf(w, "%d requests, %d of them writes, %d struck by a fault\n", r.requests, r.writes, r.struck)
-	fmt.Fprintf(w, "%d changes were not applied and sent again, %d records were unknown and put right\n", r.resent, r.unknown)
+	fmt.Fprintf(w, "%d changes were not applied and sent again, %d records had an unknown outcome and were put right\n", r.resent, r.unknown)
 	if r.peakMemory > 0 {
 		fmt.Fprintf(w, "largest memory of the process: %d MB\n", r.peakMemory>>20)
 	}
@@ -188,10 +188,10 @@ func (s *sender) lookup(ctx context.Context) error {
 	return nil
 }
 
-// sendAll sends all lines in windows. What was not applied goes with the next
-// window; what is unknown is left for putRight.
+// sendAll sends all lines in windows. What was not applied goes with the next window;
+// what has an unknown outcome is left for putRight.
 func (s *sender) sendAll(ctx context.Context, done func(int)) error {
-	const rounds = 20 // of lines that were not applied, after the last window
+	const rounds = 20 // rounds for lines that were not applied, after the last window
 	lines := s.trade.lines
 	var again []line
 	for round := 0; len(lines) > 0 || len(again) > 0; {
@@ -238,7 +238,7 @@ func (s *sender) putRight(ctx context.Context) error {
 	if len(s.unknown) == 0 {
 		return nil
 	}
-	// A request whose answer was lost may still be under way.
+	// A request whose response was lost may still be under way.
 	select {
 	case <-time.After(s.config.settleAfter):
 	case <-ctx.Done():

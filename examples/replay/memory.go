@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// peakMemory is the largest resident memory of this process in bytes, or 0 where
-// the system does not tell it as Linux does.
+// peakMemory returns the largest resident memory of this process in bytes, or 0 where
+// the system does not report it as Linux does.
 func peakMemory() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

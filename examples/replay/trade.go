@@ -23,10 +23,10 @@ var day []byte
 
 // trade is what a shop sold.
 type trade struct {
-	keys  []oakra.StockKey // of the records, in order of their first sale
+	keys  []oakra.StockKey // keys of the records, in order of their first sale
 	lines []line
-	low   []int64 // by key, the least sum of changes on the way
-	total []int64 // by key, the sum of all changes
+	low   []int64 // least sum of changes on the way, by key
+	total []int64 // sum of all changes, by key
 }
 
 type line struct {
@@ -93,13 +93,13 @@ func parseTrade(r io.Reader) (*trade, error) {
 	}
 }
 
-// start is the opening stock of a record: enough for all sales on the way.
+// start returns the opening stock of a record: enough for all sales on the way.
 func (t *trade) start(record int) int64 { return 10 - t.low[record] }
 
-// closing is the stock of a record after all trade.
+// closing returns the stock of a record after all trade.
 func (t *trade) closing(record int) int64 { return t.start(record) + t.total[record] }
 
-// opening is the stock before all trade.
+// opening returns the stock before all trade.
 func (t *trade) opening() []oakra.StockRecord {
 	records := make([]oakra.StockRecord, len(t.keys))
 	for i, key := range t.keys {

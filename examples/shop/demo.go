@@ -32,7 +32,7 @@ type demo struct {
 	config
 	out      io.Writer
 	began    time.Time
-	name     string // of the database
+	name     string // name of the database
 	server   *oakratest.Server
 	shop     *process
 	buyers   customers

@@ -60,7 +60,7 @@ func (p *process) kill() error {
 
 // stop lets the shop end in order.
 func (p *process) stop() error {
-	_ = p.pipe.Close() // of a shop that was killed, closed already
+	_ = p.pipe.Close() // closed already if the shop was killed
 	if p.cmd.ProcessState != nil {
 		return nil
 	}

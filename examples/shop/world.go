@@ -123,7 +123,7 @@ func (c *customers) confirmed(ctx context.Context, id string, lines []line) bool
 	return true
 }
 
-// ask returns the status of the shop's response, 0 if there was none.
+// ask returns the status of the shop's response, or 0 if there was none.
 func (c *customers) ask(ctx context.Context, method, path string, body []byte) (status int, response []byte) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

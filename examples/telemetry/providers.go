@@ -29,7 +29,7 @@ func providers(w io.Writer, registry *prometheus.Registry) (*sdktrace.TracerProv
 	return tracers, meters, nil
 }
 
-// console prints each span as it ends, and so the attempts before their call.
+// console prints each span as it ends. The attempts therefore come before their call.
 type console struct{ w io.Writer }
 
 func (c console) ExportSpans(_ context.Context, spans []sdktrace.ReadOnlySpan) error {
