@@ -17,7 +17,7 @@ import (
 
 // These tests run in synctest bubbles: a wait is exact and takes no time.
 
-// TestBackoffFullJitter draws many waits and checks their distribution: even
+// TestBackoffFullJitter draws many waits and checks that they are distributed evenly
 // from zero to a bound that doubles up to the maximum.
 func TestBackoffFullJitter(t *testing.T) {
 	const runs = 600
@@ -65,8 +65,9 @@ func TestBackoffFullJitter(t *testing.T) {
 							}
 						}
 					}
-					// The mean of 600 even draws is within 1.2 % of the bound two times
-					// in three; 10 % off is eight times that, which does not happen.
+					// The mean of 600 evenly distributed waits is within 1.2 % of the
+					// bound two times in three; to be 10 % off is eight times that,
+					// which does not happen.
 					for i, bound := range tt.bounds {
 						require.InDelta(t, bound/2, sums[i]/runs, float64(bound)/10, "mean of wait %d", i+1)
 						require.Less(t, least[i], bound/10, "wait %d has no floor", i+1)
@@ -155,7 +156,7 @@ func TestBackoffRetryAfter(t *testing.T) {
 		{"negative", is("-7"), 0},
 		{"signed", is("+7"), 0},
 		{"a fraction", is("6.001"), asked},
-		{"a fraction of nothing", is("7.000"), asked},
+		{"a fraction of zero", is("7.000"), asked},
 		{"less than a second", is("0.493"), time.Second},
 		{"Unix time", func(now time.Time) string { return fmt.Sprint(now.Add(asked).Unix()) }, asked},
 		{"Unix time with a fraction", func(now time.Time) string { return fmt.Sprintf("%d.25", now.Add(6*time.Second).Unix()) }, asked},
@@ -179,7 +180,7 @@ func TestBackoffRetryAfter(t *testing.T) {
 					continue // it is not sent again at all
 				}
 				if code == 503 && call.name == "stock.update" && tt.want >= 5*time.Second {
-					continue // nor is an Update so long after an unknown outcome
+					continue // nor is an Update that long after an unknown outcome
 				}
 				t.Run(fmt.Sprintf("%s/%d/%s", tt.name, code, call.name), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
@@ -267,7 +268,7 @@ func TestBackoffRetryAfterDate(t *testing.T) {
 			{"date past", http.TimeFormat, func(server time.Time) string { return server.Add(-9 * time.Second).Format(http.TimeFormat) }, 0},
 			{"Unix time", http.TimeFormat, func(server time.Time) string { return fmt.Sprint(server.Add(9 * time.Second).Unix()) }, 9 * time.Second},
 			{"seconds", http.TimeFormat, func(time.Time) string { return "9" }, 9 * time.Second},
-			// Without a readable Date only the client's clock is there.
+			// Without a readable Date there is only the client's clock.
 			{"unreadable Date", "yesterday", func(server time.Time) string {
 				return server.Add(9*time.Second - skew).Format(http.TimeFormat)
 			}, 9 * time.Second},
@@ -348,7 +349,7 @@ func TestBackoffDeadline(t *testing.T) {
 			})
 		}
 	}
-	// A wait that ends before the deadline is waited.
+	// A wait that would end before the deadline takes place.
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 		defer cancel()
@@ -484,9 +485,9 @@ func TestBackoffAsksBeforeEachAttempt(t *testing.T) {
 	}
 }
 
-// TestBackoffAskedInVain checks that a limiter or a key source that fails ends
-// the call. Before the first attempt nothing was applied; later the last
-// failure remains.
+// TestBackoffAskedInVain checks that a limiter or a key source that fails ends the
+// call. Before the first attempt nothing was applied; later the call returns the last
+// failure.
 func TestBackoffAskedInVain(t *testing.T) {
 	failure := errors.New("no more today")
 	for _, row := range []struct {

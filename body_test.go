@@ -32,7 +32,7 @@ func (l *lateReader) RoundTrip(r *http.Request) (*http.Response, error) {
 	return stubResponse(429, `{}`), nil
 }
 
-// longItems is large enough for the memory of a body to be used again.
+// longItems is large enough for the memory of a body to be reused.
 const longItems = 2000
 
 // TestBodyReadLate checks that the memory of a body is not used for another
@@ -65,7 +65,7 @@ func longChange(i int64) []oakra.StockChange {
 	return changes
 }
 
-// longBody is the body as encoding/json writes it.
+// longBody returns the body as encoding/json writes it.
 func longBody(t testing.TB, changes []oakra.StockChange) string {
 	b, err := json.Marshal(map[string]any{"stock_records": changes})
 	require.NoError(t, err)

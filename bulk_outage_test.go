@@ -48,7 +48,7 @@ var outageKinds = []struct {
 	name string
 	fail func(*http.Request) (*http.Response, error)
 	is   error
-	dark bool // the outcome of a write is unknown
+	dark bool // whether the outcome of a write is unknown
 }{
 	{"503", status(503), oakra.ErrServer, true},
 	{"502", status(502), oakra.ErrServer, true},
@@ -68,7 +68,7 @@ var outageKinds = []struct {
 var farOff = time.Now().Add(100 * 365 * 24 * time.Hour)
 
 // TestBulkOutage checks that a run waits for the end of an outage, whatever the
-// failures are like, and that few items are unknown.
+// failures are, and that few items have an unknown outcome.
 func TestBulkOutage(t *testing.T) {
 	const n, size, concurrency, latency = 1000, 5, 4, 10 * time.Millisecond
 	for _, kind := range outageKinds {
@@ -141,7 +141,7 @@ func TestBulkOutageForGood(t *testing.T) {
 						lasted := time.Since(o.from)
 						switch {
 						case timeout < 0:
-							require.Zero(t, o.reads, "nothing is waited for")
+							require.Zero(t, o.reads, "there is no wait")
 							require.Less(t, lasted, 3*time.Second)
 						case timeout == 0:
 							require.GreaterOrEqual(t, lasted, time.Minute)
@@ -310,15 +310,15 @@ func TestBulkProbeJitter(t *testing.T) {
 	})
 }
 
-// TestBulkTrial checks that one request goes alone after a hold, and what its result
+// TestBulkTrial checks that a single request is sent after a hold, and what its result
 // means.
 func TestBulkTrial(t *testing.T) {
 	const n, concurrency, slow = 100, 4, time.Second
 	rejected := func(*http.Request) (*http.Response, error) { return stubResponse(400, `{"detail":"No."}`), nil }
 	for _, row := range []struct {
 		name    string
-		trials  steps // responses to the requests that go alone
-		ends    bool  // the run
+		trials  steps // responses to the requests that are sent alone
+		ends    bool  // whether they end the run
 		unknown int
 	}{
 		{"success", steps{pass}, false, 2},
@@ -332,7 +332,7 @@ func TestBulkTrial(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				const before = concurrency + 1 // by the second failure
+				const before = concurrency + 1 // requests sent by the second failure
 				s := &bulkScript{bulkShop: &bulkShop{t: t}, steps: steps{status(503), late(1, status(503)), late(2, pass), late(2, pass), late(2, pass)}}
 				for _, trial := range row.trials {
 					s.steps = append(s.steps, late(slow, trial))
@@ -378,15 +378,15 @@ func TestBulkTrial(t *testing.T) {
 	}
 }
 
-// TestBulkTrialsAddUp checks that a response that rejects ends no count: three
-// requests that went alone and failed, without a success, end the run.
+// TestBulkTrialsAddUp checks that a rejection does not reset the count: three requests
+// that were sent alone and failed, without a success in between, end the run.
 func TestBulkTrialsAddUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rejected := func(*http.Request) (*http.Response, error) { return stubResponse(400, `{"detail":"No."}`), nil }
 		down := status(503)
 		s := &bulkScript{bulkShop: &bulkShop{t: t}, steps: steps{
 			pass,
-			down, down, down, rejected, // the last two go alone
+			down, down, down, rejected, // the last two are sent alone
 			down, down, down, rejected,
 			down, down, down,
 			pass,
@@ -397,8 +397,8 @@ func TestBulkTrialsAddUp(t *testing.T) {
 	})
 }
 
-// TestBulkFailuresInARow checks that only a success whose request began after the
-// last failure is one between two failures.
+// TestBulkFailuresInARow checks that two failures are in a row unless a request that
+// began after the first of them succeeded.
 func TestBulkFailuresInARow(t *testing.T) {
 	const ms = time.Millisecond
 	fail := func(d time.Duration) func(*http.Request) (*http.Response, error) { return late(d, status(503)) }
@@ -465,8 +465,8 @@ func TestBulkOutageAtTheEnd(t *testing.T) {
 	}
 }
 
-// TestBulkMultiStatus checks that the records of a 207 prove nothing, and that a
-// server that always responds so does not make all items unknown.
+// TestBulkMultiStatus checks that the records of a 207 prove nothing, and that a server
+// that always responds with it does not leave the outcome of all items unknown.
 func TestBulkMultiStatus(t *testing.T) {
 	const n, size = 1000, 5
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
@@ -502,8 +502,8 @@ func TestBulkIncompleteResponses(t *testing.T) {
 	})
 }
 
-// TestBulkProbeIsACall checks that observers see a probe as the call that it is, and
-// that it waits for the limiter.
+// TestBulkProbeIsACall checks that observers see a probe as a call, and that it waits
+// for the limiter.
 func TestBulkProbeIsACall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &bulkScript{bulkShop: &bulkShop{t: t}, steps: steps{status(503), status(503), nil}}

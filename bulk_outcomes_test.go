@@ -40,8 +40,8 @@ func TestBulkOutcomes(t *testing.T) {
 	for _, row := range []struct {
 		name      string
 		fault     oakratest.Fault
-		want      string // outcomes
-		noSplit   string // outcomes with NoSplit; "" is want
+		want      string // expected outcomes
+		noSplit   string // expected outcomes with NoSplit; "" stands for want
 		is        error  // sentinel of the failures, or nil
 		retryable bool   // Retryable of the items that were not applied
 	}{

@@ -67,7 +67,8 @@ func TestBulkRateLimited(t *testing.T) {
 					require.Len(t, pauses, len(row.limits))
 					for i, a := range s.arrivals {
 						for _, p := range pauses {
-							// Another request may still go out at the very instant of the 429.
+							// Another request may still be sent at the very instant of
+							// the 429.
 							assert.False(t, a.at.After(p.from) && a.at.Before(p.to), "request %d went out %v after a 429 that asked to wait %v",
 								i, a.at.Sub(p.from), p.to.Sub(p.from))
 						}
@@ -79,8 +80,8 @@ func TestBulkRateLimited(t *testing.T) {
 	}
 }
 
-// TestBulkRateLimitedSlows checks that after a 429 without Retry-After the
-// requests go out one by one, and after some successes as before.
+// TestBulkRateLimitedSlows checks that after a 429 without Retry-After the requests are
+// sent one by one, and after some successes as before.
 func TestBulkRateLimitedSlows(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		synctest.Test(t, func(t *testing.T) {
@@ -178,8 +179,8 @@ func TestBulkRateLimitedSteadily(t *testing.T) {
 	})
 }
 
-// TestBulkRateLimitedAlone checks that one batch that is never admitted does
-// not hold the run for as long as the others succeed.
+// TestBulkRateLimitedAlone checks that one batch that is never admitted does not hold
+// up the run for as long as the others succeed.
 func TestBulkRateLimitedAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, alone, attempts = 3000, 7, 3

@@ -28,9 +28,9 @@ func (panickingHandler) Handle(context.Context, slog.Record) error {
 	return nil
 }
 
-// TestBulkPanics checks that a panic of the caller's code in a goroutine of the run is
-// one of the caller's goroutine, with the stack of the first. By then all requests
-// have ended.
+// TestBulkPanics checks that a panic of the caller's code in a goroutine of the run
+// becomes a panic of the caller's goroutine, with the stack of the first. By then all
+// requests have ended.
 func TestBulkPanics(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -86,7 +86,7 @@ func TestBulkPanics(t *testing.T) {
 				require.NoError(t, err)
 				concurrency := 4
 				if row.option != nil {
-					concurrency = 1 // for the count of the calls
+					concurrency = 1 // which fixes the number of calls
 				}
 				defer func() {
 					value, ok := recover().(error)
@@ -104,7 +104,7 @@ func TestBulkPanics(t *testing.T) {
 	}
 }
 
-// TestBulkRecordsPanic checks that a panic of OnRecords is the caller's, too.
+// TestBulkRecordsPanic checks that the caller gets a panic of OnRecords, too.
 func TestBulkRecordsPanic(t *testing.T) {
 	before := runtime.NumGoroutine()
 	s := &bulkShop{t: t, latency: func(int) time.Duration { return time.Millisecond }}

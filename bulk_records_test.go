@@ -56,7 +56,7 @@ func TestBulkRecords(t *testing.T) {
 				delete(seen, a.ID)
 			}
 		}
-		require.Empty(t, seen, "records of no successful request")
+		require.Empty(t, seen, "records although no request succeeded")
 		require.Equal(t, times, strings.Count(strings.Join(calls, " "), "records progress"), "%v", calls)
 	})
 }

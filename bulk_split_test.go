@@ -21,8 +21,8 @@ import (
 type bulkRejection struct {
 	name   string
 	status int
-	named  bool // the response names the item
-	page   bool // the response is a page
+	named  bool // whether the response names the item
+	page   bool // whether the response is a page
 }
 
 var bulkRejections = []bulkRejection{
@@ -63,7 +63,7 @@ func (r bulkRejection) respond(bad func(bulkItem) bool) func(int, *http.Request,
 	}
 }
 
-// bulkBad is the least id that the tests take for bad.
+// bulkBad is the least id that the test servers reject.
 const bulkBad = 10_000
 
 func isBad(item bulkItem) bool { return item.id >= bulkBad }
@@ -134,8 +134,8 @@ func TestBulkNoSplit(t *testing.T) {
 	}
 }
 
-// TestBulkMessages checks that each of the caller's items has what the server says of
-// its record, however the records were merged and split.
+// TestBulkMessages checks that each of the caller's items has what the server says
+// about its record, however the records were merged and split.
 func TestBulkMessages(t *testing.T) {
 	eachBulkOp(t, func(t *testing.T, op bulkOp) {
 		for _, noSplit := range []bool{false, true} {
@@ -144,7 +144,7 @@ func TestBulkMessages(t *testing.T) {
 				server := bulkServer(t, 50)
 				items := make([]bulkItem, 200)
 				for i := range items {
-					items[i] = bulkItem{1 + random.Int64N(60), random.Int64N(9)} // above 50 they are unknown
+					items[i] = bulkItem{1 + random.Int64N(60), random.Int64N(9)} // the server has no id above 50
 				}
 				err := op.all(t.Context(), serverClient(server), items, oakra.BulkOptions{BatchSize: 7, NoSplit: noSplit})
 				requireBulkTruth(t, op, server, items, err)
@@ -167,7 +167,8 @@ func TestBulkMessages(t *testing.T) {
 	})
 }
 
-// TestBulkNamesBeyond checks that names of no item of the request are no names.
+// TestBulkNamesBeyond checks that a rejection that names only items beyond the request
+// counts as one without names.
 func TestBulkNamesBeyond(t *testing.T) {
 	s := &bulkShop{t: t}
 	s.respond = func(_ int, _ *http.Request, items []bulkItem) *http.Response {
@@ -318,7 +319,7 @@ func TestBulkHalfApplied(t *testing.T) {
 	}
 }
 
-// bulkLimit is a server that takes only so many records in a request.
+// bulkLimit is a server that limits the number of records in a request.
 func bulkLimit(limit int, bad func(bulkItem) bool, status int, body string) func(int, *http.Request, []bulkItem) *http.Response {
 	return func(_ int, _ *http.Request, items []bulkItem) *http.Response {
 		if len(items) > limit || slices.ContainsFunc(items, bad) {

@@ -57,7 +57,7 @@ func TestBulkStops(t *testing.T) {
 		option    func() oakra.Option
 		is        error
 		retryable bool
-		most      int // requests, with four workers
+		most      int // largest number of requests, with four workers
 		applied   bool
 	}{
 		{name: "402", respond: respondFrom(7, 402), most: 7 + 4, applied: true},

@@ -55,7 +55,7 @@ func TestBulkStorm(t *testing.T) {
 					{Kind: oakratest.Respond, Status: 503, Times: 6},
 					{Kind: oakratest.Refuse, Times: 8},
 				}
-				waited := false // for the end of an outage
+				waited := false // whether the run waited for the end of an outage
 				err := op.all(t.Context(), client, items, oakra.BulkOptions{
 					BatchSize: 10, NoSplit: seed == 0,
 					OnProgress: func(p oakra.BulkProgress) {

@@ -68,12 +68,12 @@ var (
 	}
 )
 
-// bulkClient is a client of a transport in memory that knows the routes.
+// bulkClient returns a client of a transport in memory that knows the routes.
 func bulkClient(t testing.TB, transport http.RoundTripper, opts ...oakra.Option) *oakra.Client {
 	return oakra.KeepRoutes(stubClient(t, transport, opts...))
 }
 
-// serverClient is a client of a server that knows the routes.
+// serverClient returns a client of a server that knows the routes.
 func serverClient(server *oakratest.Server, opts ...oakra.Option) *oakra.Client {
 	return oakra.KeepRoutes(server.Client(opts...))
 }
@@ -93,7 +93,7 @@ func bulkItems(n int) []bulkItem {
 	return items
 }
 
-// bulkServer has the records 1 to n.
+// bulkServer returns a server with the records 1 to n.
 func bulkServer(t testing.TB, n int) *oakratest.Server {
 	records := make([]oakra.StockRecord, n)
 	for i := range records {
@@ -104,7 +104,7 @@ func bulkServer(t testing.TB, n int) *oakratest.Server {
 	return server
 }
 
-// bulkPolicy sends again at once, and bulkOnce never sends again.
+// bulkPolicy resends at once, and bulkOnce never resends.
 var (
 	bulkPolicy = oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1})
 	bulkOnce   = oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1})
@@ -324,7 +324,7 @@ type bulkShop struct {
 	probe func(n int, r *http.Request) (*http.Response, error)
 
 	mu             sync.Mutex
-	arrivals       []bulkArrival // of writes
+	arrivals       []bulkArrival // writes that arrived
 	probes         []time.Time
 	inFlight, peak int
 	times          map[int64]int // how often each id was applied
@@ -412,7 +412,7 @@ func (s *bulkShop) apply(r *http.Request, items []bulkItem) *http.Response {
 func TestBulkSizes(t *testing.T) {
 	for _, row := range []struct {
 		items, size int
-		want        []int // sizes, the largest first
+		want        []int // expected sizes, the largest first
 	}{
 		{1, 0, []int{1}},
 		{499, 0, []int{499}},

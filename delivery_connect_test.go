@@ -25,9 +25,8 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// The delivery tests follow the delivery table row by row. They check what each
-// failure is called, which calls are sent again, and that the servers' ledgers
-// agree.
+// The delivery tests follow the delivery table row by row. They check the sentinel of
+// each failure, which calls are sent again, and that the servers' ledgers agree.
 
 // TestDeliveryBeforeTheFirstAttempt has the rows in which nothing is sent.
 func TestDeliveryBeforeTheFirstAttempt(t *testing.T) {
@@ -121,8 +120,7 @@ func TestDeliveryBeforeTheFirstAttempt(t *testing.T) {
 	})
 }
 
-// TestDeliveryNoConnection has the rows in which dialing fails, for ever or
-// twice.
+// TestDeliveryNoConnection has the rows in which dialing fails, always or twice.
 func TestDeliveryNoConnection(t *testing.T) {
 	closedPort := rawClosedPort(t)
 	unreachable := verdict{outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrUnreachable}
@@ -208,7 +206,7 @@ func TestDeliveryProxy(t *testing.T) {
 		text := fmt.Sprintf("HTTP/1.1 %d %s\r\nProxy-Authenticate: Basic\r\nContent-Length: 5\r\n\r\nsorry", status, http.StatusText(status))
 		rows = append(rows, row{fmt.Sprint(status), rawWrite(text, rawClose), map[bool]verdict{true: passing, false: final}[status >= 500]})
 	}
-	// A transport of the caller's has no hook that tells a proxy's status.
+	// The caller's own transport has no hook that reports the status of a proxy.
 	plain := func(t *testing.T, s *rawServer) *http.Transport {
 		transport := &http.Transport{DialContext: s.dial}
 		t.Cleanup(transport.CloseIdleConnections)
@@ -234,7 +232,7 @@ func TestDeliveryProxy(t *testing.T) {
 					require.Len(t, ledger.requests, attempts)
 					for _, r := range ledger.requests {
 						assert.Equal(t, http.MethodConnect, r.method)
-						assert.Empty(t, r.key, "the app key is none of the proxy's business")
+						assert.Empty(t, r.key, "the proxy must not see the app key")
 					}
 				})
 			})
@@ -242,8 +240,7 @@ func TestDeliveryProxy(t *testing.T) {
 	}
 }
 
-// TestDeliveryTLS has the rows of a TLS handshake that fails, for ever or
-// twice.
+// TestDeliveryTLS has the rows of a TLS handshake that fails, always or twice.
 func TestDeliveryTLS(t *testing.T) {
 	passing := verdict{outcome: notApplied, resent: everyone, retryable: everyone, is: oakra.ErrUnreachable}
 	final := verdict{outcome: notApplied, is: oakra.ErrUnreachable}
@@ -311,7 +308,7 @@ func TestDeliveryTLS(t *testing.T) {
 		})
 	}
 
-	// Our own stack rejects what it reads, with an alert of its own.
+	// The client's own TLS stack rejects what it reads, and sends an alert.
 	t.Run("local alert", func(t *testing.T) {
 		eachOp(t, func(t *testing.T, op deliveryOp) {
 			s := newRawServer(t, func(c *rawConn) bool {
@@ -490,7 +487,7 @@ func TestDeliveryTransportWithoutTrace(t *testing.T) {
 
 // TestDeliveryNotRequested has the row of a transport that fails without asking for a
 // connection, here because of a header that cannot be sent. If the client made the
-// transport itself, nothing was sent; another one proves nothing.
+// transport itself, nothing was sent. The error of any other transport proves nothing.
 func TestDeliveryNotRequested(t *testing.T) {
 	s := newRawServer(t, deliverOK)
 	bad := oakra.WithObserver(oakra.Observer{AttemptStart: func(ctx context.Context, a oakra.AttemptStart) context.Context {

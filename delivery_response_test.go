@@ -62,8 +62,8 @@ func TestDeliveryUnreadableResponse(t *testing.T) {
 	for _, row := range []struct {
 		name  string
 		turn  rawTurn
-		whole bool // a record was read to its end
-		cut   bool // the body ended too early
+		whole bool // whether a record was read to its end
+		cut   bool // whether the body ended too early
 		check func(t *testing.T, op deliveryOp, e *oakra.Error)
 	}{
 		{name: "end before the body", turn: cut(length, "", rawClose), cut: true},
@@ -190,7 +190,7 @@ func TestDeliveryMissingIDs(t *testing.T) {
 			// A List has no ids, and returns the records that there are.
 			s := newRawServer(t, rawRespond(200, "", row.body))
 			records, err := deliverList.call(t.Context(), keptClient(t, s))
-			if strings.Contains(row.body, third) { // which it did not ask for
+			if strings.Contains(row.body, third) { // which was not requested
 				e := verdict{status: 200, is: oakra.ErrBadResponse}.check(t, deliverList, records, err, 1)
 				assert.Contains(t, err.Error(), `"c"`)
 				assert.Nil(t, e.Records)
@@ -216,8 +216,8 @@ func TestDeliveryMissingIDs(t *testing.T) {
 	}
 }
 
-// TestDeliveryMultiStatus has the row of 207, which proves nothing whatever it holds.
-// The records that are there are on the error.
+// TestDeliveryMultiStatus has the row of 207, which proves nothing, whatever it holds.
+// The error has the records of the response.
 func TestDeliveryMultiStatus(t *testing.T) {
 	const length = "HTTP/1.1 207 Multi-Status\r\nContent-Length: 999\r\n\r\n"
 	for _, row := range []struct {
@@ -255,7 +255,7 @@ func TestDeliveryMultiStatus(t *testing.T) {
 }
 
 // TestDeliveryStrictList has what makes a List an error although its records are
-// readable. A write is not concerned: its proof is in the ids.
+// readable. A write is not affected, since the ids prove it.
 func TestDeliveryStrictList(t *testing.T) {
 	const third = `{"id":3,"location_id":"w","sku":"c","quantity":7}`
 	type row struct {
@@ -420,7 +420,7 @@ func TestDeliveryTooLarge(t *testing.T) {
 	}
 }
 
-// TestDeliveryLengthIsALie checks that memory grows with what has come, and not with
+// TestDeliveryLengthIsALie checks that memory grows with what has arrived, and not with
 // what Content-Length promises.
 func TestDeliveryLengthIsALie(t *testing.T) {
 	const records = 300

@@ -131,8 +131,8 @@ func TestDeliveryStatus(t *testing.T) {
 		})
 	})
 
-	// After a 101 net/http hands the connection over and no longer closes it. A
-	// caller that reads from it needs a bound of its own.
+	// After a 101 net/http hands the connection over and no longer closes it. A caller
+	// that reads from it has to limit that itself.
 	t.Run("101 and then nothing", func(t *testing.T) {
 		eachOp(t, func(t *testing.T, op deliveryOp) {
 			t.Parallel()
@@ -177,7 +177,7 @@ func TestDeliveryNoSuchRoute(t *testing.T) {
 						attempts := max(1, len(routesOf[op.name]))
 						isJSON := response.kind == "JSON" || response.kind == "records"
 						if op.name == "list" && status == 404 && isJSON {
-							want.is = oakra.ErrNotFound // of a record, perhaps
+							want.is = oakra.ErrNotFound // perhaps a record
 						}
 						want.check(t, op, records, err, attempts)
 						var writes []string
@@ -278,8 +278,7 @@ func TestDeliveryRateLimited(t *testing.T) {
 	})
 }
 
-// TestDeliveryEndlessInforms checks that a server cannot send 1xx responses for
-// ever.
+// TestDeliveryEndlessInforms checks that the number of 1xx responses is limited.
 func TestDeliveryEndlessInforms(t *testing.T) {
 	for _, op := range deliveryOps {
 		t.Run(op.name, func(t *testing.T) {

@@ -23,7 +23,7 @@ import (
 // TestDeliveryStalled has the rows in which the server stops responding until
 // the attempt times out or the caller's context ends.
 func TestDeliveryStalled(t *testing.T) {
-	const limit = 2 * time.Second // of one attempt, or of the call
+	const limit = 2 * time.Second // limit of one attempt, or of the call
 
 	begun := func(text string) rawTurn { return rawApply(rawWrite(text, rawStall)) }
 	const ok, chunked = "HTTP/1.1 200 OK\r\n", "Transfer-Encoding: chunked\r\n\r\n"
@@ -172,7 +172,7 @@ func TestDeliveryContextInErrorBody(t *testing.T) {
 					row.check(t, op, records, err, 1)
 					assert.Equal(t, 500*time.Millisecond, time.Since(begun))
 					if row.status == 429 {
-						assert.ErrorIs(t, err, context.DeadlineExceeded, "it is why nothing was sent again")
+						assert.ErrorIs(t, err, context.DeadlineExceeded, "the context is why it was not sent again")
 					}
 					checkLedger(t, op, err, 1, s.ledger())
 				})
@@ -206,9 +206,9 @@ func (b *stuckBody) Close() error {
 	return nil
 }
 
-// TestDeliveryBodyWithoutContext checks that a body that ignores its context holds a
-// call no longer than its attempt or its context, and that of an error for a second
-// at most.
+// TestDeliveryBodyWithoutContext checks that a body that ignores its context holds up a
+// call no longer than its attempt or its context, and the body of an error no longer
+// than a second.
 func TestDeliveryBodyWithoutContext(t *testing.T) {
 	for _, row := range []struct {
 		name    string
@@ -252,7 +252,7 @@ func TestDeliveryBodyWithoutContext(t *testing.T) {
 					took := time.Since(begun)
 					row.verdict.status = row.status
 					e := row.verdict.check(t, op, records, err, 1)
-					assert.InDelta(t, row.took.Seconds(), took.Seconds(), 0.06) // a read that is under way has a moment more
+					assert.InDelta(t, row.took.Seconds(), took.Seconds(), 0.06) // a read that is under way gets a moment more
 					assert.Equal(t, row.begin, string(e.Body))
 					close(end)
 				})
@@ -269,8 +269,9 @@ type closeFunc struct {
 
 func (c closeFunc) Close() error { return c.close() }
 
-// TestDeliveryBodyCloseBlocks checks that a Close that waits for ever, say for the
-// rest of the body, holds a call no longer than its attempt, and changes nothing else.
+// TestDeliveryBodyCloseBlocks checks that a Close that waits for ever, such as one that
+// waits for the rest of the body, holds up a call no longer than its attempt, and
+// changes nothing else.
 func TestDeliveryBodyCloseBlocks(t *testing.T) {
 	for _, status := range []int{200, 409} {
 		for _, op := range deliveryOps {
@@ -388,7 +389,7 @@ func TestDeliveryLateUpdate(t *testing.T) {
 		{name: "Retry-After soon", op: deliverUpdate, script: []rawTurn{after(time.Second, 503, "Retry-After: 3\r\n"), deliverOK}, turns: 2},
 		{name: "Retry-After late, at once", op: deliverUpdate, script: []rawTurn{after(time.Second, 503, "Retry-After: 5\r\n"), deliverOK}, turns: 1, status: 503, latest: time.Second},
 		{name: "late for a 429 between", op: deliverUpdate, script: []rawTurn{after(0, 503, ""), after(0, 429, "Retry-After: 3\r\n")}, turns: 3, status: 429, latest: 3 * time.Second},
-		{name: "429 before counts for nothing", op: deliverUpdate, script: []rawTurn{after(0, 429, "Retry-After: 9\r\n"), after(0, 503, ""), deliverOK}, turns: 3},
+		{name: "a 429 before does not count", op: deliverUpdate, script: []rawTurn{after(0, 429, "Retry-After: 9\r\n"), after(0, 503, ""), deliverOK}, turns: 3},
 		{name: "held back", op: deliverUpdate, script: []rawTurn{after(0, 503, ""), deliverOK}, limiter: 6 * time.Second, turns: 1, status: 503},
 		{name: "held back a little", op: deliverUpdate, script: []rawTurn{after(0, 503, ""), deliverOK}, limiter: 4 * time.Second, turns: 2},
 		{name: "a list has time", op: deliverList, script: []rawTurn{after(5*time.Second, 503, ""), deliverOK}, turns: 2},

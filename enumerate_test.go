@@ -24,9 +24,9 @@ import (
 
 // TestEveryByte ends the connection at every byte of every request and of every
 // response, in order and by a reset, for each operation and each kind of response,
-// against a server that remembers what it applied. Then it does so in two attempts
-// in a row, thinned by a fixed stride. No outcome may be wrong, and nothing but an
-// Update may be applied twice.
+// against a server that remembers what it applied. Then it does so in two attempts in a
+// row, thinned by a fixed stride. No outcome may be wrong, and only an Update may be
+// applied twice.
 //
 // To see it fail, let failureRow return {OutcomeUnknown, adds} for a connection that
 // broke: a Change whose response was lost is then applied twice. Or let bodyRow say
@@ -83,7 +83,7 @@ func byteFaults(size [2]int, kind byteKind) []byteTurn {
 type byteOp struct {
 	name   string
 	good   string
-	adds   bool // twice counts twice
+	adds   bool // whether sending it twice counts twice
 	reads  bool
 	client func(context.Context, *oakra.Client) error
 }
@@ -153,8 +153,8 @@ var byteKinds = []byteKind{
 	{"malformed after", byteMalformed, true},
 }
 
-// byteTurn is what the server does with one request: it ends the connection after so
-// many bytes of the request or of its response, or does not (-1).
+// byteTurn is what the server does with one request: it ends the connection after this
+// many bytes of the request or of its response; -1 means that it does not.
 type byteTurn struct {
 	kind              byteKind
 	reset             bool
@@ -168,7 +168,7 @@ type byteServer struct {
 	turns []byteTurn
 
 	mu      sync.Mutex
-	arrived int // requests that began
+	arrived int // number of requests that began
 	applied int
 	sizes   [][2]int // length of each request and response that was complete
 }
@@ -194,7 +194,7 @@ func (s *byteServer) check(t *testing.T, counts map[string]int) {
 	problem := ""
 	switch {
 	case err != nil && !errors.As(err, &e):
-		problem = "it is no *oakra.Error"
+		problem = "it is not an *oakra.Error"
 	case s.op.reads && err != nil && outcome != oakra.OutcomeNotApplied:
 		problem = "a read applies nothing"
 	case s.op.reads:
@@ -235,7 +235,7 @@ type byteConn struct {
 	mu     sync.Mutex
 	in     bytes.Buffer // what the server has received
 	out    []byte       // what it sends
-	ended  bool         // after out
+	ended  bool         // whether the connection ends after out
 	closed bool
 }
 

@@ -249,7 +249,7 @@ func TestErrorMessages(t *testing.T) {
 		{"nothing", ``, "", nil},
 		{"JSON cut short", `{"detail":"Not fo`, "", nil},
 		{"JSON and more", `{"detail":"No."} trailing`, "", nil},
-		{"bytes that are no text", "\x00\xff\xfe", "", nil},
+		{"bytes that are not text", "\x00\xff\xfe", "", nil},
 	} {
 		for _, status := range []int{400, 404, 409, 422, 429, 500, 503} {
 			for _, call := range stockCalls {
@@ -299,8 +299,8 @@ func TestErrorMessagesOfHostileSize(t *testing.T) {
 	}
 }
 
-// TestErrorText is what a person reads at night: what happened, whether the
-// stock changed, and what to do.
+// TestErrorText has what a person reads at night: what happened, whether the stock
+// changed, and what to do.
 func TestErrorText(t *testing.T) {
 	refused := stubTransport(func(r *http.Request) (*http.Response, error) {
 		httptrace.ContextClientTrace(r.Context()).GetConn("app.oakra.com:443")
@@ -362,7 +362,7 @@ func TestErrorText(t *testing.T) {
 		{
 			"response lost",
 			call(change, responds(200, `[{"id":1,`)),
-			"", // the decoder's words are its own
+			"", // the text is tested with the decoder
 		},
 		{
 			"missing",
@@ -410,7 +410,7 @@ func TestErrorText(t *testing.T) {
 			require.NotContains(t, text, "<html>", "no body")
 			e := requireError(t, err)
 			if strings.HasPrefix(e.Op, "stock.") && e.Op != "stock.list" {
-				// Whether the stock changed is the end of every write's text.
+				// The text of every write ends with whether the stock changed.
 				words := map[oakra.Outcome]string{
 					oakra.OutcomeApplied: "was applied", oakra.OutcomeNotApplied: "nothing was applied", oakra.OutcomeUnknown: "unknown whether",
 				}
@@ -470,8 +470,8 @@ func TestErrorLogValue(t *testing.T) {
 	require.Equal(t, "unknown", line.Failure["outcome"])
 }
 
-// TestErrorTextIsShort: a refusal of many items, or a talkative server, makes no
-// error of a hundred pages.
+// TestErrorTextIsShort: neither the rejection of many items nor a talkative server
+// makes an error of a hundred pages.
 func TestErrorTextIsShort(t *testing.T) {
 	items := make([]string, 500)
 	for i := range items {
@@ -490,8 +490,8 @@ func TestErrorTextIsShort(t *testing.T) {
 	require.True(t, utf8.ValidString(err.Error()))
 }
 
-// TestErrorOfAnotherCall: a context that ends because of another call's error, as
-// that of an errgroup does, lends this call none of that error's sentinels.
+// TestErrorOfAnotherCall: a context that ends because of another call's error, as the
+// context of an errgroup does, gives this call none of that error's sentinels.
 func TestErrorOfAnotherCall(t *testing.T) {
 	_, first := stockCalls[2].call(t.Context(), responding(t, 409, `{"detail":"No."}`))
 	require.ErrorIs(t, first, oakra.ErrConflict)

@@ -57,7 +57,7 @@ var exchangeSeeds = []string{
 	`{"id":1,"text":"a","flag":true,"inner":{"name":"b","n":2},"list":[{"name":"c","n":3}],"rows":[[4]],"more":{"id":[]}}`,
 }
 
-// reference reads what the schema names out of content, by encoding/json alone. It
+// reference reads from content what the schema names, with encoding/json alone. It
 // reports false where readJSON has to return an error.
 func reference(content []byte) (v exchangeSample, ok bool) {
 	content = bytes.TrimPrefix(content, []byte("\xef\xbb\xbf"))
@@ -72,8 +72,8 @@ func reference(content []byte) (v exchangeSample, ok bool) {
 	return v, err == nil && json.Unmarshal(spelled, &v) == nil
 }
 
-// conform returns raw with nothing but what the schema names, and whether that is
-// all of the schema's types.
+// conform returns the parts of raw that the schema names, and whether they all have the
+// schema's types.
 func conform(raw json.RawMessage, schema any) (any, bool) {
 	if string(bytes.TrimSpace(raw)) == "null" {
 		return nil, false
@@ -234,8 +234,8 @@ func TestReadJSONErrors(t *testing.T) {
 	}
 }
 
-// TestReadJSONPartly: what comes before an error is kept, elements only if they are
-// whole.
+// TestReadJSONPartly: what was read before an error is kept, except incomplete
+// elements.
 func TestReadJSONPartly(t *testing.T) {
 	for _, content := range []string{
 		`{"id":7,"list":[{"name":"a","n":1},{"name":"b"`,

@@ -22,8 +22,8 @@ func listBody(t *testing.T, body string, skus ...string) ([]oakra.StockRecord, e
 	return responding(t, 200, body).Stock.List(t.Context(), oakra.StockListParams{SKUs: skus})
 }
 
-// TestFieldPages: a list that names a next page is not all records, wherever the name
-// stands. A null there means that this is the last one.
+// TestFieldPages: a list that names a next page is not all records, wherever that name
+// is. A null there means that this is the last page.
 func TestFieldPages(t *testing.T) {
 	const records = `"stock_records":[` + recordA + `,` + recordB + `]`
 	for _, next := range []string{`"https://app.oakra.com/api/v1/stock/stock-records/?page=2"`, `"?cursor=abc"`, `"2"`} {
@@ -41,7 +41,7 @@ func TestFieldPages(t *testing.T) {
 			require.False(t, oakra.Retryable(err), "the next would have pages too")
 			require.Equal(t, oakra.StepAlert, oakra.NextStep(err))
 		}
-		// A write is proven by its ids.
+		// The ids prove a write.
 		for _, call := range stockCalls[1:] {
 			_, err := call.call(t.Context(), responding(t, 200, `{"next":`+next+`,`+records+`}`))
 			require.NoError(t, err)
@@ -98,7 +98,7 @@ func TestFieldCachedReads(t *testing.T) {
 }
 
 // TestFieldWordsOfTheServer: what a server says in a 2xx, or in a page, is in the
-// error, and the base URL is only doubted where nothing of the API responded.
+// error. The error doubts the base URL only where nothing of the API responded.
 func TestFieldWordsOfTheServer(t *testing.T) {
 	const doubt = "is the base URL right?"
 	for _, row := range []struct {
@@ -204,8 +204,8 @@ func TestFieldText(t *testing.T) {
 	}
 }
 
-// TestFieldByteOrderMark: one before the JSON is ignored (RFC 8259, section 8.1), and
-// anywhere else it is an error.
+// TestFieldByteOrderMark: a byte order mark before the JSON is ignored (RFC 8259,
+// section 8.1); anywhere else it is an error.
 func TestFieldByteOrderMark(t *testing.T) {
 	const mark = "\ufeff"
 	for _, body := range []string{mark + `[` + recordA + `,` + recordB + `]`, mark + " \n" + `{"stock_records":[` + recordA + `,` + recordB + `]}`} {
@@ -225,7 +225,7 @@ func TestFieldByteOrderMark(t *testing.T) {
 }
 
 // TestFieldExponentID: an id that went through a float has lost digits. A quantity may
-// be written so.
+// be written that way.
 func TestFieldExponentID(t *testing.T) {
 	for _, id := range []string{"3.8323063099599e+15", "1e3", "1E3", `"1e3"`, "12e0", "1.0e2"} {
 		records, err := listBody(t, `[`+recordB+`,{"id":`+id+`,"location_id":"l","sku":"a","quantity":5}]`, "a", "b")
@@ -242,8 +242,8 @@ func TestFieldExponentID(t *testing.T) {
 	}
 }
 
-// TestFieldPaymentRequired: a 4xx that every request would meet changes nothing, is
-// nobody's order's fault, and is not sent again.
+// TestFieldPaymentRequired: a 4xx that every request would meet changes nothing, blames
+// no order, and is not sent again.
 func TestFieldPaymentRequired(t *testing.T) {
 	for _, status := range []int{402, 406, 407, 414, 418, 421, 423, 426, 428, 431, 451} {
 		for _, body := range []string{`{"errors":"the shop is closed"}`, "<html>", ""} {

@@ -45,10 +45,11 @@ func FuzzRetryAfter(f *testing.F) {
 			switch {
 			case sinceNow.CmpAbs(big.NewInt(365*24*60*60)) < 0: // a Unix time near now
 				want = max(0, time.Unix(seconds.Int64(), 0).Sub(server))
-			case sinceNow.CmpAbs(big.NewInt(367*24*60*60)) < 0: // how near is not for a test to say
+			case sinceNow.CmpAbs(big.NewInt(367*24*60*60)) < 0: // near the limit either result is right
 				return
 			case seconds.Cmp(big.NewInt(math.MaxInt64/int64(time.Second))) >= 0:
-				// More than a Duration holds: as long as can be, and never short.
+				// It is more than a Duration holds: the wait is as long as possible,
+				// and never short.
 				want = math.MaxInt64
 			default:
 				want = time.Duration(seconds.Int64()) * time.Second
@@ -83,8 +84,8 @@ func FuzzAppendInt(f *testing.F) {
 	})
 }
 
-// TestSecretsCost: cutting the keys out of a short text costs no more than the text
-// is worth. A hostile header has tens of thousands of them.
+// TestSecretsCost: cutting the keys out of a short text takes little time. A hostile
+// header has tens of thousands of them.
 func TestSecretsCost(t *testing.T) {
 	var keys secrets
 	for _, letter := range []string{"a", "b", "c", "d"} {

@@ -153,7 +153,7 @@ func TestListSeqLikeList(t *testing.T) {
 	requireNoMoreGoroutines(t, before)
 }
 
-// TestListSeqBounded checks that few responses wait for a slow consumer.
+// TestListSeqBounded checks that only a few responses wait for a slow consumer.
 func TestListSeqBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &shelf{}
@@ -354,7 +354,7 @@ func TestLookup(t *testing.T) {
 	for _, row := range []struct {
 		name     string
 		keys     []oakra.StockKey
-		want     []int64 // ids
+		want     []int64 // expected ids
 		location string  // location_id of the request
 	}{
 		{"one", []oakra.StockKey{{"a", "w1"}}, []int64{1}, "w1"},

@@ -116,7 +116,7 @@ func TestObserverValues(t *testing.T) {
 				return stubResponse(409, `{"detail":"Locked."}`, "X-Request-Id", "id-2"), nil
 			})
 		client := oakra.KeepRoutes(stubClient(t, transport, oakra.WithRetryPolicy(noWait), oakra.WithObserver(oakra.Observer{
-			CallStart:    func(context.Context, oakra.CallStart) context.Context { return nil }, // the one before goes on
+			CallStart:    func(context.Context, oakra.CallStart) context.Context { return nil }, // the context before is used
 			AttemptStart: func(context.Context, oakra.AttemptStart) context.Context { return nil },
 			AttemptEnd:   func(_ context.Context, a oakra.AttemptEnd) { ends = append(ends, a) },
 			CallEnd:      func(_ context.Context, c oakra.CallEnd) { call = c },
@@ -146,8 +146,8 @@ func TestObserverValues(t *testing.T) {
 	})
 }
 
-// TestObserverCalls counts calls: each request of a long List is one, and one that
-// the client's own checks reject is none.
+// TestObserverCalls counts calls: each request of a long List is one, and a call that
+// the client's own checks reject does not count.
 func TestObserverCalls(t *testing.T) {
 	for _, row := range []struct {
 		name     string
@@ -311,8 +311,8 @@ func TestObserverKeepsError(t *testing.T) {
 	require.Equal(t, recordsAB[:1], requireError(t, err).Records)
 }
 
-// TestObserverEndsContext: a context that has ended once the hooks have run leaves
-// nothing unknown, as no transport was given the request.
+// TestObserverEndsContext: if the context has ended once the hooks have run, nothing
+// was applied, since no transport was given the request.
 func TestObserverEndsContext(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -359,8 +359,7 @@ func logLines(t *testing.T, logged string) []map[string]any {
 	return lines
 }
 
-// TestLog holds the log to what WithLogger documents as stable: message, level and
-// keys.
+// TestLog checks what WithLogger documents as stable: messages, levels and keys.
 func TestLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		run := func(level slog.Level, op deliveryOp, transport http.RoundTripper) (error, []map[string]any) { //nolint:staticcheck // error first, as the call is
@@ -602,7 +601,7 @@ func TestTraceHooks(t *testing.T) {
 }
 
 // TestTraceOfCaller: a httptrace of the caller's, in its context or in an observer's,
-// sees what happens, and switches no limit off.
+// sees what happens, and turns off no limit.
 func TestTraceOfCaller(t *testing.T) {
 	for _, where := range []string{"caller", "observer"} {
 		for _, op := range deliveryOps {
@@ -637,7 +636,7 @@ func TestTraceOfCaller(t *testing.T) {
 	}
 }
 
-// TestErrorTextsAreWhole: percent signs and verbs in what others say stay what they are.
+// TestErrorTextsAreWhole: percent signs and verbs in foreign texts are kept.
 func TestErrorTextsAreWhole(t *testing.T) {
 	const odd = `100% %d %s %!v(MISSING) sku`
 	for _, call := range stockCalls {

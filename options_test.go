@@ -100,7 +100,7 @@ func TestOptionInsecureHTTP(t *testing.T) {
 		_, err := oakra.NewClient(stubKey, opts...)
 		require.NoError(t, err, "in either order")
 	}
-	// It permits plain http, and nothing else.
+	// It permits plain http only.
 	for _, bad := range []string{"ftp://hidden.test/", "http://user@hidden.test/", "http://hidden.test/?", "http:///hidden", "http://hidden.test/#"} {
 		_, err := oakra.NewClient(stubKey, oakra.WithBaseURL(bad), oakra.WithInsecureHTTP())
 		requireInvalidOption(t, err, "hidden")
@@ -257,7 +257,7 @@ func TestOptionHTTPClientIsCopied(t *testing.T) {
 	require.NoError(t, given.CheckRedirect(nil, nil))
 	require.Equal(t, 1, followed, "the caller's own function is still there")
 
-	// Nor does the client see what the caller changes later.
+	// The client does not see what the caller changes later, either.
 	given.Transport = stubTransport(func(*http.Request) (*http.Response, error) { return nil, errors.New("changed") })
 	_, err = stockCalls[0].call(t.Context(), client)
 	require.ErrorIs(t, err, oakra.ErrRedirect)
@@ -279,8 +279,8 @@ func hanging(attempts *atomic.Int32) stubTransport {
 	}
 }
 
-// TestOptionTimeouts checks that the timeout of the given http.Client and that
-// of the option both bound one attempt. The shorter one is in force.
+// TestOptionTimeouts checks that the timeout of the given http.Client and the option
+// both bound one attempt. The shorter of the two counts.
 func TestOptionTimeouts(t *testing.T) {
 	for _, tt := range []struct {
 		name                 string
@@ -338,15 +338,15 @@ func TestOptionTimeoutCoversBody(t *testing.T) {
 	})
 }
 
-// TestOptionRetryPolicyBends checks that the zero fields fit those that are
+// TestOptionRetryPolicyBends checks that the zero fields are adapted to those that are
 // set. The backoff tests measure the waits themselves.
 func TestOptionRetryPolicyBends(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		policy   oakra.RetryPolicy
 		attempts int
-		longest  time.Duration // the waits together
-		shortest time.Duration // what 40 calls surely exceed once
+		longest  time.Duration // most that all waits take together
+		shortest time.Duration // exceeded at least once in 40 calls
 	}{
 		{"defaults", oakra.RetryPolicy{}, 4, 250*time.Millisecond + 500*time.Millisecond + time.Second, 800 * time.Millisecond},
 		{"a small maximum", oakra.RetryPolicy{MaxBackoff: 10 * time.Millisecond}, 4, 30 * time.Millisecond, 10 * time.Millisecond},
@@ -378,7 +378,7 @@ func TestOptionRetryPolicyBends(t *testing.T) {
 	}
 }
 
-// TestOptionRetryPolicyExtremes: a wait as long as can be said is no crash.
+// TestOptionRetryPolicyExtremes: the longest Duration is not a crash.
 func TestOptionRetryPolicyExtremes(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -421,7 +421,7 @@ func TestOptionDefaultTransport(t *testing.T) {
 	given := &http.Transport{}
 	client, err := oakra.NewClient(stubKey, oakra.WithHTTPClient(&http.Client{Transport: given}))
 	require.NoError(t, err)
-	require.Same(t, given, oakra.TransportOf(client), "a caller's transport is used as it is")
+	require.Same(t, given, oakra.TransportOf(client), "a caller's transport is used unchanged")
 	require.Zero(t, given.MaxIdleConnsPerHost)
 }
 
@@ -429,7 +429,7 @@ func TestOptionDefaultTransport(t *testing.T) {
 func requireDefaults(t *testing.T, transport *http.Transport) {
 	t.Helper()
 	require.Equal(t, 64, transport.MaxIdleConnsPerHost)
-	require.Zero(t, transport.MaxIdleConns, "of all hosts together there is no bound")
+	require.Zero(t, transport.MaxIdleConns, "the idle connections of all hosts together have no limit")
 	require.Zero(t, transport.MaxConnsPerHost)
 	require.Equal(t, time.Second, transport.IdleConnTimeout, "servers of this kind close an idle connection after two")
 	require.EqualValues(t, 256<<10, transport.MaxResponseHeaderBytes)
@@ -442,8 +442,8 @@ func requireDefaults(t *testing.T, transport *http.Transport) {
 	require.False(t, transport.DisableKeepAlives)
 }
 
-// TestOptionLocalhost: net/http sends requests to localhost past a proxy only if it is
-// written so, and a proxy would see the key.
+// TestOptionLocalhost: net/http bypasses a proxy only if the host is spelled localhost
+// in lower case, and a proxy would see the key.
 func TestOptionLocalhost(t *testing.T) {
 	for _, row := range []struct{ base, host, path string }{
 		{"http://LOCALHOST:8000/Api/v1/", "localhost:8000", "/Api/v1/stock/stock-records/"},

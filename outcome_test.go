@@ -27,7 +27,7 @@ var stepBodies = []struct {
 // be right and on one that is not. The expectations are those of the documentation
 // and not of the code: a wrong "reject" costs somebody an order.
 func TestNextStep(t *testing.T) {
-	retried := func(op string, status int) bool { // later, by the same call
+	retried := func(op string, status int) bool { // whether the same call may succeed later
 		if op == "stock.list" && (status == 408 || status/100 == 5 && status != 501) {
 			return true
 		}
@@ -46,7 +46,8 @@ func TestNextStep(t *testing.T) {
 					_, err := call.call(t.Context(), client)
 
 					write := isWrite(call)
-					// No candidate is there: they all respond so, to the empty list too.
+					// No candidate exists: they all respond with this, to the empty
+					// list too.
 					noRoute := status == 405 || status == 404 && (write || !body.json) ||
 						!known && call.name == "stock.update" && !body.json && (status/100 == 3 || status == 400 || status == 403)
 					want := oakra.StepAlert
@@ -76,7 +77,7 @@ func TestNextStep(t *testing.T) {
 	}
 }
 
-// TestNextStepWithoutStatus has what comes without a status, or with a 2xx.
+// TestNextStepWithoutStatus has the errors without a status, or with a 2xx.
 func TestNextStepWithoutStatus(t *testing.T) {
 	change := stockCalls[2]
 	for _, row := range []struct {
@@ -138,7 +139,7 @@ func TestNextStepOfHandMade(t *testing.T) {
 		{"400 with words", oakra.Error{Op: "stock.change", StatusCode: 400, Message: "Unsupported.", Outcome: not}, oakra.StepAlert},
 		{"400 that names an item", oakra.Error{Op: "stock.change", StatusCode: 400, Fields: map[string][]string{"stock_records[0].id": {"No."}}, Outcome: not}, oakra.StepReject},
 		{"401", oakra.Error{Op: "stock.change", StatusCode: 401, Message: "Bad key.", Outcome: not}, oakra.StepAlert},
-		{"404 of no route", oakra.Error{Op: "stock.change", StatusCode: 404, Message: "No.", Outcome: not, Err: oakra.ErrNoRoute}, oakra.StepAlert},
+		{"404 without a route", oakra.Error{Op: "stock.change", StatusCode: 404, Message: "No.", Outcome: not, Err: oakra.ErrNoRoute}, oakra.StepAlert},
 		{"rejected before sending", oakra.Error{Op: "stock.change", Outcome: not, Err: oakra.ErrInvalidRequest}, oakra.StepReject},
 		{"unreachable", oakra.Error{Op: "stock.change", Outcome: not, Err: oakra.ErrUnreachable}, oakra.StepRetry},
 		{"zero", oakra.Error{}, oakra.StepAsk},
@@ -148,7 +149,7 @@ func TestNextStepOfHandMade(t *testing.T) {
 	}
 	require.Equal(t, oakra.StepDone, oakra.NextStep(nil))
 	require.False(t, oakra.Rejected(nil) || oakra.Splittable(nil) || oakra.Retryable(nil))
-	require.False(t, oakra.Rejected(oakra.ErrInvalidRequest), "a sentinel alone says nothing of what was applied")
+	require.False(t, oakra.Rejected(oakra.ErrInvalidRequest), "a sentinel alone does not say what was applied")
 }
 
 func TestStepString(t *testing.T) {
@@ -228,7 +229,7 @@ func TestErrorItems(t *testing.T) {
 	require.Equal(t, map[int][]string{1: {"id: Invalid pk."}}, requireError(t, err).Items())
 	require.Equal(t, oakra.StepReject, oakra.NextStep(err))
 	require.ErrorContains(t, err, "stock_records[1].id: Invalid pk.")
-	// And of several candidates that are not there, that is the one with words.
+	// If several candidates are missing, the error is that of the one with a message.
 	s = newRawServer(t, rawRoutes(map[string]rawTurn{routesOf["change"][1]: rawRespond(404, "", `{"stock_records":[{"id":["Gone."]}]}`)}, routeNoPage))
 	_, err = deliverChange.call(t.Context(), rawClient(t, s))
 	require.ErrorIs(t, err, oakra.ErrNoRoute)
@@ -267,7 +268,7 @@ func TestErrorRequestID(t *testing.T) {
 	require.Empty(t, requireError(t, err).RequestID())
 	require.Empty(t, new(oakra.Error).RequestID())
 
-	// The last response's, and not that of the attempt before.
+	// The ID is the last response's, and not that of the one before.
 	client := stubClient(t, sequence(status(429, "X-Request-Id", "first"), status(409, "X-Request-Id", "second")), oakra.WithRetryPolicy(noWait))
 	_, err = stockCalls[2].call(t.Context(), client)
 	require.Equal(t, "second", requireError(t, err).RequestID())

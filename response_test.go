@@ -55,7 +55,7 @@ func TestResponseOf2xx(t *testing.T) {
 			records, err := call.call(t.Context(), responding(t, 202, body))
 			require.Nil(t, records)
 			require.ErrorIs(t, err, oakra.ErrBadResponse)
-			require.Empty(t, requireError(t, err).Fields, "records are no messages")
+			require.Empty(t, requireError(t, err).Fields, "records are not messages")
 			if isWrite(call) {
 				require.Equal(t, oakra.OutcomeUnknown, oakra.OutcomeOf(err))
 			}
@@ -66,7 +66,7 @@ func TestResponseOf2xx(t *testing.T) {
 func TestResponseEmptyList(t *testing.T) {
 	for _, body := range []string{`[]`, `{"stock_records":[]}`, ` [ ] `, `{"a":1,"stock_records":[ ],"b":2}`} {
 		records, err := stockCalls[0].call(t.Context(), responding(t, 200, body))
-		require.NoError(t, err, "a SKU without records is no error")
+		require.NoError(t, err, "a SKU without records is not an error")
 		require.Empty(t, records)
 	}
 }
@@ -165,8 +165,8 @@ func TestResponseNumbers(t *testing.T) {
 // the fault are not returned. TestDeliveryUnreadableResponse has further rows.
 func TestResponseBad(t *testing.T) {
 	const (
-		began  = oakra.OutcomeApplied // a record was read to its end
-		absent = oakra.OutcomeUnknown // the response may be a refusal
+		began  = oakra.OutcomeApplied // since a record was read to its end
+		absent = oakra.OutcomeUnknown // since the response may be a refusal
 	)
 	tests := []struct {
 		name string

@@ -34,8 +34,8 @@ var routesOf = map[string][]string{
 	},
 }
 
-// is2021 reports whether a route is of the first API, to which a 400 in JSON is no
-// news.
+// is2021 reports whether a route belongs to the first API, where a 400 in JSON says
+// nothing.
 func is2021(route string) bool {
 	return route == routesOf["update"][2] || route == routesOf["change"][1]
 }
@@ -84,13 +84,13 @@ func kept(t *testing.T, op deliveryOp, client *oakra.Client, s *rawServer) strin
 }
 
 // TestRouteSearch has each candidate as the right one, and all the ways in which a
-// server says of the others that they are not.
+// server says that the others are wrong.
 func TestRouteSearch(t *testing.T) {
 	for _, missing := range []struct {
 		name   string
 		turn   rawTurn
 		probed string // operations that ask with an empty list
-		ends   bool   // a Change does not go on
+		ends   bool   // whether a Change ends the search
 	}{
 		{name: "405", turn: routeNoVerb},
 		{name: "405 in HTML", turn: rawRespond(405, "", "<html>")},
@@ -211,7 +211,7 @@ func TestRouteProbe(t *testing.T) {
 		{name: "reset", probe: rawWrite("", rawReset), tries: rawTries},
 		{name: "not HTTP", probe: rawWrite("SSH-2.0\r\n", rawClose)},
 
-		// It is asked again like a read, and then found.
+		// The probe is sent again like a read, and then finds the route.
 		{name: "503, then 200", probe: nth(rawRespond(503, "", ""), rawRespond(200, "", "[]")), proves: "right", tries: 2},
 		{name: "429, then 404", probe: nth(rawRespond(429, "", ""), routeNoPage), proves: "missing", tries: 2},
 	} {
@@ -315,9 +315,9 @@ func TestRouteKept(t *testing.T) {
 		name    string
 		turn    rawTurn
 		kept    bool
-		in2021  bool // also by a route of 2021
-		goesOn  bool // an Update tries the next candidate
-		changes bool // so does a Change
+		in2021  bool // whether a route of 2021 is proved by it, too
+		goesOn  bool // whether an Update tries the next candidate
+		changes bool // whether a Change does, too
 	}{
 		{name: "200", turn: deliverOK, kept: true, in2021: true},
 		{name: "200, an object", turn: rawRespond(200, "", `{"stock_records":`+deliveryRecords+`}`), kept: true, in2021: true},
@@ -359,7 +359,7 @@ func TestRouteKept(t *testing.T) {
 		{name: "200 detail", turn: rawRespond(200, "", detail)},
 		{name: "200 texts", turn: rawRespond(200, "", `["You may not do this."]`)},
 		{name: "200 cut before a record", turn: rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n[", rawClose)},
-		// A body cut short is no page.
+		// A body that was cut short is not a page.
 		{name: "200 cut before its first byte", turn: rawWrite("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", rawClose)},
 		{name: "403 cut page", turn: rawWrite("HTTP/1.1 403 Forbidden\r\nContent-Length: 999\r\n\r\n<html>", rawClose)},
 		{name: "302 cut", turn: rawWrite("HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 999\r\n\r\n", rawClose)},
@@ -377,7 +377,7 @@ func TestRouteKept(t *testing.T) {
 						turns[wrong] = routeNoVerb
 					}
 					otherwise := row.turn
-					if row.name == "reset, unread" { // which cannot ask for the path
+					if row.name == "reset, unread" { // whose server does not know the path
 						if at > 0 {
 							continue
 						}
@@ -473,7 +473,7 @@ func TestRouteLetGo(t *testing.T) {
 		}
 	}
 
-	t.Run("a page to an Update is no reason", func(t *testing.T) { // of a kept route, only 404 and 405 are
+	t.Run("a page to an Update starts no search", func(t *testing.T) { // from a kept route, only a 404 or 405 does
 		for _, turn := range []rawTurn{routeLogin, routeCSRF, routeAnyPage, rawRespond(400, "", "<html>")} {
 			s := newRawServer(t, deliverOK)
 			client := rawClient(t, s)
@@ -498,8 +498,8 @@ func TestRouteLetGo(t *testing.T) {
 	})
 }
 
-// TestRouteNone: no candidate is there. The caller gets the error with a JSON
-// message, or else the first one.
+// TestRouteNone: no candidate exists. The caller gets the error with a JSON message, or
+// else the first one.
 func TestRouteNone(t *testing.T) {
 	plain := rawRespond(405, "", "<html>")
 	for _, op := range routedOps {
@@ -524,7 +524,7 @@ func TestRouteNone(t *testing.T) {
 			t.Run(op.name+"/"+row.name, func(t *testing.T) {
 				s := newRawServer(t, rawRoutes(row.turns, row.rest))
 				client := rawClient(t, s)
-				for range 2 { // nothing is kept
+				for range 2 { // no route is kept
 					s.play(rawRoutes(row.turns, row.rest))
 					records, err := op.call(t.Context(), client)
 					e := verdict{outcome: notApplied, status: row.status, is: oakra.ErrNoRoute}.check(t, op, records, err, len(routes))
@@ -552,7 +552,7 @@ func TestRouteNone(t *testing.T) {
 	}
 }
 
-// TestRouteOfList: a List has one route, which is not looked for.
+// TestRouteOfList: a List has one route and no search.
 func TestRouteOfList(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -614,7 +614,7 @@ func TestRouteLargeBody(t *testing.T) {
 				require.ErrorIs(t, err, oakra.ErrConflict)
 				e := requireError(t, err)
 				assert.Equal(t, notApplied, e.Outcome)
-				assert.Equal(t, 1, e.Attempts, "the empty list is none of them")
+				assert.Equal(t, 1, e.Attempts, "the empty list does not count")
 				assert.True(t, oakra.Rejected(err))
 				want, right := []string{emptyTo(first), emptyTo(next), next}, next
 				if row.found {
@@ -672,8 +672,8 @@ func TestRouteLargeBody(t *testing.T) {
 	})
 }
 
-// TestRouteAttempts: each candidate has attempts of its own, the error counts
-// them all, and a probe is none of them.
+// TestRouteAttempts: each candidate has attempts of its own, and the error counts all
+// of them, without the probes.
 func TestRouteAttempts(t *testing.T) {
 	limited := rawRespond(429, "", "")
 	slow := func(last rawTurn) []rawTurn { return []rawTurn{limited, limited, last} }
@@ -690,7 +690,7 @@ func TestRouteAttempts(t *testing.T) {
 	require.NoError(t, err)
 	assert.Len(t, s.ledger().applied, 1)
 
-	// With one attempt each there is still a search.
+	// There is a search even with one attempt for each candidate.
 	s = newRawServer(t, routeNoPage, routeNoPage, deliverOK)
 	_, err = deliverChange.call(t.Context(), rawClient(t, s, oakra.WithRetryPolicy(rawPolicy(1))))
 	require.NoError(t, err)

@@ -91,8 +91,8 @@ func TestSalesEndToEnd(t *testing.T) {
 	require.Len(t, server.Requests(), 7)
 }
 
-// TestSalesWrongServer: without the path of the base URL, or with a server that has
-// no sales, the setup is at fault and no sale.
+// TestSalesWrongServer: without the path of the base URL, or with a server that has no
+// sales, the setup is at fault, and not a sale.
 func TestSalesWrongServer(t *testing.T) {
 	server := saleShop(t, 1)
 	root := oakra.WithBaseURL(strings.TrimSuffix(server.URL, "api/v1/"))
@@ -110,7 +110,7 @@ func TestSalesWrongServer(t *testing.T) {
 	require.Empty(t, appliedTo(server))
 }
 
-// TestSalesFaults: each fault, with the outcome that the client reports and what the
+// TestSalesFaults has each fault, with the outcome that the client reports and what the
 // server has applied.
 func TestSalesFaults(t *testing.T) {
 	const (

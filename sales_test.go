@@ -75,8 +75,8 @@ func TestSalesGoldenRequests(t *testing.T) {
 	}
 }
 
-// TestSalesDelivery: both operations are delivered as a Change is, on one route
-// and without a search for it.
+// TestSalesDelivery: both operations are delivered as a Change is, on one route,
+// without a search.
 func TestSalesDelivery(t *testing.T) {
 	const (
 		unknown    = oakra.OutcomeUnknown
@@ -193,8 +193,8 @@ func TestSalesSecret(t *testing.T) {
 	}
 }
 
-// TestCancelResponse lists what a 2xx may hold, and which of it proves that the
-// sale was canceled.
+// TestCancelResponse lists what a 2xx may hold, and which responses prove that the sale
+// was canceled.
 func TestCancelResponse(t *testing.T) {
 	lacks := "the id, sale_id or status of the canceled sale is missing"
 	for _, tt := range []struct {
@@ -268,7 +268,7 @@ func TestCancelReads(t *testing.T) {
 	require.Equal(t, oakra.CanceledSale{ID: 30421, SaleID: "100001235", Status: "canceled"}, sale)
 }
 
-// TestCancelTooLarge: a response without end is given up at 64 MiB.
+// TestCancelTooLarge: an endless response is given up at 64 MiB.
 func TestCancelTooLarge(t *testing.T) {
 	body := io.MultiReader(strings.NewReader(`{"id":30421,"sale_id":"S","status":"canceled"}`), spaces{})
 	client := stubClient(t, stubTransport(func(*http.Request) (*http.Response, error) {
@@ -301,7 +301,7 @@ func TestCancelBodyIsNotKept(t *testing.T) {
 	require.Len(t, requireError(t, err).Body, 64<<10)
 }
 
-// spaces is JSON's white space without end.
+// spaces is endless JSON white space.
 type spaces struct{}
 
 func (spaces) Read(p []byte) (int, error) { return copy(p, strings.Repeat(" ", len(p))), nil }
@@ -350,8 +350,8 @@ func requireNotSent(t *testing.T, err error, op, want string) {
 	require.False(t, oakra.Retryable(err))
 }
 
-// TestSaleIDs: what a channel writes into an ID arrives as it is, and is known
-// again in the response.
+// TestSaleIDs: an ID arrives as the channel wrote it, and is recognized in the
+// response.
 func TestSaleIDs(t *testing.T) {
 	for _, id := range []string{
 		" 1 ", "a&b", "<1>", "é", "日本語", "💚", `"quoted"`, `back\slash`, "tab\there", "a\u2028b", "\ufffd", `\ufffd`, "a\x01", "null", "00012", "1e5",
@@ -367,7 +367,7 @@ func TestSaleIDs(t *testing.T) {
 	}
 }
 
-// TestSaleRepeated: a rejection that repeats what was sent says nothing of it.
+// TestSaleRepeated: a rejection that only repeats what was sent does not blame it.
 func TestSaleRepeated(t *testing.T) {
 	for _, tt := range []struct {
 		body string

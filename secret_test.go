@@ -233,7 +233,7 @@ func jsonForms(key string) []struct{ name, text string } {
 		{"plain", strings.Trim(plain.String(), "\n")},
 		{"slashes", strings.ReplaceAll(strings.Trim(plain.String(), "\n"), "/", `\/`)},
 		{"all escaped", `"` + all.String() + `"`},
-		{"as it is (!)", `"` + key + `"`}, // not JSON if the key has a quote
+		{"unescaped (!)", `"` + key + `"`}, // not JSON if the key has a quote
 	}
 }
 
@@ -284,7 +284,7 @@ func TestSecretEchoed(t *testing.T) {
 	}
 }
 
-// TestSecretKeepsTheRest: the key is cut out, and what stands around it is kept.
+// TestSecretKeepsTheRest: the key is cut out, and the text around it is kept.
 func TestSecretKeepsTheRest(t *testing.T) {
 	key := secretKeys[0]
 	for _, row := range []struct{ body, want, message string }{
@@ -303,8 +303,8 @@ func TestSecretKeepsTheRest(t *testing.T) {
 	}
 }
 
-// TestSecretCut: where a body is cut, by the network or by what is kept of it, a
-// key may be cut too. Of what is left, less than half of the key may be seen.
+// TestSecretCut: where a body is cut, by the network or by the limit of what is kept, a
+// key may be cut too. Less than half of the key may be left.
 func TestSecretCut(t *testing.T) {
 	const kept = 64 << 10
 	key := secretKeys[0]
@@ -362,8 +362,8 @@ func TestSecretCut(t *testing.T) {
 	}
 }
 
-// TestSecretExcerpt: an error that quotes the beginning of what is wrong quotes no
-// part of a key with it, though the whole key does not fit.
+// TestSecretExcerpt: an error that quotes the beginning of what is wrong quotes no part
+// of a key, even if the whole key would not fit.
 func TestSecretExcerpt(t *testing.T) {
 	for _, key := range []string{
 		"5ecre7e5" + strings.Repeat("0f9a", 14), // 64 bytes, as the API reference shows one
@@ -461,7 +461,7 @@ func TestSecretLocation(t *testing.T) {
 	}
 }
 
-// TestSecretCause: what the caller's own code says of a context or a limiter.
+// TestSecretCause has texts of the caller's own code about a context or a limiter.
 func TestSecretCause(t *testing.T) {
 	for i, key := range secretKeys {
 		saying := errors.New("the key " + key + " is revoked")
@@ -531,8 +531,8 @@ func secretStub(t *testing.T, key string, transport stubTransport, opts ...oakra
 	return client
 }
 
-// TestSecretTooShort: the short keys of tests are found everywhere by chance, and
-// leave the server's texts as they are.
+// TestSecretTooShort: the short keys of tests occur everywhere by chance, and are not
+// cut out of the server's texts.
 func TestSecretTooShort(t *testing.T) {
 	const body = `{"stock_records":[{},{"id":["This key is unknown."]}]}`
 	for _, key := range []string{"k", "key", "a"} {
@@ -544,8 +544,8 @@ func TestSecretTooShort(t *testing.T) {
 	}
 }
 
-// TestSecretLogLater: a handler that formats a record later shows the attempt as it
-// was.
+// TestSecretLogLater: a handler that formats a log record later shows the attempt as it
+// was then.
 func TestSecretLogLater(t *testing.T) {
 	later := &laterHandler{}
 	calls := 0
@@ -582,12 +582,12 @@ type dumpError struct{ Header http.Header }
 
 func (e *dumpError) Error() string { return fmt.Sprintf("could not send %v", e.Header) }
 
-// quietError says nothing of the header that it holds.
+// quietError does not show the header that it holds.
 type quietError struct{ Header http.Header }
 
 func (e *quietError) Error() string { return "could not send" }
 
-// quietValue is one that is no pointer, which %#v prints to the bottom.
+// quietValue is the same without a pointer, so that %#v prints all of it.
 type quietValue struct{ Header http.Header }
 
 func (e quietValue) Error() string { return "could not send" }
@@ -636,7 +636,7 @@ func TestSecretTransportError(t *testing.T) {
 			}
 		}
 	}
-	// What the hidden error wraps can still be told.
+	// What the hidden error wraps is still found.
 	key := secretKeys[0]
 	client, err := oakra.NewClient(key, oakra.WithRetryPolicy(oakra.RetryPolicy{MaxAttempts: 1}),
 		oakra.WithHTTPClient(&http.Client{Transport: stubTransport(func(r *http.Request) (*http.Response, error) {
@@ -827,8 +827,8 @@ func TestSecretRotatedBefore(t *testing.T) {
 }
 
 // TestSecretEveryField: wherever a server puts the key, in its own case or not, it is
-// cut out of every field of the error. Keys of a length that encoders and excerpts cut
-// evenly, and keys that begin another, are no exception.
+// cut out of every field of the error. This includes keys of a length that encoders and
+// excerpts cut evenly, and keys that are the beginning of another.
 func TestSecretEveryField(t *testing.T) {
 	keys := [][]string{{"shop-5ecre7-0f9a-b3c4-and-5ucce55or", "shop-5ecre7-0f9a"}}
 	for _, length := range []int{8, 16, 24, 64} {
@@ -908,7 +908,7 @@ func TestSecretEveryField(t *testing.T) {
 	}
 }
 
-// TestSecretLimiterError: a limiter knows no key, but its text may name one.
+// TestSecretLimiterError: a limiter gets no key, but its text may contain one.
 func TestSecretLimiterError(t *testing.T) {
 	key := secretKeys[0]
 	asked := 0

@@ -264,8 +264,9 @@ func rawReset(c *rawConn) bool {
 	return false
 }
 
-// rawResetAfter is a rawReset after a part of a response. On Windows it is a rawClose: a
-// reset discards what has arrived there and was not read. TestEveryByte resets in memory.
+// rawResetAfter is a rawReset after a part of a response. On Windows it is a rawClose:
+// a reset there discards what has arrived and was not read. TestEveryByte resets in
+// memory.
 func rawResetAfter(c *rawConn) bool {
 	if runtime.GOOS == "windows" {
 		return rawClose(c)
@@ -367,7 +368,7 @@ func rawRoutes(routes map[string]rawTurn, otherwise rawTurn) rawTurn {
 	}
 }
 
-// rawTransport is the default transport of the package, connecting to s.
+// rawTransport returns the default transport of the package, connecting to s.
 func rawTransport(t testing.TB, s *rawServer) *http.Transport {
 	transport := oakra.DefaultTransport()
 	transport.Proxy = nil
@@ -383,15 +384,15 @@ const rawKey = "raw-test-key-0123456789"
 // rawTries is how often rawClient sends a request that may be sent again.
 const rawTries = 3
 
-// rawClient is a client of s that waits for at most a millisecond before it
-// sends again.
+// rawClient returns a client of s that waits for at most a millisecond before it
+// resends.
 func rawClient(t testing.TB, s *rawServer, opts ...oakra.Option) *oakra.Client {
 	t.Helper()
 	return rawClientOn(t, s.baseURL, rawTransport(t, s), opts...)
 }
 
-// keptClient is a rawClient that has kept the routes, so that a test of one write
-// sees no search for them.
+// keptClient returns a rawClient that keeps the routes. A test of one write then sees
+// no search for them.
 func keptClient(t testing.TB, s *rawServer, opts ...oakra.Option) *oakra.Client {
 	t.Helper()
 	return oakra.KeepRoutes(rawClient(t, s, opts...))
@@ -578,7 +579,7 @@ func handshakeReset(r *http.Request) (*http.Response, error) {
 	return nil, errReset
 }
 
-// noWait makes the waits nearly zero, and only Retry-After counts.
+// noWait makes the waits nearly zero, except for a Retry-After.
 var noWait = oakra.RetryPolicy{MinBackoff: 1, MaxBackoff: 1}
 
 // stubRecords returns a 200 response with the records.

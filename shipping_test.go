@@ -36,8 +36,8 @@ func TestInitiateReads(t *testing.T) {
 	require.Equal(t, []oakra.Fulfillment{first, second}, fulfillments)
 }
 
-// TestInitiateResponse lists what a 2xx to an Initiate of the sales A and B may
-// hold, and which of it proves that both are being shipped.
+// TestInitiateResponse lists what a 2xx to an Initiate of the sales A and B may hold,
+// and which responses prove that both are being shipped.
 func TestInitiateResponse(t *testing.T) {
 	const (
 		a = `{"id":1,"sale":{"sale_id":"A"}}`
@@ -46,7 +46,7 @@ func TestInitiateResponse(t *testing.T) {
 	of := func(fulfillments ...string) string {
 		return `{"fulfillments":[` + strings.Join(fulfillments, ",") + `]}`
 	}
-	// with is A with another member, at the path of the documentation.
+	// with returns A with another member, at the path of the documentation.
 	with := func(member string) string { return of(`{"id":1,"sale":{"sale_id":"A"},`+member+`}`, b) }
 	inSale := func(member string) string { return of(`{"id":1,"sale":{"sale_id":"A",`+member+`}}`, b) }
 	for _, tt := range []struct {

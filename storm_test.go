@@ -114,7 +114,8 @@ func TestStorm(t *testing.T) {
 			require.Equal(t, 1, s.applied, "id %d: %v", id, err)
 		case oakra.OutcomeNotApplied:
 			require.Zero(t, s.applied, "id %d: %v", id, err)
-			// What did not leave, or met a 429, was sent again until the attempts were spent.
+			// What was not sent, or got a 429, was sent again until no attempts were
+			// left.
 			if oakra.Retryable(err) {
 				require.Equal(t, attempts, requireError(t, err).Attempts, "id %d: %v", id, err)
 			}
@@ -132,9 +133,9 @@ func TestStorm(t *testing.T) {
 		"goroutines are left behind")
 }
 
-// wantOutcome returns the most that the client can know, given the response to
-// its last request that arrived. The attempts after that request were refused a
-// connection, and change nothing.
+// wantOutcome returns all that the client can know, given the response to its last
+// request that arrived. The attempts after that request were refused a connection, and
+// change nothing.
 func wantOutcome(last oakratest.Request, arrived int) oakra.Outcome {
 	if arrived == 0 {
 		return oakra.OutcomeNotApplied

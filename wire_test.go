@@ -24,8 +24,8 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// -update writes the golden requests anew. Read the difference before keeping
-// it: what is written there is what the server of every shop gets to see.
+// -update writes the golden requests anew. Read the difference before keeping it: it
+// shows what the server of every shop will receive.
 var updateGolden = flag.Bool("update", false, "write the golden requests under testdata/requests")
 
 const wireKey = "app-key-of-the-golden-requests"
@@ -47,7 +47,7 @@ type wireRequest struct {
 
 func (r wireRequest) line() string { return r.head[:strings.Index(r.head, "\r\n")+2] }
 
-// target is what stands between the method and the protocol.
+// target returns what is between the method and the protocol.
 func (r wireRequest) target() string { return strings.Fields(r.line())[1] }
 
 func (r wireRequest) query(t *testing.T) url.Values {
@@ -148,8 +148,8 @@ func (s *wireServer) seen() []wireRequest {
 	return append([]wireRequest(nil), s.requests...)
 }
 
-// client is a client of the server at the path. Its attempts may take long, so
-// that a busy machine changes nothing.
+// client returns a client of the server at the path. Its attempts may take long, since
+// the machine may be busy.
 func (s *wireServer) client(t *testing.T, path string, opts ...oakra.Option) *oakra.Client {
 	t.Helper()
 	all := []oakra.Option{oakra.WithBaseURL("http://" + s.addr + path)}
@@ -252,7 +252,7 @@ func TestWireGoldenRequests(t *testing.T) {
 			})
 			client := server.client(t, "/api/v1/", oakra.WithUserAgent("my-shop/2.1"))
 			err := tt.call(t.Context(), client)
-			if tt.steps[len(tt.steps)-1].body == emptyList { // and the 404 is the caller's
+			if tt.steps[len(tt.steps)-1].body == emptyList { // and the caller gets the 404
 				require.ErrorIs(t, err, oakra.ErrNotFound)
 			} else {
 				require.NoError(t, err)
@@ -284,8 +284,8 @@ func compareGolden(t *testing.T, name, addr string, r wireRequest) {
 	require.Equal(t, string(want), got, "golden request %s", name)
 }
 
-// TestWireHeader says in words what the golden requests show, so that no update
-// of theirs can lose it.
+// TestWireHeader checks one by one the headers that the golden requests show, since an
+// update of those files might lose one.
 func TestWireHeader(t *testing.T) {
 	responses := map[string]string{
 		"GET":  goldenResponse(t, "list-array"),
@@ -416,7 +416,7 @@ func TestWireNumbers(t *testing.T) {
 		`{"id":9223372036854775807,"quantity_change":-9223372036854775808}]}`, server.seen()[1].body)
 }
 
-// TestWireSKUs: what a shop writes into a SKU arrives as it is.
+// TestWireSKUs: a SKU arrives as the shop wrote it.
 func TestWireSKUs(t *testing.T) {
 	skus := []string{
 		"shirt blue m", " leading and trailing ", "a&b", "a=b", "a/b", "é", "a+b", "100%", "%20", "%zz",
@@ -507,7 +507,7 @@ func TestWireListSplits(t *testing.T) {
 				arrived = append(arrived, skus...)
 				total += len(request.line())
 				if i > 0 {
-					// Were there room for it, the SKU would have gone with the batch before.
+					// If there were room for it, the SKU would be in the batch before.
 					room := longestLine - len(requests[i-1].line())
 					require.Greater(t, len("&sku=")+len(url.QueryEscape(skus[0])), room-2)
 				}
@@ -553,7 +553,8 @@ func TestWireLongestSKU(t *testing.T) {
 			require.Equal(t, oakra.OutcomeNotApplied, oakra.OutcomeOf(err))
 			require.Len(t, server.seen(), 2, "nothing of the SKU that is too long was sent")
 
-			// Beside others it gets a request of its own; too long, none is sent at all.
+			// Beside others it gets a request of its own. If it is too long, nothing is
+			// sent at all.
 			_, err = client.Stock.List(t.Context(), oakra.StockListParams{SKUs: []string{"a", fitting, "b"}, LocationID: tt.location})
 			require.NoError(t, err)
 			require.Len(t, server.seen(), 5)
@@ -585,7 +586,7 @@ func TestWireBasePath(t *testing.T) {
 	}
 }
 
-// TestWireRefusesToSend: what is wrong by the reference alone never leaves.
+// TestWireRefusesToSend: what the reference alone shows to be wrong is never sent.
 func TestWireRefusesToSend(t *testing.T) {
 	server := newWireServer(t, func(int, wireRequest) wireResponse { return wireResponse{200, "[]"} })
 	client := server.client(t, "/api/v1/")

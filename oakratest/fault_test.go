@@ -276,7 +276,7 @@ func TestWhichFaultStrikes(t *testing.T) {
 	server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 502})
 	status := func(method, path string) int { return call(t, server, method, path, "").status }
 	assert.Equal(t, 502, status("GET", listPath+"?sku=a"))
-	assert.Equal(t, 502, status("GET", changePath), "a probe of the path is no change")
+	assert.Equal(t, 502, status("GET", changePath), "a probe of the path is not a change")
 	assert.Equal(t, 501, status("POST", changePath))
 	assert.Equal(t, 501, status("POST", "stock/stock-record/change/"), "on a route that the dialect does not have, too")
 	assert.Equal(t, 502, status("POST", changePath), "Times is over")
