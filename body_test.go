@@ -18,8 +18,8 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// lateReader is a transport that responds at once, and reads the body of the
-// request only when it is told to, as HTTP/2 may.
+// lateReader is a transport that responds at once, and reads the body of the request
+// only when the test lets it, as HTTP/2 may.
 type lateReader struct {
 	mu     sync.Mutex
 	bodies []io.ReadCloser

@@ -347,7 +347,7 @@ func ExampleError_Items() {
 	// Output: 999 [id: Invalid pk "999" - object does not exist.]
 }
 
-// stockChanger is what an order handler needs of the client: an interface of the
+// stockChanger is what an order handler needs from the client: an interface of the
 // consumer, with the methods that it uses.
 type stockChanger interface {
 	Change(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error)
@@ -355,7 +355,7 @@ type stockChanger interface {
 
 var _ stockChanger = (*oakra.StockService)(nil)
 
-// throttled is a stand-in for a test of one's own.
+// throttled is a stub for a shop's own tests.
 type throttled struct{}
 
 func (throttled) Change(context.Context, []oakra.StockChange) ([]oakra.StockRecord, error) {

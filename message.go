@@ -59,7 +59,7 @@ func (e *Error) readMessage(body []byte) {
 			delete(object, "detail")
 		}
 		e.addFields("", object)
-		// A text that is no list may repeat what was sent.
+		// A text that is not in a list may repeat what was sent.
 		for _, name := range []string{"sale_id", "cancel_reason"} {
 			if messages, isList := object[name].([]any); isList {
 				e.sale = e.sale || len(texts(messages)) > 0

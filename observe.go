@@ -191,7 +191,7 @@ func (c *call) observeEnd(a attempt, n next) {
 }
 
 // observed returns a copy of e without the server's body, and without the headers that
-// may repeat the query. It stays as it is: a hook may look later.
+// may repeat the query. The copy is never changed, since a hook may read it later.
 func (e *Error) observed() *Error {
 	o := *e
 	o.Body = nil

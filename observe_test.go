@@ -419,7 +419,7 @@ func TestLog(t *testing.T) {
 	})
 }
 
-// panicking is a value that tells its origin.
+// panicking is a value that names its origin.
 type panicking struct{ where string }
 
 func (p panicking) Error() string { return "panic in " + p.where }

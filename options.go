@@ -186,13 +186,12 @@ func WithLimiter(l Limiter) Option {
 // with tracing and the like and hand to [WithHTTPClient]. A client that is given no
 // transport has one of the same.
 //
-// It speaks HTTP/1.1 only. With HTTP/2 all calls share a connection: when that is
-// lost, all of them have an unknown outcome, and nginx ends one every 1,000
-// requests by default. It keeps 64 idle connections a host, each for one second:
-// gunicorn, for one, closes an idle connection after two seconds, and a write that
-// meets that close has an unknown outcome. Dialing and the TLS handshake may take
-// 10 s each, and response headers 256 KiB. Proxies come from the environment, as in
-// net/http.
+// It speaks HTTP/1.1 only. With HTTP/2 all calls share a connection: when that is lost,
+// all of them have an unknown outcome, and nginx ends one every 1,000 requests by
+// default. It keeps 64 idle connections a host, each for one second: gunicorn, for
+// example, closes an idle connection after two seconds, and a write that meets that
+// close has an unknown outcome. Dialing and the TLS handshake may take 10 s each, and
+// response headers 256 KiB. Proxies come from the environment, as in net/http.
 func DefaultTransport() *http.Transport {
 	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,

@@ -80,15 +80,15 @@ func OutcomeOf(err error) Outcome {
 	return outcome
 }
 
-// Retryable reports whether nothing was applied and the cause is passing: the same
-// call may succeed later. That is so where no connection was established (unless the
+// Retryable reports whether nothing was applied and the cause is passing: the same call
+// may succeed later. That is the case where no connection was established (unless the
 // host does not exist, its certificate is rejected, or a proxy responds with a 4xx),
-// where the context ended before anything was sent, where a limiter gave up within
-// the context's deadline, for a 429, and for an item of a bulk run that was not sent
+// where the context ended before anything was sent, where a limiter gave up within the
+// context's deadline, for a 429, and for an item of a bulk run that was not sent
 // because the run was stopped or the service stopped responding. For a
-// [StockService.List], which applies nothing, it is also so for a 408, a 5xx except
-// 501, and a connection that broke. All parts of a joined error must be so. nil is
-// not retryable.
+// [StockService.List], which applies nothing, it is also the case for a 408, a 5xx
+// except 501, and a connection that broke. A joined error is retryable if all its parts
+// are. nil is not retryable.
 //
 // The client may not have waited: wait [Error.RetryAfter], or a little, before
 // calling again.
@@ -115,14 +115,14 @@ func (e *Error) retryable() bool {
 	return r.again == adds || e.Op == opList.String() && r.allows(reads)
 }
 
-// Rejected reports whether nothing was applied because of what was sent, for
-// certain: correct the items before sending them again. That is so for the client's
+// Rejected reports whether it is certain that nothing was applied because of what was
+// sent: correct the items before sending them again. That is the case for the client's
 // own checks of items, for a 4xx that names an item (stock_records[1].quantity), and
-// for a 404, 409 or 422 in JSON on a route that is known to be right. It is not so
-// for an HTML page, an empty body, any other 4xx that names no item, bad options, or
-// an item of a bulk run that was not sent: what is at fault there is the setup, or not
-// known, and every other call would meet the same. All parts of a joined error must be
-// so.
+// for a 404, 409 or 422 in JSON on a route that is known to be right. It is not the
+// case for an HTML page, an empty body, any other 4xx that names no item, bad options,
+// or an item of a bulk run that was not sent: there the setup is at fault, or the cause
+// is not known, and every other call would fail in the same way. A joined error is
+// rejected if all its parts are.
 func Rejected(err error) bool { return all(err, (*Error).rejected) }
 
 func (e *Error) rejected() bool {
@@ -157,8 +157,9 @@ func (e *Error) namesContent() bool {
 }
 
 // Splittable reports whether nothing was applied, and the same items may pass in
-// smaller requests: a 400, 404, 409 or 422 in JSON, or a 413. It is not so for an item
-// of a bulk run that was not sent. All parts of a joined error must be so.
+// smaller requests: a 400, 404, 409 or 422 in JSON, or a 413. It is not the case for an
+// item of a bulk run that was not sent. A joined error is splittable if all its parts
+// are.
 func Splittable(err error) bool { return all(err, (*Error).splittable) }
 
 func (e *Error) splittable() bool {
@@ -221,14 +222,15 @@ func NextStep(err error) Step {
 	return StepAlert
 }
 
-// all reports whether err is made of one or more *Error, and all of them are so.
-func all(err error, so func(*Error) bool) bool {
+// all reports whether err is made of one or more *Error, and holds is true for each of
+// them.
+func all(err error, holds func(*Error) bool) bool {
 	if err == nil {
 		return false
 	}
 	found := false
 	for part := range parts(err) {
-		if part == nil || !so(part) {
+		if part == nil || !holds(part) {
 			return false
 		}
 		found = true

@@ -174,7 +174,7 @@ func partAtEnd(b []byte, key string) int {
 	return 0
 }
 
-// unescaped undoes the escapes of JSON, wherever they stand in b.
+// unescaped undoes the escapes of JSON anywhere in b.
 func unescaped(b []byte) []byte {
 	if bytes.IndexByte(b, '\\') < 0 {
 		return b

@@ -143,7 +143,7 @@ type listQuery struct {
 	Select listSelect `url:"sku"`
 }
 
-// listSelect is encoded as it is, rather than item by item through reflection.
+// listSelect encodes itself. The encoder would go through the SKUs by reflection.
 type listSelect struct {
 	skus       []string
 	locationID string

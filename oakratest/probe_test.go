@@ -42,7 +42,7 @@ func TestEmptyListHasNoOp(t *testing.T) {
 	assert.Equal(t, 503, call(t, server, "POST", changePath, `{"stock_records":[]}`).status, "a fault of all requests")
 }
 
-// The transport of Client tells an empty list from the shortest write.
+// The transport of Client distinguishes an empty list from the shortest write.
 func TestEmptyListIsNotRefused(t *testing.T) {
 	server := newServer(t, shirts...)
 	server.Inject(oakratest.Fault{Op: "stock.update", Kind: oakratest.Refuse})

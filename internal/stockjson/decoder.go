@@ -147,8 +147,8 @@ func (d *Decoder) Head() []byte {
 	return d.buf[:min(d.end, headSize)]
 }
 
-// Next reads the next record into r and reports whether there was one. If not,
-// r is left as it is. The strings of r may be kept.
+// Next reads the next record into r and reports whether there was one. If not, r is
+// left unchanged. The strings of r may be kept.
 func (d *Decoder) Next(r *Record) bool {
 	if d.state == blank {
 		d.open()
