@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -196,5 +199,26 @@ func TestAPI(t *testing.T) {
 				t.Error("a command has no API:", out.String())
 			}
 		})
+	}
+}
+
+// Dependabot does not find modules by itself.
+func TestDependabotKnowsAllModules(t *testing.T) {
+	content, err := os.ReadFile(filepath.Join("..", "..", ".github", "dependabot.yml"))
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skip("its configuration is in the repository only")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, err := load(filepath.Join("..", ".."), "v0.1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range tr.modules {
+		line := "\n      - " + path.Join("/", m.dir) + "\n"
+		if !strings.Contains(string(content), line) {
+			t.Errorf("add to dependabot.yml:%s", line)
+		}
 	}
 }
