@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -43,7 +39,7 @@ func TestClientsAgree(t *testing.T) {
 	}
 }
 
-// Whether the answer states its length is what the setup says.
+// The response states its length if the setup says so.
 func TestContentLength(t *testing.T) {
 	server := httptest.NewServer(newHandler([]int{1, 100}))
 	defer server.Close()
@@ -62,8 +58,8 @@ func TestContentLength(t *testing.T) {
 	}
 }
 
-func TestCompare(t *testing.T) {
-	got, err := compare(setup{opList, overMemory, true, 1}, "", 3, time.Millisecond/10)
+func TestTimeClients(t *testing.T) {
+	got, err := timeClients(setup{opList, overMemory, true, 1}, "", 3, time.Millisecond/10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +76,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-func TestCompareFindsFailures(t *testing.T) {
+func TestFailures(t *testing.T) {
 	failure := errors.New("no")
 	failing := func(context.Context, *[]oakra.StockRecord) (int, error) { return 0, failure }
 	if _, err := run(failing, 1); !errors.Is(err, failure) {
@@ -98,7 +94,7 @@ func TestCompareFindsFailures(t *testing.T) {
 func TestBulk(t *testing.T) {
 	server := httptest.NewServer(newHandler(nil))
 	defer server.Close()
-	got, err := compareBulk(server.URL, 300, []int{100}, []int{4}, t.Logf)
+	got, err := timeBulk(server.URL, 300, []int{100}, []int{4}, t.Logf)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,90 +124,6 @@ func TestRounded(t *testing.T) {
 		if got := rounded(x); got != want {
 			t.Errorf("%v: got %v, want %v", x, got, want)
 		}
-	}
-}
-
-// sample are results of every kind that is printed and drawn.
-func sample() results {
-	r := results{Machine: machine{"linux", "amd64", 2, "go1.26"}, Versions: map[string]string{nameResty: "v2"}, Pairs: 25}
-	for _, transport := range []string{overMemory, overLoopback} {
-		for _, op := range []string{opList, opUpdate} {
-			for _, n := range []int{1, 100, 10_000} {
-				s := timedSetup{setup: setup{op, transport, true, n}, Pairs: 25}
-				for _, name := range append(slices.Clone(drawnClients), nameNetHTTP) {
-					s.Clients = append(s.Clients, timed{Client: name, Nanos: 1e4, Ratio: spread{0.9, 1, 1.1}, Allocs: 400, Bytes: 4096})
-				}
-				s.Clients[0].Ratio = spread{0.11, 0.12, 0.14}
-				r.Setups = append(r.Setups, s)
-			}
-		}
-	}
-	r.Bulk = &bulkResult{Updates: 100_000, LatencyMS: 20, RecordUS: 20, OneByOne: oneByOne{200, 2100}, Runs: []bulkRun{
-		{100, 1, 22}, {100, 4, 5.6}, {500, 1, 6.1}, {500, 4, 1.6},
-	}}
-	return r
-}
-
-// The data file holds all that the tables and the picture show.
-func TestDataFile(t *testing.T) {
-	dir := t.TempDir()
-	want := sample()
-	if err := want.write(filepath.Join(dir, "results.json")); err != nil {
-		t.Fatal(err)
-	}
-	if err := drawFile(dir); err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile(filepath.Join(dir, "results.svg"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, drawSVG(want)) {
-		t.Error("the picture drawn from the file is another")
-	}
-}
-
-func TestSVG(t *testing.T) {
-	svg := drawSVG(sample())
-	if err := wellFormed(svg); err != nil {
-		t.Fatal(err)
-	}
-	for _, part := range []string{"oakra-go", "oapi-codegen", "10,000 records", ">0.12<", "100,000 updates", "35 min", "5.6 s, 4 at once"} {
-		if !bytes.Contains(svg, []byte(part)) {
-			t.Errorf("%q is not in the picture", part)
-		}
-	}
-	if bytes.Contains(svg, []byte("NaN")) || bytes.Contains(svg, []byte("Inf")) {
-		t.Error("a number is missing from the picture")
-	}
-}
-
-func wellFormed(svg []byte) error {
-	d := xml.NewDecoder(bytes.NewReader(svg))
-	for {
-		if _, err := d.Token(); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-	}
-}
-
-// The committed picture is drawn from the committed data file.
-func TestCommittedPicture(t *testing.T) {
-	r, err := readResults("results.json")
-	if os.IsNotExist(err) {
-		t.Skip("nothing was measured yet")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile("results.svg")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, drawSVG(r)) {
-		t.Error("results.svg is not drawn from results.json: go run . -draw")
 	}
 }
 

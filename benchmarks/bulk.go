@@ -17,8 +17,8 @@ type bulkResult struct {
 	Runs      []bulkRun `json:"runs"`
 }
 
-// oneByOne is a request for each record, one after the other. So many are
-// measured as fit the time, and the rest is reckoned from them.
+// oneByOne is a request for each record, one after the other. The time of all is
+// computed from that of as many as Measured says.
 type oneByOne struct {
 	Measured int     `json:"measured"`
 	Seconds  float64 `json:"seconds"` // for all updates
@@ -30,28 +30,24 @@ type bulkRun struct {
 	Seconds     float64 `json:"seconds"`
 }
 
-// compareBulk runs UpdateAll with all batch sizes and concurrencies.
-func compareBulk(server string, n int, sizes, concurrencies []int, log func(string, ...any)) (*bulkResult, error) {
+// timeBulk runs UpdateAll with all batch sizes and concurrencies.
+func timeBulk(server string, n int, sizes, concurrencies []int, log func(string, ...any)) (*bulkResult, error) {
 	result := &bulkResult{
 		Updates:   n,
 		LatencyMS: float64(bulkLatency) / float64(time.Millisecond),
 		RecordUS:  float64(bulkPerRecord) / float64(time.Microsecond),
 	}
-	ctx := context.Background()
-	client, err := oakra.NewClient(appKey, oakra.WithBaseURL(server+"/bulk/"))
+	client, err := bulkClient(server)
 	if err != nil {
 		return nil, err
 	}
 	defer client.CloseIdleConnections()
-	updates := make([]oakra.StockUpdate, n)
-	for i := range updates {
-		updates[i] = oakra.StockUpdate{ID: int64(i + 1), Quantity: int64(i % 1000)}
-	}
+	updates := bulkUpdates(n)
 
 	const sample = 200
 	start := time.Now()
 	for i := range sample {
-		if _, err := client.Stock.Update(ctx, updates[i:i+1]); err != nil {
+		if _, err := client.Stock.Update(context.Background(), updates[i:i+1]); err != nil {
 			return nil, err
 		}
 	}
@@ -60,23 +56,40 @@ func compareBulk(server string, n int, sizes, concurrencies []int, log func(stri
 
 	for _, size := range sizes {
 		for _, concurrency := range concurrencies {
-			applied := 0
-			start := time.Now()
-			err := client.Stock.UpdateAll(ctx, updates, oakra.BulkOptions{
-				BatchSize:   size,
-				Concurrency: concurrency,
-				OnProgress:  func(p oakra.BulkProgress) { applied = p.Applied },
-			})
-			took := time.Since(start)
+			run, err := timeUpdateAll(client, updates, size, concurrency)
 			if err != nil {
 				return nil, err
 			}
-			if applied != n {
-				return nil, fmt.Errorf("bulk: of %d updates %d were applied", n, applied)
-			}
-			result.Runs = append(result.Runs, bulkRun{size, concurrency, rounded(took.Seconds())})
+			result.Runs = append(result.Runs, run)
 			log("bulk: batches of %d, %d at once", size, concurrency)
 		}
 	}
 	return result, nil
+}
+
+func bulkClient(server string) (*oakra.Client, error) {
+	return oakra.NewClient(appKey, oakra.WithBaseURL(server+"/bulk/"))
+}
+
+func bulkUpdates(n int) []oakra.StockUpdate {
+	updates := make([]oakra.StockUpdate, n)
+	for i := range updates {
+		updates[i] = oakra.StockUpdate{ID: int64(i + 1), Quantity: int64(i % 1000)}
+	}
+	return updates
+}
+
+func timeUpdateAll(client *oakra.Client, updates []oakra.StockUpdate, size, concurrency int) (bulkRun, error) {
+	applied := 0
+	start := time.Now()
+	err := client.Stock.UpdateAll(context.Background(), updates, oakra.BulkOptions{
+		BatchSize:   size,
+		Concurrency: concurrency,
+		OnProgress:  func(p oakra.BulkProgress) { applied = p.Applied },
+	})
+	took := time.Since(start)
+	if err == nil && applied != len(updates) {
+		err = fmt.Errorf("bulk: of %d updates %d were applied", len(updates), applied)
+	}
+	return bulkRun{size, concurrency, rounded(took.Seconds())}, err
 }

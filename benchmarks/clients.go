@@ -137,7 +137,7 @@ func setHeader(h http.Header) {
 	h.Set("User-Agent", userAgent)
 }
 
-// The bodies of writes, and of their answers.
+// The bodies of writes, and of their responses.
 type (
 	written struct {
 		StockRecords []oakra.StockRecord `json:"stock_records"`
@@ -178,18 +178,18 @@ func (c netHTTPClient) list(ctx context.Context, sku string) ([]oakra.StockRecor
 }
 
 func (c netHTTPClient) update(ctx context.Context, updates []oakra.StockUpdate) ([]oakra.StockRecord, error) {
-	var answer written
-	err := c.do(ctx, http.MethodPost, updatePath, updateBody{updates}, &answer)
-	return answer.StockRecords, err
+	var result written
+	err := c.do(ctx, http.MethodPost, updatePath, updateBody{updates}, &result)
+	return result.StockRecords, err
 }
 
 func (c netHTTPClient) change(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
-	var answer written
-	err := c.do(ctx, http.MethodPost, changePath, changeBody{changes}, &answer)
-	return answer.StockRecords, err
+	var result written
+	err := c.do(ctx, http.MethodPost, changePath, changeBody{changes}, &result)
+	return result.StockRecords, err
 }
 
-func (c netHTTPClient) do(ctx context.Context, method, path string, body, answer any) error {
+func (c netHTTPClient) do(ctx context.Context, method, path string, body, result any) error {
 	var reader io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
@@ -211,21 +211,31 @@ func (c netHTTPClient) do(ctx context.Context, method, path string, body, answer
 		return err
 	}
 	defer response.Body.Close()
-	return readAnswer(response, answer)
+	return readBody(response, result)
 }
 
-func readAnswer(response *http.Response, answer any) error {
+func readBody(response *http.Response, result any) error {
 	b, err := io.ReadAll(response.Body)
 	if err != nil {
 		return err
 	}
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %.200s", response.Status, b)
+		return &statusError{response.StatusCode, b}
 	}
-	return json.Unmarshal(b, answer)
+	return json.Unmarshal(b, result)
 }
 
-// retryableClient is go-retryablehttp with its defaults, but for the log.
+// statusError is the error of a response that is no success.
+type statusError struct {
+	code int
+	body []byte
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("%d %s: %.200s", e.code, http.StatusText(e.code), e.body)
+}
+
+// retryableClient is go-retryablehttp with its defaults, except for the log.
 type retryableClient struct {
 	http *retryablehttp.Client
 	base string
@@ -238,18 +248,18 @@ func (c retryableClient) list(ctx context.Context, sku string) ([]oakra.StockRec
 }
 
 func (c retryableClient) update(ctx context.Context, updates []oakra.StockUpdate) ([]oakra.StockRecord, error) {
-	var answer written
-	err := c.do(ctx, http.MethodPost, updatePath, updateBody{updates}, &answer)
-	return answer.StockRecords, err
+	var result written
+	err := c.do(ctx, http.MethodPost, updatePath, updateBody{updates}, &result)
+	return result.StockRecords, err
 }
 
 func (c retryableClient) change(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
-	var answer written
-	err := c.do(ctx, http.MethodPost, changePath, changeBody{changes}, &answer)
-	return answer.StockRecords, err
+	var result written
+	err := c.do(ctx, http.MethodPost, changePath, changeBody{changes}, &result)
+	return result.StockRecords, err
 }
 
-func (c retryableClient) do(ctx context.Context, method, path string, body, answer any) error {
+func (c retryableClient) do(ctx context.Context, method, path string, body, result any) error {
 	var raw any // untyped nil, or []byte, which retryablehttp takes as it is
 	if body != nil {
 		b, err := json.Marshal(body)
@@ -271,7 +281,7 @@ func (c retryableClient) do(ctx context.Context, method, path string, body, answ
 		return err
 	}
 	defer response.Body.Close()
-	return readAnswer(response, answer)
+	return readBody(response, result)
 }
 
 // restyClient is resty, which encodes and decodes by itself.
@@ -298,10 +308,10 @@ func (c restyClient) change(ctx context.Context, changes []oakra.StockChange) ([
 }
 
 func (c restyClient) post(ctx context.Context, path string, body any) ([]oakra.StockRecord, error) {
-	var answer written
+	var result written
 	response, err := c.R().SetContext(ctx).SetHeader("Content-Type", "application/json").
-		SetBody(body).SetResult(&answer).Post(path)
-	return answer.StockRecords, restyError(response, err)
+		SetBody(body).SetResult(&result).Post(path)
+	return result.StockRecords, restyError(response, err)
 }
 
 func restyError(response *resty.Response, err error) error {
@@ -312,8 +322,8 @@ func restyError(response *resty.Response, err error) error {
 }
 
 // githubClient is in the manner of go-github: a request is made by newRequest,
-// from a path that is resolved against the base URL, and do decodes the answer as
-// it comes.
+// from a path that is resolved against the base URL, and do decodes the response
+// as it comes.
 type githubClient struct {
 	http *http.Client
 	base *url.URL
@@ -344,7 +354,7 @@ func (c githubClient) newRequest(ctx context.Context, method, path string, body 
 	return request, nil
 }
 
-func (c githubClient) do(request *http.Request, answer any) error {
+func (c githubClient) do(request *http.Request, result any) error {
 	response, err := c.http.Do(request)
 	if err != nil {
 		return err
@@ -354,7 +364,7 @@ func (c githubClient) do(request *http.Request, answer any) error {
 		b, _ := io.ReadAll(io.LimitReader(response.Body, 200))
 		return fmt.Errorf("%s: %s", response.Status, b)
 	}
-	return json.NewDecoder(response.Body).Decode(answer)
+	return json.NewDecoder(response.Body).Decode(result)
 }
 
 func (c githubClient) list(ctx context.Context, sku string) ([]oakra.StockRecord, error) {
@@ -380,9 +390,9 @@ func (c githubClient) post(ctx context.Context, path string, body any) ([]oakra.
 	if err != nil {
 		return nil, err
 	}
-	var answer written
-	err = c.do(request, &answer)
-	return answer.StockRecords, err
+	var result written
+	err = c.do(request, &result)
+	return result.StockRecords, err
 }
 
 // oapiClient is the client that oapi-codegen generated from openapi.yaml.
@@ -415,9 +425,9 @@ func (c oapiClient) change(ctx context.Context, changes []oapi.StockChange) ([]o
 	return oapiWritten(response.JSON200, response.Status(), response.Body)
 }
 
-func oapiWritten(answer *oapi.Written, status string, body []byte) ([]oapi.StockRecord, error) {
-	if answer == nil {
+func oapiWritten(result *oapi.Written, status string, body []byte) ([]oapi.StockRecord, error) {
+	if result == nil {
 		return nil, fmt.Errorf("%s: %.200s", status, body)
 	}
-	return answer.StockRecords, nil
+	return result.StockRecords, nil
 }

@@ -5,221 +5,294 @@ import (
 	"encoding/xml"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 )
 
-// The clients' colours, told apart by most colour-blind people too.
-var colours = map[string]string{
-	nameOakra:     "#0b5fd3",
-	nameRetryable: "#e69f00",
-	nameResty:     "#009e73",
-	nameGitHub:    "#cc79a7",
-	nameOAPI:      "#7d8590",
+// picture is an SVG of some panels, one below the other: it is as narrow as a phone, and
+// there is one for light surroundings and one for dark ones.
+type picture struct {
+	name   string
+	panels []panel
 }
 
-var drawnClients = []string{nameOakra, nameRetryable, nameResty, nameGitHub, nameOAPI}
+// panel has rows with a dot each, on one logarithmic axis.
+type panel struct {
+	title string
+	notes []string // lines
+	ticks []tick
+	mark  float64 // tick with a stronger line, or 0
+	rows  []row
+}
 
-// Measures of the picture, in pixels.
-const (
-	width      = 980
-	margin     = 24
-	labelWidth = 118 // of "batches of 1,000"
-	panelGap   = 20
-	barHeight  = 11
-	barStep    = 13
-	groupGap   = 15
-	edge       = 46 // right of the plot, for a number at its end
-	plotWidth  = (width - 2*margin - labelWidth - panelGap - 2*edge) / 2
+type tick struct {
+	value float64
+	text  string
+}
+
+// row is a dot with a whisker. A row without a dot is a heading.
+type row struct {
+	label string
+	dot   spread
+	text  string // the value
+	own   bool   // it is this library's
+}
+
+// pictures returns all pictures of the results. The README of the repository shows
+// the first.
+func pictures(r results) []picture {
+	bulkSizes := []int{500}
+	var all []int
+	for _, run := range r.Bulk.Runs {
+		if !slices.Contains(all, run.BatchSize) {
+			all = append(all, run.BatchSize)
+		}
+	}
+	return []picture{
+		{"speed", []panel{r.ratioPanel(opList, overLoopback), r.bulkPanel(bulkSizes)}},
+		{"update", []panel{r.ratioPanel(opUpdate, overLoopback)}},
+		{"memory", []panel{r.ratioPanel(opList, overMemory), r.ratioPanel(opUpdate, overMemory)}},
+		{"bulk", []panel{r.bulkPanel(all)}},
+	}
+}
+
+var (
+	drawnClients = []string{nameOakra, nameRetryable, nameResty, nameGitHub, nameOAPI}
+	drawnSizes   = []int{1, 100, 10_000}
 )
 
-// drawSVG draws the ratios to net/http, and the bulk run, with a background of
-// its own, to be read in light and in dark surroundings.
-func drawSVG(r results) []byte {
-	var b bytes.Buffer
-	sizes := drawnSizes(r)
-	panelHeight := len(sizes)*(len(drawnClients)*barStep+groupGap) + groupGap
-	y := 128
-	body := &picture{&b}
-	scale := ratioScale(r, sizes)
-	for _, transport := range []string{overMemory, overLoopback} {
-		title := "answers from memory"
-		if transport == overLoopback {
-			title = "a server over loopback"
-		}
-		for i, op := range []string{opList, opUpdate} {
-			x := margin + labelWidth + i*(plotWidth+edge+panelGap)
-			body.text(x, y-10, "panel", "start", op+", "+title)
-			body.ratios(r, op, transport, sizes, scale, x, y, panelHeight, i == 0)
-		}
-		y += panelHeight + 62
+// ratioPanel compares the clients with net/http.
+func (r results) ratioPanel(op, transport string) panel {
+	p := panel{
+		title: op + ": time beside net/http and encoding/json",
+		notes: []string{"A server over loopback. Log scale; left of 1× is faster.", fmt.Sprintf("Dot: median of %d rounds. Line: p25 to p75.", r.Pairs)},
+		mark:  1,
 	}
-	if r.Bulk != nil {
-		y = body.bulk(r.Bulk, y)
+	if transport == overMemory {
+		p.notes[0] = "Responses from memory. Log scale; left of 1× is faster."
 	}
-	height := y + 18
+	for _, value := range []float64{0.05, 0.1, 0.2, 0.5, 1, 2, 5} {
+		p.ticks = append(p.ticks, tick{value, strconv.FormatFloat(value, 'g', -1, 64) + "×"})
+	}
+	for _, n := range drawnSizes {
+		p.rows = append(p.rows, row{label: recordsText(n)})
+		for _, name := range drawnClients {
+			if c, ok := r.of(setup{op, transport, true, n}, name); ok {
+				p.rows = append(p.rows, row{name, c.Ratio, fmt.Sprintf("%.2f×", c.Ratio.P50), name == nameOakra})
+			}
+		}
+	}
+	return p
+}
 
-	var out bytes.Buffer
-	p := &picture{&out}
-	p.f(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-labelledby="title">`, width, height, width, height)
-	p.f(`<title id="title">Time of a call relative to plain net/http, by client and number of records</title>`)
-	p.f(`<style>
-text { font-family: -apple-system, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; font-size: 12px; fill: #3d444d }
-.title { font-size: 18px; font-weight: 600; fill: #1f2328 }
-.panel { font-size: 13px; font-weight: 600; fill: #1f2328 }
-.small { font-size: 11px; fill: #59636e }
-.value { font-size: 10px; fill: #3d444d }
-.own { font-size: 11px; font-weight: 700; fill: #0b5fd3 }
-.grid { stroke: #e4e7eb } .one { stroke: #1f2328; stroke-width: 1.5 } .whisker { stroke: #1f2328; stroke-width: 1; opacity: .7 }
-</style>`)
-	p.f(`<rect x=".5" y=".5" width="%d" height="%d" rx="8" fill="#ffffff" stroke="#d1d9e0"/>`, width-1, height-1)
-	p.text(margin, 34, "title", "start", "Time of a call relative to plain net/http with encoding/json")
-	p.text(margin, 54, "small", "start", fmt.Sprintf(
-		"Log scale; left of 1 is faster. Medians of %d interleaved pairs, whiskers from p25 to p75. %s/%s, %d CPUs, %s.",
-		r.Pairs, r.Machine.OS, r.Machine.Arch, r.Machine.CPUs, r.Machine.Go))
-	x := margin
-	for _, name := range drawnClients {
-		p.f(`<rect x="%d" y="69" width="12" height="12" rx="2" fill="%s"/>`, x, colours[name])
-		p.text(x+17, 79, "", "start", name)
-		x += 17 + 7*len(name) + 26
+// bulkPanel shows how long all updates take.
+func (r results) bulkPanel(sizes []int) panel {
+	b := r.Bulk
+	p := panel{
+		title: fmt.Sprintf("UpdateAll: time of %s updates", thousands(b.Updates)),
+		notes: []string{fmt.Sprintf("A server of %g ms a request and %g µs a record. Log scale.", b.LatencyMS, b.RecordUS)},
+		ticks: []tick{{0.1, "0.1 s"}, {1, "1 s"}, {10, "10 s"}, {60, "1 min"}, {600, "10 min"}, {3600, "1 h"}},
+		rows:  []row{{label: "batches of 1"}, b.row(1, b.OneByOne.Seconds, false)},
 	}
-	p.f(`<line class="one" x1="%d" y1="68" x2="%d" y2="82"/>`, x+4, x+4)
-	p.text(x+13, 79, "", "start", nameNetHTTP+" = 1")
-	out.Write(b.Bytes())
-	p.f(`</svg>`)
+	for _, size := range sizes {
+		p.rows = append(p.rows, row{label: "batches of " + thousands(size)})
+		for _, run := range b.Runs {
+			if run.BatchSize == size {
+				p.rows = append(p.rows, b.row(run.Concurrency, run.Seconds, true))
+			}
+		}
+	}
+	return p
+}
+
+func (b *bulkResult) row(concurrency int, seconds float64, own bool) row {
+	return row{fmt.Sprintf("%d in flight", concurrency), spread{seconds, seconds, seconds}, secondsText(seconds), own}
+}
+
+// alt is the text of the picture for those who do not see it, with its numbers.
+func (p picture) alt() string {
+	var text []string
+	for _, panel := range p.panels {
+		sentence := panel.title
+		sep := ": "
+		for _, row := range panel.rows {
+			if row.text == "" {
+				sentence += "; " + row.label
+				sep = ": "
+				continue
+			}
+			sentence += sep + row.label + " " + row.text
+			sep = ", "
+		}
+		text = append(text, sentence+".")
+	}
+	return strings.Join(text, " ")
+}
+
+// theme has the colours for one kind of surroundings.
+type theme struct {
+	name                                  string
+	paper, text, muted, grid, own, others string
+}
+
+var themes = []theme{
+	{"light", "#ffffff", "#1f2328", "#59636e", "#d8dee4", "#0969da", "#818b98"},
+	{"dark", "#0d1117", "#f0f6fc", "#9198a1", "#30363d", "#58a6ff", "#7d8590"},
+}
+
+func (p picture) file(t theme) string { return fmt.Sprintf("%s-%s.svg", p.name, t.name) }
+
+// picturesDir is where the pictures are, in the directory of this module.
+const picturesDir = "pictures"
+
+// drawAll draws all pictures into the directory of pictures in dir.
+func drawAll(dir string, r results) error {
+	dir = filepath.Join(dir, picturesDir)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, p := range pictures(r) {
+		for _, t := range themes {
+			if err := os.WriteFile(filepath.Join(dir, p.file(t)), p.draw(t), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Measures of a picture, in pixels.
+const (
+	width      = 480
+	margin     = 16
+	labelWidth = 140
+	valueWidth = 66
+	rowHeight  = 21
+	headGap    = 6
+	plotLeft   = margin + labelWidth
+	plotWidth  = width - 2*margin - labelWidth - valueWidth
+)
+
+// draw returns the SVG.
+func (p picture) draw(t theme) []byte {
+	var body svg
+	y := margin
+	for _, panel := range p.panels {
+		y = body.panel(panel, y) + margin
+	}
+	var out svg
+	out.f(`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-labelledby="title">`, width, y, width, y)
+	out.WriteString(`<title id="title">`)
+	_ = xml.EscapeText(&out, []byte(p.alt()))
+	out.f(`</title>`)
+	out.f(`<style>
+text { font: 14px -apple-system, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; fill: %s }
+.title, .head, .own { font-weight: 600 } .title { font-size: 15px } .note { font-size: 13px; fill: %s }
+text.own { fill: %s } circle, .whisker { fill: %[4]s; stroke: %[4]s } circle.own, .whisker.own { fill: %[3]s; stroke: %[3]s }
+.whisker { stroke-width: 2; opacity: .6 } .grid { stroke: %[5]s } .mark { stroke: %[2]s; stroke-width: 1.5 }
+</style>`, t.text, t.muted, t.own, t.others, t.grid)
+	out.f(`<rect x=".5" y=".5" width="%d" height="%d" rx="6" fill="%s" stroke="%s"/>`, width-1, y-1, t.paper, t.grid)
+	out.Write(body.Bytes())
+	out.f(`</svg>`)
 	return out.Bytes()
 }
 
-// picture writes elements of an SVG.
-type picture struct{ *bytes.Buffer }
+// svg writes elements.
+type svg struct{ bytes.Buffer }
 
-func (p picture) f(format string, args ...any) {
-	fmt.Fprintf(p, format, args...)
-	p.WriteByte('\n')
+func (s *svg) f(format string, args ...any) {
+	fmt.Fprintf(s, format, args...)
+	s.WriteByte('\n')
 }
 
-func (p picture) text(x, y int, class, anchor, text string) {
-	fmt.Fprintf(p, `<text x="%d" y="%d"`, x, y)
-	if class != "" {
-		fmt.Fprintf(p, ` class="%s"`, class)
-	}
-	if anchor != "start" {
-		fmt.Fprintf(p, ` text-anchor="%s"`, anchor)
-	}
-	p.WriteByte('>')
-	_ = xml.EscapeText(p, []byte(text))
-	p.WriteString("</text>\n")
+func (s *svg) text(x float64, y int, class, anchor, text string) {
+	fmt.Fprintf(s, `<text x="%.0f" y="%d" class="%s" text-anchor="%s">`, x, y, class, anchor)
+	_ = xml.EscapeText(s, []byte(text))
+	s.WriteString("</text>\n")
 }
 
-// ratios draws one panel, of bars that start at the line of 1.
-func (p picture) ratios(r results, op, transport string, sizes []int, scale logScale, x, y, height int, labels bool) {
-	at := func(v float64) float64 { return float64(x) + scale.at(v)*plotWidth }
-	for _, tick := range scale.ticks() {
-		p.f(`<line class="grid" x1="%.1f" y1="%d" x2="%.1f" y2="%d"/>`, at(tick), y, at(tick), y+height)
-		p.text(int(math.Round(at(tick))), y+height+15, "small", "middle", strconv.FormatFloat(tick, 'g', -1, 64)+"×")
+// panel draws a panel that begins at y, and returns where it ends.
+func (s *svg) panel(p panel, y int) int {
+	y += 14
+	s.text(margin, y, "title", "start", p.title)
+	for _, note := range p.notes {
+		y += 18
+		s.text(margin, y, "note", "start", note)
 	}
-	row := y + groupGap
-	for _, n := range sizes {
-		if labels {
-			unit := " records"
-			if n == 1 {
-				unit = " record"
-			}
-			p.text(x-14, row+len(drawnClients)*barStep/2+3, "", "end", thousands(n)+unit)
+	y += 12
+	low, high := p.span()
+	at := func(v float64) float64 { return plotLeft + plotWidth*math.Log(v/low)/math.Log(high/low) }
+	bottom := y + len(p.rows)*rowHeight + 4
+	for _, row := range p.rows[1:] {
+		if row.text == "" {
+			bottom += headGap
 		}
-		for _, name := range drawnClients {
-			c, ok := r.of(setup{op, transport, true, n}, name)
-			if !ok {
-				row += barStep
-				continue
-			}
-			from, to := at(1), at(c.Ratio.P50)
-			p.f(`<rect x="%.1f" y="%d" width="%.1f" height="%d" rx="1.5" fill="%s"/>`,
-				min(from, to), row, max(1, math.Abs(to-from)), barHeight, colours[name])
-			low, high, middle := at(c.Ratio.P25), at(c.Ratio.P75), float64(row)+barHeight/2.0
-			p.f(`<path class="whisker" d="M%.1f %.1fH%.1fM%.1f %.1fv5M%.1f %.1fv5" fill="none"/>`,
-				low, middle, high, low, middle-2.5, high, middle-2.5)
-			class, label := "value", fmt.Sprintf("%.2f", c.Ratio.P50)
-			if name == nameOakra {
-				class = "own"
-			}
-			if c.Ratio.P50 < 0.95 {
-				p.text(int(min(low, to))-5, row+barHeight-2, class, "end", label)
-			} else {
-				p.text(int(max(high, to, from))+5, row+barHeight-2, class, "start", label)
-			}
-			row += barStep
-		}
-		row += groupGap
 	}
-	p.f(`<line class="one" x1="%.1f" y1="%d" x2="%.1f" y2="%d"/>`, at(1), y, at(1), y+height)
+	for _, tick := range p.ticks {
+		if tick.value < low || tick.value > high {
+			continue
+		}
+		class := "grid"
+		if tick.value == p.mark {
+			class = "mark"
+		}
+		s.f(`<line class="%s" x1="%.1f" y1="%d" x2="%.1f" y2="%d"/>`, class, at(tick.value), y, at(tick.value), bottom)
+		s.text(at(tick.value), bottom+17, "note", "middle", tick.text)
+	}
+	for i, row := range p.rows {
+		if row.text == "" && i > 0 {
+			y += headGap
+		}
+		base, middle := y+16, float64(y)+11
+		y += rowHeight
+		if row.text == "" {
+			s.text(margin, base, "head", "start", row.label)
+			continue
+		}
+		class := ""
+		if row.own {
+			class = "own"
+		}
+		s.text(margin+10, base, class, "start", row.label)
+		s.f(`<line class="whisker %s" x1="%.1f" y1="%.0f" x2="%.1f" y2="%.0f"/>`, class, at(row.dot.P25), middle, at(row.dot.P75), middle)
+		s.f(`<circle class="%s" cx="%.1f" cy="%.0f" r="4.5"/>`, class, at(row.dot.P50), middle)
+		s.text(width-margin, base, class, "end", row.text)
+	}
+	return bottom + 24
 }
 
-// bulk draws how long all updates take, and returns where it ends.
-func (p picture) bulk(b *bulkResult, y int) int {
-	x := margin + labelWidth
-	full := float64(width - 2*margin - labelWidth - 2*edge)
-	p.text(x, y-10, "panel", "start", fmt.Sprintf("UpdateAll: %s updates, server of %g ms + %g µs a record",
-		thousands(b.Updates), b.LatencyMS, b.RecordUS))
-	var sizes []int
-	low := b.OneByOne.Seconds
-	for _, run := range b.Runs {
-		if !slices.Contains(sizes, run.BatchSize) {
-			sizes = append(sizes, run.BatchSize)
+// span returns the ends of the axis, a little beyond all dots and whiskers.
+func (p panel) span() (low, high float64) {
+	low, high = math.Inf(1), 0
+	for _, row := range p.rows {
+		if row.text != "" {
+			low, high = min(low, row.dot.P25), max(high, row.dot.P75)
 		}
-		low = min(low, run.Seconds)
 	}
-	scale := logScale{math.Pow(10, math.Floor(math.Log10(low))), b.OneByOne.Seconds}
-	at := func(v float64) float64 { return float64(x) + scale.at(v)*full }
-	height := len(b.Runs)*barStep + (len(sizes)+2)*groupGap + barStep
-	for tick := scale.low; tick <= scale.high; tick *= 10 {
-		p.f(`<line class="grid" x1="%.1f" y1="%d" x2="%.1f" y2="%d"/>`, at(tick), y, at(tick), y+height)
-		p.text(int(math.Round(at(tick))), y+height+15, "small", "middle", tickText(tick))
-	}
-	row := y + groupGap
-	bar := func(seconds float64, colour, label string) {
-		p.f(`<rect x="%d" y="%d" width="%.1f" height="%d" rx="1.5" fill="%s"/>`, x, row, at(seconds)-float64(x), barHeight, colour)
-		p.text(int(at(seconds))+5, row+barHeight-2, "value", "start", label)
-		row += barStep
-	}
-	p.text(x-14, row+barHeight-1, "", "end", "one at a time")
-	bar(b.OneByOne.Seconds, "#7d8590", secondsText(b.OneByOne.Seconds))
-	row += groupGap
-	shades := []string{"#9cc3f5", "#4d91e6", "#0b5fd3"}
-	for _, size := range sizes {
-		runs := 0
-		first := row
-		for _, run := range b.Runs {
-			if run.BatchSize == size {
-				bar(run.Seconds, shades[runs%len(shades)], fmt.Sprintf("%s, %d at once", secondsText(run.Seconds), run.Concurrency))
-				runs++
-			}
-		}
-		p.text(x-14, first+runs*barStep/2+3, "", "end", "batches of "+thousands(size))
-		row += groupGap
-	}
-	p.text(x, y+height+34, "small", "start", fmt.Sprintf("Log scale. One at a time is reckoned from %d requests.", b.OneByOne.Measured))
-	return y + height + 34
+	return low / 1.3, high * 1.3
 }
 
+// secondsText rounds to what a reader wants to know.
 func secondsText(s float64) string {
 	switch {
-	case s >= 300:
+	case s >= 120:
 		return fmt.Sprintf("%.0f min", s/60)
-	case s < 1:
-		return fmt.Sprintf("%.0f ms", s*1000)
-	case s >= 10 || s == math.Trunc(s):
+	case s >= 10:
 		return fmt.Sprintf("%.0f s", s)
+	case s >= 1:
+		return fmt.Sprintf("%.1f s", s)
 	}
-	return fmt.Sprintf("%.1f s", s)
+	return fmt.Sprintf("%.2f s", s)
 }
 
-// tickText is for powers of ten.
-func tickText(s float64) string {
-	if s < 1 {
-		return secondsText(s)
+func recordsText(n int) string {
+	if n == 1 {
+		return "1 record"
 	}
-	return thousands(int(s)) + " s"
+	return thousands(n) + " records"
 }
 
 func thousands(n int) string {
@@ -228,50 +301,4 @@ func thousands(n int) string {
 		text = text[:i] + "," + text[i:]
 	}
 	return text
-}
-
-// logScale maps low to 0 and high to 1.
-type logScale struct{ low, high float64 }
-
-func (s logScale) at(v float64) float64 {
-	return math.Log(min(max(v, s.low), s.high)/s.low) / math.Log(s.high/s.low)
-}
-
-func (s logScale) ticks() []float64 {
-	var all []float64
-	for _, tick := range []float64{0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20} {
-		if s.low <= tick && tick <= s.high {
-			all = append(all, tick)
-		}
-	}
-	return all
-}
-
-// ratioScale holds all ratios that are drawn.
-func ratioScale(r results, sizes []int) logScale {
-	s := logScale{0.5, 2}
-	for _, op := range []string{opList, opUpdate} {
-		for _, transport := range []string{overMemory, overLoopback} {
-			for _, n := range sizes {
-				for _, name := range drawnClients {
-					if c, ok := r.of(setup{op, transport, true, n}, name); ok {
-						s.low, s.high = min(s.low, c.Ratio.P25*0.75), max(s.high, c.Ratio.P75*1.05)
-					}
-				}
-			}
-		}
-	}
-	return s
-}
-
-// drawnSizes are the numbers of records for which all clients were measured.
-func drawnSizes(r results) []int {
-	var sizes []int
-	for _, s := range r.Setups {
-		if len(s.Clients) > 2 && s.Op != opChange && !slices.Contains(sizes, s.Records) {
-			sizes = append(sizes, s.Records)
-		}
-	}
-	slices.Sort(sizes)
-	return sizes
 }

@@ -1,39 +1,69 @@
-// Benchmarks compares this library with other ways to make the same calls: plain
-// net/http, go-retryablehttp, resty, a client in the manner of go-github, and one
-// that oapi-codegen generated. It prints tables, and writes results.json and the
-// picture drawn from it, results.svg. See README.md.
+// Benchmarks measures how fast this library is, beside other ways to make the same calls.
+// See README.md.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
-func main() {
-	out := flag.String("out", "", "directory to write results.json and results.svg into (default that of this module; none with -quick)")
-	pairs := flag.Int("pairs", 0, "how many times each client is measured at each setup, 25 or more (default 61; 25 with -quick)")
-	quick := flag.Bool("quick", false, "fewer and shorter measurements, in about a minute")
-	draw := flag.Bool("draw", false, "measure nothing: print and draw the results.json that is there")
-	flag.Parse()
+const usage = `Usage: go run ./benchmarks [flags] [command]
 
-	var err error
-	if *draw {
-		err = redraw(outDir(*out))
-	} else {
-		p := full()
-		if *quick {
-			p = short()
-		}
-		if *pairs > 0 {
-			p.pairs = *pairs
-		}
-		if *out != "" || !*quick {
-			p.out = outDir(*out)
-		}
-		err = p.run()
+Commands:
+  speed    time calls beside other clients; the default
+
+Flags:
+`
+
+// options are the command line.
+type options struct {
+	command     string
+	out         string
+	pairs       int
+	quick, draw bool
+}
+
+// parse reads the command line. It prints what is wrong with it, or the help.
+func parse(args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
+	flags.StringVar(&o.out, "out", "", "speed: directory for data files and pictures (default that of this module; none with -quick); the READMEs stay as they are")
+	flags.IntVar(&o.pairs, "pairs", 0, "speed: how many times each client is measured at each setup, 25 or more (default 61; 25 with -quick)")
+	flags.BoolVar(&o.quick, "quick", false, "speed: fewer and shorter measurements, in about a minute")
+	flags.BoolVar(&o.draw, "draw", false, "speed: measure nothing, and print and draw the data file that is there")
+	flags.Usage = func() {
+		fmt.Fprint(flags.Output(), usage)
+		flags.PrintDefaults()
+	}
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	o.command = "speed"
+	if flags.NArg() > 0 {
+		o.command = flags.Arg(0)
+	}
+	if flags.NArg() > 1 || !slices.Contains([]string{"speed"}, o.command) {
+		flags.Usage()
+		return o, errors.New("not a command: " + strings.Join(flags.Args(), " "))
+	}
+	return o, nil
+}
+
+func main() {
+	o, err := parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		os.Exit(2)
+	default:
+		err = o.speed()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "benchmarks:", err)
@@ -41,25 +71,88 @@ func main() {
 	}
 }
 
-// outDir is dir or, if it is empty, the directory of this module, seen from the
-// root of the repository or from inside.
-func outDir(dir string) string {
-	if dir != "" {
-		return dir
+// logger returns a function that says on standard error what was done, and when.
+func logger() func(format string, args ...any) {
+	started := time.Now()
+	return func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%4.0fs  %s\n", time.Since(started).Seconds(), fmt.Sprintf(format, args...))
 	}
+}
+
+// dir is where the files go.
+func (o options) dir() string {
+	if o.out != "" {
+		return o.out
+	}
+	return moduleDir()
+}
+
+// moduleDir is the directory of this module, seen from the root of the repository or
+// from inside.
+func moduleDir() string {
 	if _, err := os.Stat("benchmarks/go.mod"); err == nil {
 		return "benchmarks"
 	}
 	return "."
 }
 
-// plan is what is measured.
+// refresh writes the blocks into their files, unless the data goes elsewhere.
+func (o options) refresh(blocks []block) error {
+	if o.out != "" {
+		return nil
+	}
+	for _, b := range blocks {
+		if err := b.refresh(os.Stdout, moduleDir()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const resultsFile = "results.json"
+
+// speed runs the command of that name.
+func (o options) speed() error {
+	file := filepath.Join(o.dir(), resultsFile)
+	var r results
+	var err error
+	if o.draw {
+		err = readJSON(file, &r)
+	} else {
+		p := full()
+		if o.quick {
+			p = short()
+		}
+		if o.pairs > 0 {
+			p.pairs = o.pairs
+		}
+		r, err = p.run(logger())
+	}
+	if err != nil {
+		return err
+	}
+	r.print(os.Stdout)
+	r.printBounds(os.Stdout)
+	if !o.draw {
+		if o.quick && o.out == "" {
+			return nil
+		}
+		if err := writeJSON(file, r); err != nil {
+			return err
+		}
+	}
+	if err := drawAll(o.dir(), r); err != nil {
+		return err
+	}
+	return o.refresh(r.blocks())
+}
+
+// plan is what is measured of the speed.
 type plan struct {
 	pairs int
 	block time.Duration // for which one client runs over memory; over loopback twice as long
 	sizes []int
 	bulk  int // updates
-	out   string
 }
 
 func full() plan {
@@ -70,28 +163,23 @@ func short() plan {
 	return plan{pairs: 25, block: 5 * time.Millisecond, sizes: []int{1, 100, 10_000}, bulk: 10_000}
 }
 
-func (p plan) run() error {
-	started := time.Now()
-	log := func(format string, args ...any) {
-		fmt.Fprintf(os.Stderr, "%4.0fs  %s\n", time.Since(started).Seconds(), fmt.Sprintf(format, args...))
-	}
-	server, stop, err := startServer(p.sizes)
-	if err != nil {
-		return err
-	}
-	defer stop()
-
+func (p plan) run(log func(string, ...any)) (results, error) {
 	r := results{
 		Machine:  thisMachine(),
 		Versions: versions(),
 		Pairs:    p.pairs,
 	}
+	server, stop, err := startServer(newHandler(p.sizes))
+	if err != nil {
+		return r, err
+	}
+	defer stop()
 	measure := func(pairs int, s setup, only ...string) error {
 		block := p.block
 		if s.Transport == overLoopback {
 			block *= 2 // the scheduler's part in it varies
 		}
-		t, err := compare(s, server, pairs, block, only...)
+		t, err := timeClients(s, server, pairs, block, only...)
 		if err == nil {
 			r.Setups = append(r.Setups, t)
 			log("%s", s)
@@ -105,58 +193,27 @@ func (p plan) run() error {
 					break
 				}
 				if err := measure(p.pairs, setup{op, transport, true, n}); err != nil {
-					return err
+					return r, err
 				}
 			}
 		}
 	}
-	// Without Content-Length, and a very long answer: this library alone, beside
+	// Without Content-Length, and a very long response: this library alone, beside
 	// net/http.
 	for _, transport := range []string{overMemory, overLoopback} {
 		for _, op := range []string{opList, opUpdate} {
 			for _, n := range p.sizes {
 				if err := measure(p.pairs, setup{op, transport, false, n}, nameOakra, nameNetHTTP); err != nil {
-					return err
+					return r, err
 				}
 			}
 		}
 	}
 	for _, length := range []bool{true, false} {
 		if err := measure(5, setup{opList, overMemory, length, 100_000}, nameOakra, nameNetHTTP); err != nil {
-			return err
+			return r, err
 		}
 	}
-	r.Bulk, err = compareBulk(server, p.bulk, []int{100, 500, 1000, 5000}, []int{1, 4, 16}, log)
-	if err != nil {
-		return err
-	}
-	r.print(os.Stdout)
-	r.printBounds(os.Stdout)
-	if p.out == "" {
-		return nil
-	}
-	if err := r.write(filepath.Join(p.out, "results.json")); err != nil {
-		return err
-	}
-	return drawFile(p.out)
-}
-
-// redraw prints and draws the results that are in dir.
-func redraw(dir string) error {
-	r, err := readResults(filepath.Join(dir, "results.json"))
-	if err != nil {
-		return err
-	}
-	r.print(os.Stdout)
-	r.printBounds(os.Stdout)
-	return drawFile(dir)
-}
-
-// drawFile draws the picture from the data file alone.
-func drawFile(dir string) error {
-	r, err := readResults(filepath.Join(dir, "results.json"))
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "results.svg"), drawSVG(r), 0o644)
+	r.Bulk, err = timeBulk(server, p.bulk, []int{100, 500, 1000, 5000}, []int{1, 4, 16}, log)
+	return r, err
 }

@@ -20,7 +20,7 @@ const (
 type setup struct {
 	Op        string `json:"op"`
 	Transport string `json:"transport"`
-	Length    bool   `json:"content_length"` // the answer states it
+	Length    bool   `json:"content_length"` // the response states it
 	Records   int    `json:"records"`
 }
 
@@ -32,7 +32,7 @@ func (s setup) String() string {
 	return text
 }
 
-// baseURL is where the server of that name answers as s says.
+// baseURL is where the server of that name responds as s says.
 func (s setup) baseURL(server string) string {
 	kind := "records"
 	if !s.Length {
@@ -43,7 +43,7 @@ func (s setup) baseURL(server string) string {
 
 func (s setup) clients(server string) ([]client, error) {
 	if s.Transport == overMemory {
-		m := memory{answers: newAnswers(s.Records), length: s.Length}
+		m := memory{bodies: newBodies(s.Records), length: s.Length}
 		return newClients("http://localhost/api/v1/", func() http.RoundTripper { return m })
 	}
 	return newClients(s.baseURL(server), func() http.RoundTripper { return oakra.DefaultTransport() })
@@ -66,10 +66,10 @@ type timedSetup struct {
 	Clients []timed `json:"clients"`
 }
 
-// compare measures all clients at s. For each pair every client runs a block of
+// timeClients measures all clients at s. For each pair every client runs a block of
 // calls that takes about as long as block says; each pair begins with another
 // client.
-func compare(s setup, server string, pairs int, block time.Duration, only ...string) (timedSetup, error) {
+func timeClients(s setup, server string, pairs int, block time.Duration, only ...string) (timedSetup, error) {
 	clients, err := s.clients(server)
 	if err != nil {
 		return timedSetup{}, err

@@ -15,7 +15,7 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// results is the data file, from which the tables and the picture are made.
+// results is the data file of the speed, from which the tables and the pictures are made.
 type results struct {
 	Machine  machine           `json:"machine"`
 	Versions map[string]string `json:"versions"`
@@ -35,7 +35,7 @@ func thisMachine() machine {
 	return machine{runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), runtime.Version()}
 }
 
-// versions of the clients, as this program was built with them.
+// versions returns those of the clients that this program was built with.
 func versions() map[string]string {
 	of := map[string]string{nameOakra: oakra.Version}
 	names := map[string]string{
@@ -53,24 +53,23 @@ func versions() map[string]string {
 	return of
 }
 
-func readResults(file string) (results, error) {
-	var r results
+func readJSON(file string, v any) error {
 	b, err := os.ReadFile(file)
-	if err == nil {
-		err = json.Unmarshal(b, &r)
+	if err != nil {
+		return err
 	}
-	return r, err
+	return json.Unmarshal(b, v)
 }
 
-func (r results) write(file string) error {
-	b, err := json.MarshalIndent(r, "", "  ")
+func writeJSON(file string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
 
-// of finds what a client took.
+// of returns what a client took.
 func (r results) of(s setup, client string) (timed, bool) {
 	for _, t := range r.Setups {
 		if t.setup == s {
@@ -188,7 +187,7 @@ func bounds() []bound {
 	return all
 }
 
-// printBounds writes what of the promise was measured, and what came of it.
+// printBounds writes what is promised beside what was measured.
 func (r results) printBounds(w io.Writer) {
 	fmt.Fprintf(w, "\nWhat is promised of %s\n", nameOakra)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -38,11 +39,11 @@ func serverRecords(n int) []oakra.StockRecord {
 	return records
 }
 
-// answers are the bodies of n records, in the shapes of the API reference's
+// bodies are those of responses with n records, in the shapes of the API reference's
 // examples: an array for a list, an object for a write.
-type answers struct{ list, write []byte }
+type bodies struct{ list, write []byte }
 
-func newAnswers(n int) answers {
+func newBodies(n int) bodies {
 	records := serverRecords(n)
 	list, err := json.Marshal(records)
 	if err != nil {
@@ -52,21 +53,21 @@ func newAnswers(n int) answers {
 	if err != nil {
 		panic(err)
 	}
-	return answers{list, write}
+	return bodies{list, write}
 }
 
-func (a answers) to(method string) []byte {
+func (b bodies) to(method string) []byte {
 	if method == http.MethodGet {
-		return a.list
+		return b.list
 	}
-	return a.write
+	return b.write
 }
 
-// memory is a transport that answers from memory. It shares nothing but the
-// bytes of the answers, and takes no locks.
+// memory is a transport that responds from memory. It shares only the bytes of the
+// bodies, and takes no locks.
 type memory struct {
-	answers answers
-	length  bool // whether the answer states its Content-Length
+	bodies bodies
+	length bool // the response states its Content-Length
 }
 
 func (m memory) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -79,7 +80,7 @@ func (m memory) RoundTrip(request *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 	}
-	body := m.answers.to(request.Method)
+	body := m.bodies.to(request.Method)
 	response := &http.Response{
 		Status:        "200 OK",
 		StatusCode:    http.StatusOK,
@@ -102,16 +103,16 @@ func (m memory) RoundTrip(request *http.Request) (*http.Response, error) {
 
 // newHandler is the server. Its base URLs are
 //
-//	/records/N/        which answers N records, whatever was asked
+//	/records/N/        with N records in each response
 //	/chunked/N/        the same without Content-Length
-//	/bulk/             which answers the records that were sent, late
+//	/bulk/             with the records that were sent, late
 func newHandler(sizes []int) http.Handler {
 	mux := http.NewServeMux()
 	for _, n := range sizes {
-		a := newAnswers(n)
+		b := newBodies(n)
 		mux.HandleFunc(fmt.Sprintf("/records/%d/", n), func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
-			body := a.to(r.Method)
+			body := b.to(r.Method)
 			w.Header().Set("Content-Type", "application/json")
 			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 			_, _ = w.Write(body)
@@ -120,7 +121,7 @@ func newHandler(sizes []int) http.Handler {
 			_, _ = io.Copy(io.Discard, r.Body)
 			w.Header().Set("Content-Type", "application/json")
 			w.(http.Flusher).Flush()
-			_, _ = w.Write(a.to(r.Method))
+			_, _ = w.Write(b.to(r.Method))
 		})
 	}
 	mux.HandleFunc("/bulk/", serveBulk)
@@ -133,8 +134,8 @@ const (
 	bulkPerRecord = 20 * time.Microsecond
 )
 
-// serveBulk answers an update with the records that it names, after the latency
-// of a real server: its own work is part of that.
+// serveBulk responds to an update with the records that it names, after the latency
+// of a real server, which includes its own work.
 func serveBulk(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	body, err := io.ReadAll(r.Body)
@@ -147,28 +148,29 @@ func serveBulk(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	answer := append(make([]byte, 0, 100*len(update.StockRecords)+100), `{"stock_records":[`...)
+	response := append(make([]byte, 0, 100*len(update.StockRecords)+100), `{"stock_records":[`...)
 	for i, u := range update.StockRecords {
 		if i > 0 {
-			answer = append(answer, ',')
+			response = append(response, ',')
 		}
-		answer = fmt.Appendf(answer, `{"id":%d,"location_id":"warehouse-%d","sku":"shirt-blue-%d","quantity":%d}`,
+		response = fmt.Appendf(response, `{"id":%d,"location_id":"warehouse-%d","sku":"shirt-blue-%d","quantity":%d}`,
 			u.ID, 1+u.ID%5, u.ID, u.Quantity)
 	}
-	answer = append(answer, "]}"...)
+	response = append(response, "]}"...)
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	w.Header().Set("Content-Length", strconv.Itoa(len(response)))
 	time.Sleep(bulkLatency + time.Duration(len(update.StockRecords))*bulkPerRecord - time.Since(start))
-	_, _ = w.Write(answer)
+	_, _ = w.Write(response)
 }
 
-// startServer starts the server on a free port of the loopback interface.
-func startServer(sizes []int) (address string, stop func(), err error) {
+// startServer starts a server on a free port of the loopback interface. stop waits for
+// the requests that it is handling.
+func startServer(handler http.Handler) (address string, stop func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, err
 	}
-	server := &http.Server{Handler: newHandler(sizes)}
+	server := &http.Server{Handler: handler}
 	go func() { _ = server.Serve(l) }()
-	return "http://" + l.Addr().String(), func() { server.Close() }, nil
+	return "http://" + l.Addr().String(), func() { _ = server.Shutdown(context.Background()) }, nil
 }
