@@ -24,6 +24,10 @@ const (
 	nameResty     = "resty"
 	nameGitHub    = "go-github style"
 	nameOAPI      = "oapi-codegen"
+
+	// Those that go through the storm only.
+	nameBackoff       = "cenkalti/backoff"
+	nameRetryableOnce = "go-retryablehttp without POST"
 )
 
 const (

@@ -1,5 +1,5 @@
-// Benchmarks measures how fast this library is, beside other ways to make the same calls.
-// See README.md.
+// Benchmarks measures this library, beside other ways to make the same calls: how fast
+// it is, and what it reports in a storm of failures. See README.md.
 package main
 
 import (
@@ -17,6 +17,7 @@ const usage = `Usage: go run ./benchmarks [flags] [command]
 
 Commands:
   speed    time calls beside other clients; the default
+  compare  count what several clients report and do in the same storm of failures
 
 Flags:
 `
@@ -33,10 +34,10 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
-	flags.StringVar(&o.out, "out", "", "speed: directory for data files and pictures (default that of this module; none with -quick); the READMEs stay as they are")
+	flags.StringVar(&o.out, "out", "", "speed, compare: directory for data files and pictures (default that of this module; none with -quick); the READMEs stay as they are")
 	flags.IntVar(&o.pairs, "pairs", 0, "speed: how many times each client is measured at each setup, 25 or more (default 61; 25 with -quick)")
 	flags.BoolVar(&o.quick, "quick", false, "speed: fewer and shorter measurements, in about a minute")
-	flags.BoolVar(&o.draw, "draw", false, "speed: measure nothing, and print and draw the data file that is there")
+	flags.BoolVar(&o.draw, "draw", false, "speed, compare: measure nothing, and print and draw the data file that is there")
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), usage)
 		flags.PrintDefaults()
@@ -48,7 +49,7 @@ func parse(args []string) (options, error) {
 	if flags.NArg() > 0 {
 		o.command = flags.Arg(0)
 	}
-	if flags.NArg() > 1 || !slices.Contains([]string{"speed"}, o.command) {
+	if flags.NArg() > 1 || !slices.Contains([]string{"speed", "compare"}, o.command) {
 		flags.Usage()
 		return o, errors.New("not a command: " + strings.Join(flags.Args(), " "))
 	}
@@ -62,6 +63,8 @@ func main() {
 		return
 	case err != nil:
 		os.Exit(2)
+	case o.command == "compare":
+		err = o.compare()
 	default:
 		err = o.speed()
 	}
@@ -109,7 +112,27 @@ func (o options) refresh(blocks []block) error {
 	return nil
 }
 
-const resultsFile = "results.json"
+const (
+	resultsFile    = "results.json"
+	comparisonFile = "compare.json"
+)
+
+// compare runs the command of that name.
+func (o options) compare() error {
+	file := filepath.Join(o.dir(), comparisonFile)
+	var c comparison
+	var err error
+	if o.draw {
+		err = readJSON(file, &c)
+	} else if c, err = compareInStorm(2000, 1, logger()); err == nil {
+		err = writeJSON(file, c)
+	}
+	if err != nil {
+		return err
+	}
+	c.print(os.Stdout)
+	return o.refresh(c.blocks())
+}
 
 // speed runs the command of that name.
 func (o options) speed() error {

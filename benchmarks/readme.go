@@ -72,6 +72,9 @@ func (r results) blocks() []block {
 	return []block{{"../README.md", "speed", r.readme()}, {"README.md", "pictures", all.String()}}
 }
 
+// blocks returns those that are made from the comparison.
+func (c comparison) blocks() []block { return []block{{"../README.md", "compare", c.readme()}} }
+
 // readme returns the block about speed.
 func (r results) readme() string {
 	ratio := func(n int) float64 {
@@ -103,6 +106,37 @@ func (p picture) html(dir string) string {
 	light, dark := themes[0], themes[1]
 	return fmt.Sprintf("<picture>\n  <source media=\"(prefers-color-scheme: dark)\" srcset=\"%s\">\n  <img src=\"%s\" width=\"%d\" alt=\"%s\">\n</picture>\n",
 		dir+p.file(dark), dir+p.file(light), width, html.EscapeString(p.alt()))
+}
+
+// readme returns the block about the storm.
+func (c comparison) readme() string {
+	var b strings.Builder
+	b.WriteString(wrap(fmt.Sprintf("%s changes, each made once, through a gateway that lets half of all requests pass. "+
+		"The others meet one of %d faults, each equally often: the connection is refused or reset, the response is lost, cut or late, "+
+		"or its status is 400, 429, 502 or 503. Every client meets the same faults. What each said about its changes, beside what the server had applied:",
+		thousands(c.Changes), len(c.Faults))))
+	b.WriteString("\n| client | applied twice or more | reported wrong | reported unknown | right |\n|---|--:|--:|--:|--:|\n")
+	failed := make(map[string]int)
+	for _, t := range c.Clients {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", settings[t.Client], thousands(t.Doubled),
+			thousands(t.FailedApplied+t.DoneNotApplied), thousands(t.Unknown), thousands(t.Right))
+		failed[t.Client] = t.Errors
+	}
+	own := c.Clients[slices.IndexFunc(c.Clients, func(t tally) bool { return t.Client == nameOakra })]
+	b.WriteString("\n" + wrap(fmt.Sprintf("An error of the others is taken to say that the change failed, and is wrong if it was applied. Taking every error of `net/http` "+
+		"for an unknown outcome leaves %s changes to look at, instead of %s. The table is [the data](benchmarks/%s) of one run, `go run ./benchmarks compare`.",
+		thousands(failed[nameNetHTTP]), thousands(own.Unknown), comparisonFile)))
+	return b.String()
+}
+
+// settings says how each client of the storm is set up.
+var settings = map[string]string{
+	nameNetHTTP:       "`net/http`, no retries",
+	nameBackoff:       "`net/http` in a loop of `cenkalti/backoff`, 5 tries",
+	nameResty:         "`resty`, 3 retries of errors, 429 and 5xx",
+	nameRetryable:     "`go-retryablehttp`, its defaults",
+	nameRetryableOnce: "`go-retryablehttp`, `POST` never retried",
+	nameOakra:         "this client, its defaults",
 }
 
 // wrap breaks a paragraph into lines.

@@ -18,7 +18,11 @@ func TestReadme(t *testing.T) {
 	if err := readJSON(resultsFile, &r); err != nil {
 		t.Fatal(err)
 	}
-	for _, b := range r.blocks() {
+	var c comparison
+	if err := readJSON(comparisonFile, &c); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range append(r.blocks(), c.blocks()...) {
 		t.Run(b.name, func(t *testing.T) {
 			_, text, _, found, err := b.cut(".")
 			switch {
@@ -67,11 +71,16 @@ func TestBlock(t *testing.T) {
 
 // TestReadmeText checks that the blocks hold the numbers that they are about.
 func TestReadmeText(t *testing.T) {
+	c := comparison{Changes: 2000, Faults: faults, Clients: []tally{
+		{Client: nameNetHTTP, FailedApplied: 484, DoneNotApplied: 1, Right: 1515, Errors: 1006},
+		{Client: nameOakra, Unknown: 792, Right: 1208, Errors: 898},
+	}}
 	for _, test := range []struct {
 		text  string
 		parts []string
 	}{
 		{sample().readme(), []string{"one record over loopback takes 0.12 times", "10,000 records", "100,000 updates", "35 min one at a time", "1.6 s in batches of 500", "0.43 s with 16", "speed-dark.svg", "speed-light.svg", "alt=\"List: time"}},
+		{c.readme(), []string{"2,000 changes", "10 faults", "no retries | 0 | 485 | 0 | 1,515 |", "this client, its defaults | 0 | 0 | 792 | 1,208 |", "1,006 changes to look at, instead of 792"}},
 	} {
 		text := strings.Join(strings.Fields(test.text), " ")
 		for _, part := range test.parts {
@@ -96,7 +105,7 @@ func TestOwnReadme(t *testing.T) {
 		}
 		seen[o.command] = true
 	}
-	for _, command := range []string{"speed"} {
+	for _, command := range []string{"speed", "compare"} {
 		if !seen[command] {
 			t.Errorf("README.md does not show the command %s", command)
 		}

@@ -39,6 +39,7 @@ func thisMachine() machine {
 func versions() map[string]string {
 	of := map[string]string{nameOakra: oakra.Version}
 	names := map[string]string{
+		"github.com/cenkalti/backoff/v5":        nameBackoff,
 		"github.com/hashicorp/go-retryablehttp": nameRetryable,
 		"github.com/go-resty/resty/v2":          nameResty,
 		"github.com/oapi-codegen/runtime":       nameOAPI + " runtime",
