@@ -1,5 +1,6 @@
 // Benchmarks measures this library, beside other ways to make the same calls: how fast
-// it is, and what it reports in a storm of failures. See README.md.
+// it is, what it reports in a storm of failures, and how bulk runs get through a bad day.
+// See README.md.
 package main
 
 import (
@@ -18,6 +19,7 @@ const usage = `Usage: go run ./benchmarks [flags] [command]
 Commands:
   speed    time calls beside other clients; the default
   compare  count what several clients report and do in the same storm of failures
+  bulk     run bulk calls and syncs through outages, resets, a stop and a limit
 
 Flags:
 `
@@ -49,7 +51,7 @@ func parse(args []string) (options, error) {
 	if flags.NArg() > 0 {
 		o.command = flags.Arg(0)
 	}
-	if flags.NArg() > 1 || !slices.Contains([]string{"speed", "compare"}, o.command) {
+	if flags.NArg() > 1 || !slices.Contains([]string{"speed", "compare", "bulk"}, o.command) {
 		flags.Usage()
 		return o, errors.New("not a command: " + strings.Join(flags.Args(), " "))
 	}
@@ -63,6 +65,8 @@ func main() {
 		return
 	case err != nil:
 		os.Exit(2)
+	case o.command == "bulk":
+		err = bulkOnBadDay()
 	case o.command == "compare":
 		err = o.compare()
 	default:
@@ -116,6 +120,15 @@ const (
 	resultsFile    = "results.json"
 	comparisonFile = "compare.json"
 )
+
+// bulkOnBadDay runs the command bulk.
+func bulkOnBadDay() error {
+	all, err := fullBadDay().run(logger())
+	if err != nil {
+		return err
+	}
+	return printMeasured(os.Stdout, all)
+}
 
 // compare runs the command of that name.
 func (o options) compare() error {

@@ -105,7 +105,7 @@ func TestOwnReadme(t *testing.T) {
 		}
 		seen[o.command] = true
 	}
-	for _, command := range []string{"speed", "compare"} {
+	for _, command := range []string{"speed", "compare", "bulk"} {
 		if !seen[command] {
 			t.Errorf("README.md does not show the command %s", command)
 		}
