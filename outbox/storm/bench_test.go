@@ -14,9 +14,6 @@ import (
 // drains them, on a fresh database.
 func BenchmarkDrain(b *testing.B) {
 	for _, d := range databases(b) {
-		if d.name != "modernc" && d.name != "pgx" {
-			continue
-		}
 		b.Run(d.name, func(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()

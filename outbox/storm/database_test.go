@@ -2,7 +2,10 @@ package storm_test
 
 import (
 	"database/sql"
+	"flag"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -14,48 +17,80 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-// database opens new databases of one kind.
+// database is a kind of database, with a driver.
 type database struct {
-	name string
-	open func(t testing.TB) *sql.DB // called again with the same t, it opens the same database
+	name    string // the short name of its driver
+	dialect string // what outbox.Schema calls it
+	driver  string // what database/sql calls its driver
+	newDSN  func(t testing.TB) string
 }
 
-// databases are those that the tests run on. What is left out is said loudly.
-func databases(t testing.TB) []database {
+var mainDrivers = flag.String("storm.drivers", "modernc,pgx", "the drivers that most tests run on, of modernc, ncruces, pgx and pq")
+
+// allDatabases are those that the tests know, with every driver. What is left out is
+// said loudly.
+func allDatabases(t testing.TB) []database {
 	all := []database{
-		{"modernc", openerOf("sqlite", sqliteDSN)},
-		{"ncruces", openerOf("sqlite3", sqliteDSN)},
+		{"modernc", "sqlite", "sqlite", sqliteDSN},
+		{"ncruces", "sqlite", "sqlite3", sqliteDSN},
 	}
 	if why := postgresMissing(); why != "" {
 		t.Logf("LEFT OUT: PostgreSQL, %s", why)
 		return all
 	}
 	return append(all,
-		database{"pgx", openerOf("pgx", postgresDSN)},
-		database{"pq", openerOf("postgres", postgresDSN)},
+		database{"pgx", "postgres", "pgx", postgresDSN},
+		database{"pq", "postgres", "postgres", postgresDSN},
 	)
 }
 
-// eachDatabase runs a test on every database.
+// databases are those of the drivers of -storm.drivers.
+func databases(t testing.TB) []database {
+	names := strings.Split(*mainDrivers, ",")
+	return slices.DeleteFunc(allDatabases(t), func(d database) bool { return !slices.Contains(names, d.name) })
+}
+
+// eachDriver runs a test with every driver.
+func eachDriver(t *testing.T, test func(t *testing.T, d database)) {
+	runOn(t, allDatabases(t), test)
+}
+
+// eachDatabase runs a test with one driver of each database, or with those of
+// -storm.drivers.
 func eachDatabase(t *testing.T, test func(t *testing.T, d database)) {
-	for _, d := range databases(t) {
+	runOn(t, databases(t), test)
+}
+
+func runOn(t *testing.T, all []database, test func(t *testing.T, d database)) {
+	require.NotEmpty(t, all, "-storm.drivers")
+	for _, d := range all {
 		t.Run(d.name, func(t *testing.T) { t.Parallel(); test(t, d) })
 	}
 }
 
-func openerOf(driver string, dsn func(t testing.TB) string) func(t testing.TB) *sql.DB {
-	names := sync.Map{}
-	return func(t testing.TB) *sql.DB {
-		name, ok := names.Load(t.Name())
-		if !ok {
-			name = dsn(t)
-			names.Store(t.Name(), name)
-		}
-		db, err := sql.Open(driver, name.(string))
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = db.Close() })
-		return db
+// onSQLite runs a test of what the dispatcher decides, which no database changes.
+func onSQLite(t *testing.T, test func(t *testing.T, d database)) {
+	t.Parallel()
+	test(t, databases(t)[0])
+}
+
+var dsns sync.Map // by the name of a test
+
+// open opens a new, empty database, or the same again if it is called with the same t.
+func (d database) open(t testing.TB) *sql.DB {
+	dsn, ok := dsns.Load(t.Name())
+	if !ok {
+		dsn = d.newDSN(t)
+		dsns.Store(t.Name(), dsn)
 	}
+	return d.openDSN(t, dsn.(string))
+}
+
+func (d database) openDSN(t testing.TB, dsn string) *sql.DB {
+	db, err := sql.Open(d.driver, dsn)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
 }
 
 func sqliteDSN(t testing.TB) string {

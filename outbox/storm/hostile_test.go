@@ -16,12 +16,6 @@ import (
 
 // A server that breaks its word, or that somebody else uses.
 
-// onSQLite runs a test of what the dispatcher decides, which no database changes.
-func onSQLite(t *testing.T, test func(t *testing.T, d database)) {
-	t.Parallel()
-	test(t, databases(t)[0])
-}
-
 // A request that is applied in part halts, whichever part and whatever the response
 // says, before anything else is sent.
 func TestPartOfARequestHalts(t *testing.T) {
@@ -35,7 +29,7 @@ func TestPartOfARequestHalts(t *testing.T) {
 		for _, says := range []error{
 			errLost,
 			nil,
-			&oakra.Error{Op: "stock.change", StatusCode: 400, Outcome: oakra.OutcomeNotApplied, Message: "no"},
+			rejection("no"),
 		} {
 			t.Run(fmt.Sprintf("%s, %v", name, says), func(t *testing.T) {
 				onSQLite(t, func(t *testing.T, d database) {
@@ -92,19 +86,10 @@ func TestTroubledWitnessHalts(t *testing.T) {
 	}
 }
 
-func (s *shop) troubleWitness(id int64, trouble func(r *oakra.StockRecord)) {
-	for _, r := range s.server.Records() {
-		if r.ID == id {
-			trouble(&r)
-			s.server.SetRecords(r)
-		}
-	}
-}
-
 // A witness that is deleted while a request is under way halts too, and the request is
 // parked by Resume, as nothing can tell whether it landed.
 func TestWitnessDeletedUnderWay(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 1, options())
 		w.change = func(context.Context, []oakra.StockChange) ([]oakra.StockRecord, error) {
 			s.troubleWitness(2, func(r *oakra.StockRecord) { r.SKU = "deleted" })
@@ -128,7 +113,7 @@ func TestWitnessDeletedUnderWay(t *testing.T) {
 
 // A witness that the server rejects halts.
 func TestRejectedWitnessHalts(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		for _, id := range []int64{1, 2} {
 			t.Run(fmt.Sprint(id), func(t *testing.T) {
 				s, w := newWrapped(t, d, 1, options())
@@ -148,7 +133,7 @@ func TestRejectedWitnessHalts(t *testing.T) {
 // Lists that are one read behind cost time, and now and then a double that is taken
 // back, and no units.
 func TestStaleLists(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
 		o.RequestTimeout = time.Second
 		s, w := newWrapped(t, d, 5, o)
@@ -184,7 +169,7 @@ func TestStaleLists(t *testing.T) {
 // Row 9: three reads in a row that are older than what is recorded halt. The reason tells
 // of that possibility, and Resume goes on.
 func TestOldReadsHalt(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 2, options())
 		old, err := w.Stock.Lookup(t.Context(), []oakra.StockKey{head, tail})
 		require.NoError(t, err)
@@ -211,7 +196,7 @@ func TestOldReadsHalt(t *testing.T) {
 // A server that takes 20 records at most, without saying which is too many, gets
 // smaller requests, and nothing is parked.
 func TestBatchLimit(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 100, options())
 		s.server.SetDialect(oakratest.Dialect{BatchLimit: 20})
 		for round := range 2 {
@@ -235,7 +220,7 @@ func TestBatchLimit(t *testing.T) {
 // A quantity that may not fall below zero is rejected with the item's name: its change
 // is parked with the server's words, the others are applied.
 func TestSoldOut(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 3, options())
 		s.server.SetDialect(oakratest.Dialect{RejectNegative: true})
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1), sell("b", 1, 1001), sell("c", 2, 1)))

@@ -5,7 +5,6 @@ package storm_test
 import (
 	"bufio"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -24,11 +23,14 @@ import (
 const clusterPrefix = "oakra-pg"
 
 // keep is the script of a keeper: once the test process has ended, and with it the other
-// end of the keeper's standard input, it ends what runs in the directory, PostgreSQL
-// without a checkpoint, and removes the directory.
+// end of the keeper's standard input, it ends what runs in the directory (PostgreSQL
+// without a checkpoint, and pgbouncer), and removes the directory.
 const keep = `trap "" INT QUIT TERM HUP
 cat >/dev/null
-find . -name "*.pid" | while read -r file; do kill -QUIT "$(head -n 1 "$file")"; done
+find . -name "*.pid" | while read -r file; do
+	case $file in */postmaster.pid) signal=QUIT ;; *) signal=KILL ;; esac
+	kill -$signal "$(head -n 1 "$file")"
+done
 cd /
 until rm -rf "$0"; do sleep 0.1; done`
 
@@ -137,7 +139,7 @@ func TestClusterDiesWithItsProcess(t *testing.T) {
 	dir, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	dir = strings.TrimSpace(dir)
-	conn, err := net.Dial("unix", filepath.Join(dir, ".s.PGSQL.5432"))
+	conn, err := database{driver: "pgx"}.openDSN(t, (&cluster{dir: dir}).dsn("postgres")).Conn(t.Context())
 	require.NoError(t, err, dir)
 	defer conn.Close()
 
@@ -148,10 +150,7 @@ func TestClusterDiesWithItsProcess(t *testing.T) {
 		_, err := os.Stat(dir)
 		return os.IsNotExist(err)
 	}, time.Minute, 10*time.Millisecond)
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(30*time.Second))) // half of PostgreSQL's authentication_timeout
-	_, err = conn.Read(make([]byte, 1))
-	require.Error(t, err)
-	require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "PostgreSQL runs on")
+	require.Eventually(t, func() bool { return conn.PingContext(t.Context()) != nil }, time.Minute, 10*time.Millisecond, "PostgreSQL runs on")
 }
 
 // What is left of a process whose keeper was killed, too, is removed at the next start.
@@ -171,7 +170,7 @@ func TestLeftoversAreRemoved(t *testing.T) {
 	running := exec.Command("sleep", "60")
 	require.NoError(t, running.Start())
 	t.Cleanup(func() { _ = running.Process.Kill() })
-	require.NoError(t, os.WriteFile(filepath.Join(left, "postmaster.pid"), fmt.Appendln(nil, running.Process.Pid), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(left, "pgbouncer.pid"), fmt.Appendln(nil, running.Process.Pid), 0o600))
 	removeLeftovers(temp)
 	require.NoDirExists(t, left)
 	require.DirExists(t, used)

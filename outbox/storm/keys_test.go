@@ -15,7 +15,7 @@ import (
 
 // One key that Oakra has two records for is parked, and holds up no other.
 func TestTwoRecordsOfAKey(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 9, options())
 		s.server.SetRecords(oakra.StockRecord{ID: 90, SKU: itemKey(4).SKU, LocationID: itemKey(4).LocationID, Quantity: 5})
 		for i := range 9 {
@@ -38,7 +38,7 @@ func TestTwoRecordsOfAKey(t *testing.T) {
 // One key that the server does not want to look up is parked with its words. While it
 // looks nothing up, not even the witnesses, nothing is parked.
 func TestLookupIsRejected(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 9, options())
 		rejected := &oakra.Error{Op: "stock.list", Method: "GET", StatusCode: 400, Outcome: oakra.OutcomeNotApplied, Message: "sku: too odd"}
 		w.lookup = func(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error) {
@@ -89,7 +89,7 @@ func TestLookupIsRejected(t *testing.T) {
 // The record of a SKU that was renamed has two keys for a while: its changes are summed.
 // If it is rejected, the old name is not known any more.
 func TestRenamedSKU(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 1, options())
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
 		s.drain(t)
@@ -114,24 +114,16 @@ func TestRenamedSKU(t *testing.T) {
 
 // The record moves to another ID before a double is taken back: the undo follows it.
 func TestUndoFollowsAMovedRecord(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
 		o.RequestTimeout = time.Second
 		s, w := newWrapped(t, d, 2, o)
-		w.late()
-		landed := w.change
-		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
-			records, err := landed(ctx, changes)
-			w.set(func() {
-				if w.change == nil { // it landed twice
-					w.change = rejecting(w.Stock, firstItem, "does not exist")
-					s.server.SetRecords(
-						oakra.StockRecord{ID: firstItem, SKU: "gone", LocationID: "warehouse-1", Quantity: 0},
-						oakra.StockRecord{ID: 80, SKU: itemKey(0).SKU, LocationID: "warehouse-1", Quantity: 994})
-				}
-			})
-			return records, err
-		}
+		w.late(func() {
+			w.change = rejecting(w.Stock, firstItem, "does not exist")
+			s.server.SetRecords(
+				oakra.StockRecord{ID: firstItem, SKU: "gone", LocationID: "warehouse-1", Quantity: 0},
+				oakra.StockRecord{ID: 80, SKU: itemKey(0).SKU, LocationID: "warehouse-1", Quantity: 994})
+		})
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 3), sell("b", 1, 4)))
 		s.settle(t)
 		require.Equal(t, int64(997), s.server.Quantity(80))
@@ -143,23 +135,11 @@ func TestUndoFollowsAMovedRecord(t *testing.T) {
 
 // An undo that lands twice is taken back itself.
 func TestUndoOfAnUndo(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
 		o.RequestTimeout = time.Second
 		s, w := newWrapped(t, d, 2, o)
-		w.late()
-		landed := w.change
-		again := false
-		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
-			records, err := landed(ctx, changes)
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if w.change == nil && !again {
-				again = true
-				w.late()
-			}
-			return records, err
-		}
+		w.late(func() { w.late(nil) })
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 3), sell("b", 1, 4)))
 		s.settle(t)
 		require.Equal(t, int64(997), s.quantity(0))
@@ -173,27 +153,19 @@ func TestUndoOfAnUndo(t *testing.T) {
 // An undo is rejected without a name, split, and one half is rejected again: the change
 // that counts twice is parked all the same.
 func TestHalfOfAnUndoIsRejected(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
 		o.RequestTimeout = time.Second
 		s, w := newWrapped(t, d, 2, o)
-		w.late()
-		landed := w.change
-		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
-			records, err := landed(ctx, changes)
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if w.change == nil { // it landed twice
-				named := rejecting(w.Stock, firstItem, "no returns")
-				w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
-					if len(changes) > 3 {
-						return nil, &oakra.Error{Op: "stock.change", StatusCode: 400, Outcome: oakra.OutcomeNotApplied, Message: "no"}
-					}
-					return named(ctx, changes)
+		w.late(func() {
+			named := rejecting(w.Stock, firstItem, "no returns")
+			w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+				if len(changes) > 3 {
+					return nil, rejection("no")
 				}
+				return named(ctx, changes)
 			}
-			return records, err
-		}
+		})
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 3), sell("b", 1, 4)))
 		s.settle(t)
 		require.Equal(t, int64(994), s.quantity(0))

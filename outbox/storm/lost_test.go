@@ -3,7 +3,6 @@
 package storm_test
 
 import (
-	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,69 +11,51 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/oakra/oakra-go/oakratest"
 	"github.com/oakra/oakra-go/outbox"
 )
 
 // Databases that lost commits, or were copied.
 
-// openShop opens a shop with an existing server.
-func openShop(t *testing.T, driver, dsn string, server *oakratest.Server) *shop {
-	db, err := sql.Open(driver, dsn)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	s := &shop{db: db, server: server}
-	s.Outbox, err = outbox.New(t.Context(), db, quickClient(server).Stock, options())
-	require.NoError(t, err)
-	return s
-}
-
 // A clone that runs beside the original is found at the next read, before anything else
 // is sent, whichever of the two sent first.
 func TestClone(t *testing.T) {
-	drivers := map[string]func(t *testing.T) (original, clone string, duplicate func(s *shop)){
-		"sqlite": func(t *testing.T) (string, string, func(s *shop)) {
-			dsn := sqliteDSN(t)
-			file, settings, _ := strings.Cut(strings.TrimPrefix(dsn, "file:"), "?")
-			copied := file + ".clone"
-			return dsn, "file:" + copied + "?" + settings, func(s *shop) {
-				_, err := s.db.Exec("VACUUM INTO '" + copied + "'")
-				require.NoError(t, err)
-			}
-		},
-	}
-	if why := postgresMissing(); why != "" {
-		t.Logf("LEFT OUT: PostgreSQL, %s", why)
-	} else {
-		drivers["pgx"] = func(t *testing.T) (string, string, func(s *shop)) {
-			postgresDSN(t) // starts the cluster
-			dsn := shared.create(t)
-			_, name, _ := strings.Cut(dsn, "dbname=")
-			name, _, _ = strings.Cut(name, " ")
-			return dsn, postgresNamed(name + "_clone"), func(s *shop) {
-				require.NoError(t, s.db.Close()) // a template must not be in use
-				shared.exec(t, fmt.Sprintf("CREATE DATABASE %s_clone TEMPLATE %s", name, name))
-			}
+	eachDatabase(t, func(t *testing.T, d database) {
+		dsn, cloneDSN, clone := cloneOf(t, d)
+		server := newServer(t, 3)
+		open := func(dsn string) *shop { return openShop(t, d.openDSN(t, dsn), server, options()) }
+		first := open(dsn)
+		require.NoError(t, first.Add(t.Context(), sell("a", 0, 1)))
+		first.drain(t)
+		require.NoError(t, first.Add(t.Context(), sell("b", 1, 1)))
+		clone(first)
+		original, other := open(dsn), open(cloneDSN)
+		other.drain(t)
+		require.Equal(t, int64(999), original.quantity(1))
+		require.NoError(t, original.Add(t.Context(), sell("c", 2, 1)))
+		require.ErrorIs(t, original.Drain(t.Context()), outbox.ErrHalted)
+		require.Equal(t, int64(999), original.quantity(1), "b, which both have, is not sent again")
+		require.Equal(t, int64(1000), original.quantity(2))
+	})
+}
+
+// cloneOf returns the DSNs of a database and of its clone, which clone makes.
+func cloneOf(t *testing.T, d database) (dsn, cloneDSN string, clone func(s *shop)) {
+	if d.dialect == "sqlite" {
+		dsn = d.newDSN(t)
+		file, settings, _ := strings.Cut(strings.TrimPrefix(dsn, "file:"), "?")
+		copied := file + ".clone"
+		return dsn, "file:" + copied + "?" + settings, func(s *shop) {
+			_, err := s.db.Exec("VACUUM INTO '" + copied + "'")
+			require.NoError(t, err)
 		}
 	}
-	for driver, prepare := range drivers {
-		t.Run(driver, func(t *testing.T) {
-			t.Parallel()
-			dsn, cloneDSN, clone := prepare(t)
-			server := newServer(t, 3)
-			first := openShop(t, driver, dsn, server)
-			require.NoError(t, first.Add(t.Context(), sell("a", 0, 1)))
-			first.drain(t)
-			require.NoError(t, first.Add(t.Context(), sell("b", 1, 1)))
-			clone(first)
-			original, other := openShop(t, driver, dsn, server), openShop(t, driver, cloneDSN, server)
-			other.drain(t)
-			require.Equal(t, int64(999), original.quantity(1))
-			require.NoError(t, original.Add(t.Context(), sell("c", 2, 1)))
-			require.ErrorIs(t, original.Drain(t.Context()), outbox.ErrHalted)
-			require.Equal(t, int64(999), original.quantity(1), "b, which both have, is not sent again")
-			require.Equal(t, int64(1000), original.quantity(2))
-		})
+	d.newDSN(t) // starts the cluster
+	dsn = shared.create(t)
+	_, name, _ := strings.Cut(dsn, "dbname=")
+	name, _, _ = strings.Cut(name, " ")
+	return dsn, postgresNamed(name + "_clone"), func(s *shop) {
+		require.NoError(t, s.db.Close()) // a template must not be in use
+		shared.exec(t, fmt.Sprintf("CREATE DATABASE %s_clone TEMPLATE %s", name, name))
 	}
 }
 
@@ -84,12 +65,13 @@ func TestPromotedReplica(t *testing.T) {
 		t.Skipf("LEFT OUT: PostgreSQL, %s", why)
 	}
 	t.Parallel()
+	pgx := database{driver: "pgx"}
 	primary, err := newCluster()
 	require.NoError(t, err)
 	t.Cleanup(primary.remove)
 	server := newServer(t, 3)
 	dsn := primary.create(t)
-	s := openShop(t, "pgx", dsn, server)
+	s := openShop(t, pgx.openDSN(t, dsn), server, options())
 	require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
 	s.drain(t)
 
@@ -98,10 +80,7 @@ func TestPromotedReplica(t *testing.T) {
 	require.NoError(t, os.Chmod(replica.dir, 0o755))
 	require.NoError(t, replica.start())
 	t.Cleanup(func() { _ = replica.stop("immediate") })
-	db, err := sql.Open("pgx", strings.Replace(dsn, primary.dir, replica.dir, 1))
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	_, err = outbox.New(t.Context(), db, nil, options())
+	_, err = outbox.New(t.Context(), pgx.openDSN(t, strings.Replace(dsn, primary.dir, replica.dir, 1)), nil, options())
 	require.ErrorContains(t, err, "read replica")
 
 	require.NoError(t, replica.stop("fast"))
@@ -110,7 +89,7 @@ func TestPromotedReplica(t *testing.T) {
 	require.NoError(t, primary.stop("immediate"))
 	require.NoError(t, replica.start())
 	require.NoError(t, replica.run("pg_ctl", "-D", replica.data(), "-w", "promote"))
-	promoted := openShop(t, "pgx", strings.Replace(dsn, primary.dir, replica.dir, 1), server)
+	promoted := openShop(t, pgx.openDSN(t, strings.Replace(dsn, primary.dir, replica.dir, 1)), server, options())
 	require.NoError(t, promoted.Add(t.Context(), sell("c", 2, 1)))
 	require.ErrorIs(t, promoted.Drain(t.Context()), outbox.ErrHalted)
 	require.Equal(t, int64(1000), promoted.quantity(2))
@@ -122,16 +101,15 @@ func TestPromotedReplica(t *testing.T) {
 }
 
 func TestUnsafePostgresIsRefused(t *testing.T) {
-	if why := postgresMissing(); why != "" {
-		t.Skipf("LEFT OUT: PostgreSQL, %s", why)
-	}
-	dsn := postgresDSN(t)
-	db, err := sql.Open("pgx", dsn+" synchronous_commit=off")
-	require.NoError(t, err)
-	defer db.Close()
-	_, err = outbox.New(t.Context(), db, nil, options())
-	require.ErrorContains(t, err, "synchronous_commit is off")
-	var tables int
-	require.NoError(t, db.QueryRow("SELECT count(*) FROM pg_class WHERE oid = to_regclass('oakra_outbox_meta')").Scan(&tables))
-	require.Zero(t, tables)
+	eachDatabase(t, func(t *testing.T, d database) {
+		if d.dialect != "postgres" {
+			t.Skip()
+		}
+		db := d.openDSN(t, d.newDSN(t)+" synchronous_commit=off")
+		_, err := outbox.New(t.Context(), db, nil, options())
+		require.ErrorContains(t, err, "synchronous_commit is off")
+		var tables int
+		require.NoError(t, db.QueryRow("SELECT count(*) FROM pg_class WHERE oid = to_regclass('oakra_outbox_meta')").Scan(&tables))
+		require.Zero(t, tables)
+	})
 }

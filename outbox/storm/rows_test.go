@@ -16,50 +16,13 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-// oneOfEach runs a test on one driver of each database.
-func oneOfEach(t *testing.T, test func(t *testing.T, d database)) {
-	for _, d := range databases(t) {
-		if d.name == "modernc" || d.name == "pgx" {
-			t.Run(d.name, func(t *testing.T) { t.Parallel(); test(t, d) })
-		}
-	}
-}
-
-// newWrapped is newShop with a Stock that the test may change.
-func newWrapped(t testing.TB, d database, items int, o outbox.Options) (*shop, *wrapped) {
-	s := &shop{db: d.open(t), server: newServer(t, items)}
-	w := &wrapped{Stock: quickClient(s.server).Stock}
-	var err error
-	s.Outbox, err = outbox.New(t.Context(), s.db, w, o)
-	require.NoError(t, err)
-	return s, w
-}
-
-// late makes the first Change land only when the second has landed.
-func (w *wrapped) late() {
-	var first []oakra.StockChange
-	w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if first == nil {
-			first = changes
-			return nil, errLost
-		}
-		records, err := w.Stock.Change(ctx, changes)
-		if _, late := w.Stock.Change(ctx, first); late == nil {
-			w.change = nil
-		}
-		return records, err
-	}
-}
-
 // Row 4: a request that landed twice is taken back.
 func TestDoubleIsTakenBack(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
 		o.RequestTimeout = time.Second
 		s, w := newWrapped(t, d, 2, o)
-		w.late()
+		w.late(nil)
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 3), sell("b", 1, 4)))
 		s.settle(t)
 		require.Equal(t, int64(997), s.quantity(0))
@@ -73,21 +36,11 @@ func TestDoubleIsTakenBack(t *testing.T) {
 
 // Row 4: the undo is rejected. The change that counts twice is parked.
 func TestUndoIsRejected(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
 		o.RequestTimeout = time.Second
 		s, w := newWrapped(t, d, 2, o)
-		w.late()
-		landed := w.change
-		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
-			records, err := landed(ctx, changes)
-			w.set(func() {
-				if w.change == nil {
-					w.change = rejecting(w.Stock, firstItem, "no returns")
-				}
-			})
-			return records, err
-		}
+		w.late(func() { w.change = rejecting(w.Stock, firstItem, "no returns") })
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 3), sell("b", 1, 4)))
 		s.settle(t)
 		require.Equal(t, int64(994), s.quantity(0))
@@ -100,23 +53,10 @@ func TestUndoIsRejected(t *testing.T) {
 	})
 }
 
-// rejecting returns a Change that rejects requests with a record, and names it.
-func rejecting(stock outbox.Stock, id int64, text string) func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
-	return func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
-		for i, c := range changes {
-			if c.ID == id {
-				return nil, &oakra.Error{Op: "stock.change", StatusCode: 400, Outcome: oakra.OutcomeNotApplied,
-					Fields: map[string][]string{fmt.Sprintf("stock_records[%d].quantity_change", i): {text}}}
-			}
-		}
-		return stock.Change(ctx, changes)
-	}
-}
-
 // Row 4: a request that was rejected landed late, and cannot be taken back: it was
 // applied.
 func TestRejectedLandedLate(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
 		o.RequestTimeout = time.Second
 		s, w := newWrapped(t, d, 1, o)
@@ -151,7 +91,7 @@ func TestRejectedLandedLate(t *testing.T) {
 
 // Row 7: the named items are parked with the server's words, the others applied.
 func TestNamedItemsAreParked(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 5, options())
 		w.change = rejecting(w.Stock, firstItem+2, "may not be negative")
 		for i := range 5 {
@@ -194,11 +134,11 @@ func TestNamedItemsAreParked(t *testing.T) {
 
 // Row 7: without names the halves go, and a size that is too large is remembered.
 func TestHalves(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 40, options())
 		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
 			if len(changes) > 12 {
-				return nil, &oakra.Error{Op: "stock.change", StatusCode: 400, Outcome: oakra.OutcomeNotApplied, Message: "too many"}
+				return nil, rejection("too many")
 			}
 			return w.Stock.Change(ctx, changes)
 		}
@@ -217,17 +157,15 @@ func TestHalves(t *testing.T) {
 // Row 7: a single item that is rejected without being named is parked only if
 // another request landed since: a setup fault parks nothing.
 func TestUnnamedSingleItem(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 2, options())
 		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
 			if len(changes) == 3 && changes[1].ID == firstItem {
-				return nil, &oakra.Error{Op: "stock.change", StatusCode: 400, Outcome: oakra.OutcomeNotApplied, Message: "Unsupported."}
+				return nil, rejection("Unsupported.")
 			}
 			return w.Stock.Change(ctx, changes)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- s.Run(ctx) }()
+		stop := s.run(t)
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
 		require.Eventually(t, func() bool { return s.status(t).Rejected >= 2 }, time.Minute, 10*time.Millisecond)
 		require.Equal(t, outbox.StateSent, s.find(t, "a").State)
@@ -235,15 +173,14 @@ func TestUnnamedSingleItem(t *testing.T) {
 		require.Eventually(t, func() bool { return s.find(t, "a").State == outbox.StateParked }, time.Minute, 10*time.Millisecond)
 		require.Equal(t, "Unsupported.", s.find(t, "a").Reason)
 		require.Equal(t, outbox.StateApplied, s.find(t, "b").State)
-		cancel()
-		require.NoError(t, <-ended)
+		stop()
 	})
 }
 
 // Keys that Oakra does not have are parked, and released when they appear; a record
 // with a new ID is found.
 func TestUnknownAndMovedKeys(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 2, options())
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1), sell("x", 7, 1)))
 		s.drainUnknown(t)
@@ -267,36 +204,13 @@ func TestUnknownAndMovedKeys(t *testing.T) {
 		require.NoError(t, s.Add(t.Context(), sell("b", 0, 1)))
 		s.drain(t)
 		require.Equal(t, outbox.StateApplied, s.find(t, "b").State)
-		for _, r := range s.server.Records() {
-			if r.ID == 80 {
-				require.Equal(t, int64(49), r.Quantity)
-			}
-		}
+		require.Equal(t, int64(49), s.server.Quantity(80))
 	})
-}
-
-// drainUnknown drains changes of which some have a key that Oakra does not have. It
-// makes the ten seconds between the two reads of them pass at once.
-func (s *shop) drainUnknown(t testing.TB) {
-	missed := func() (n int) {
-		require.NoError(t, s.db.QueryRow("SELECT count(*) FROM oakra_outbox_record WHERE id = 0").Scan(&n))
-		return n
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	require.Eventually(t, func() bool { return missed() > 0 }, time.Minute, 5*time.Millisecond)
-	cancel()
-	require.NoError(t, <-ended)
-	require.Zero(t, s.status(t).Parked, "one read is not enough")
-	_, err := s.db.Exec("UPDATE oakra_outbox_record SET looked = looked - 10001 WHERE id = 0")
-	require.NoError(t, err)
-	s.drain(t)
 }
 
 // A list that omits a record once parks nothing, and holds up no other record.
 func TestKeyMissingOnce(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 2, options())
 		omitted := false
 		w.lookup = func(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error) {
@@ -337,19 +251,14 @@ func TestKeyMissingOnce(t *testing.T) {
 
 // Row 9: what nobody can explain halts, before anything else is sent.
 func TestForeignHandHalts(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		halted := make(chan string, 10)
 		o := options()
 		o.OnHalt = func(reason string) { halted <- reason }
 		s := newShop(t, d, 2, o)
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
 		s.drain(t)
-		for _, r := range s.server.Records() {
-			if r.ID == 1 {
-				r.Quantity += 5
-				s.server.SetRecords(r)
-			}
-		}
+		s.troubleWitness(1, func(r *oakra.StockRecord) { r.Quantity += 5 })
 		require.NoError(t, s.Add(t.Context(), sell("b", 1, 1)))
 		err := s.Drain(t.Context())
 		require.ErrorIs(t, err, outbox.ErrHalted)
@@ -369,7 +278,7 @@ func TestForeignHandHalts(t *testing.T) {
 // An account's first read halts if a witness is missing, also after they were replaced by
 // a misspelled one.
 func TestFirstReadHalts(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
 		first := newShop(t, d, 1, o)
 		require.NoError(t, first.Add(t.Context(), sell("before", 0, 1)))
@@ -390,7 +299,7 @@ func TestFirstReadHalts(t *testing.T) {
 
 // A restored database halts before it sends anything.
 func TestRestoredDatabase(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 1, options())
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
 		s.drain(t)
@@ -440,7 +349,7 @@ func restoreTables(t testing.TB, s *shop, saved map[string]string) {
 // Row 10: another process takes over from one that went silent, reads first, and
 // finds what landed.
 func TestTakeover(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 1, options())
 		sent := make(chan struct{})
 		var once sync.Once
@@ -456,10 +365,7 @@ func TestTakeover(t *testing.T) {
 		<-sent
 		require.Error(t, <-died)
 
-		second := &shop{db: d.open(t), server: s.server}
-		var err error
-		second.Outbox, err = outbox.New(t.Context(), second.db, quickClient(s.server).Stock, options())
-		require.NoError(t, err)
+		second := openShop(t, d.open(t), s.server, options())
 		require.Equal(t, outbox.StateSent, second.find(t, "a").State)
 		second.drain(t)
 		require.Equal(t, outbox.StateApplied, second.find(t, "a").State)
@@ -470,7 +376,7 @@ func TestTakeover(t *testing.T) {
 
 // Rows 6 and 8 keep to the longer Grace if the process that takes over has a shorter one.
 func TestShorterGraceTakesOver(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
 		o.Grace = time.Hour
 		s, w := newWrapped(t, d, 1, o)
@@ -486,9 +392,7 @@ func TestShorterGraceTakesOver(t *testing.T) {
 		_, err := s.db.Exec("UPDATE oakra_outbox_attempt SET deadline = deadline - 1800000")
 		require.NoError(t, err)
 
-		second := &shop{db: s.db, server: s.server}
-		second.Outbox, err = outbox.New(t.Context(), s.db, quickClient(s.server).Stock, options())
-		require.NoError(t, err)
+		second := openShop(t, s.db, s.server, options())
 		before := len(s.server.Requests())
 		stop = second.run(t)
 		require.Eventually(t, func() bool { return len(s.server.Requests()) > before+3 }, time.Minute, 5*time.Millisecond)
@@ -506,7 +410,7 @@ func TestShorterGraceTakesOver(t *testing.T) {
 // Row 10: a process that was replaced while its request was under way records
 // nothing any more.
 func TestFence(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 3, options())
 		sent, goOn := make(chan struct{}), make(chan struct{})
 		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
@@ -524,10 +428,7 @@ func TestFence(t *testing.T) {
 		first := s.status(t).Leader
 		require.NotEmpty(t, first)
 
-		second := &shop{db: d.open(t), server: s.server}
-		var err error
-		second.Outbox, err = outbox.New(t.Context(), second.db, quickClient(s.server).Stock, options())
-		require.NoError(t, err)
+		second := openShop(t, d.open(t), s.server, options())
 		go func() { ended <- second.Run(ctx) }()
 		require.Eventually(t, func() bool { // the lease ends
 			if leader := s.status(t).Leader; leader != first && leader != "" {
@@ -563,15 +464,10 @@ func accountRow(t testing.TB, s *shop) string {
 
 // Resume parks what was open at the halt, and forgets its attempts.
 func TestResumeParksWhatIsOpen(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 2, options())
 		w.change = func(context.Context, []oakra.StockChange) ([]oakra.StockRecord, error) {
-			for _, r := range s.server.Records() {
-				if r.ID == 1 { // and somebody edits a witness
-					r.Quantity -= 3
-					s.server.SetRecords(r)
-				}
-			}
+			s.troubleWitness(1, func(r *oakra.StockRecord) { r.Quantity -= 3 }) // somebody edits it
 			return nil, errLost
 		}
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
@@ -595,7 +491,7 @@ func TestResumeParksWhatIsOpen(t *testing.T) {
 // Without witnesses an unknown outcome is parked, and a lost response of an applied
 // one is not.
 func TestWithoutWitnesses(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
 		o.Witnesses = [2]oakra.StockKey{}
 		s := newShop(t, d, 3, o)
@@ -627,7 +523,7 @@ func TestWithoutWitnesses(t *testing.T) {
 }
 
 func TestIDs(t *testing.T) {
-	eachDatabase(t, func(t *testing.T, d database) {
+	eachDriver(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 2, options())
 		ctx := t.Context()
 		require.NoError(t, s.Add(ctx, sell("a", 0, 1)))
@@ -678,7 +574,7 @@ func TestIDs(t *testing.T) {
 }
 
 func TestBadInput(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 1, options())
 		for name, change := range map[string]outbox.Change{
 			"ID is blank":             {ID: " ", SKU: "s", LocationID: "l", QuantityChange: 1},
@@ -733,7 +629,7 @@ func TestBadInput(t *testing.T) {
 
 // Changes that add up to 0 need no request.
 func TestZeroSum(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 2, options())
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 5), sell("b", 0, -5)))
 		s.drain(t)
@@ -749,7 +645,7 @@ func TestZeroSum(t *testing.T) {
 
 // Retention deletes settled changes, and their IDs are forgotten.
 func TestRetention(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
 		o.Retention = time.Hour
 		s := newShop(t, d, 1, o)
@@ -785,7 +681,7 @@ func TestRetention(t *testing.T) {
 // A context that ended leaves the caller's transaction as database/sql does: it can go
 // on, unless it is the transaction's own context.
 func TestAddTxWithACanceledContext(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 1, options())
 		_, err := s.db.Exec("CREATE TABLE orders (id text)")
 		require.NoError(t, err)
@@ -820,7 +716,7 @@ func TestAddTxWithACanceledContext(t *testing.T) {
 }
 
 func TestStatusWarnings(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 1, options())
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
 		s.drain(t)
@@ -848,7 +744,7 @@ func TestStatusWarnings(t *testing.T) {
 // Other witnesses are accepted only while nothing is open. A process that knows the old
 // ones does not dispatch any more.
 func TestChangingWitnesses(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 2, options())
 		s.server.SetRecords(
 			oakra.StockRecord{ID: 3, SKU: "head-2", LocationID: "warehouse-1", Quantity: 300_000},
@@ -863,17 +759,14 @@ func TestChangingWitnesses(t *testing.T) {
 			return w.Stock.Change(ctx, changes)
 		}
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- s.Run(ctx) }()
+		stop := s.run(t)
 		<-sent
 		_, err := outbox.New(t.Context(), s.db, w, o)
 		require.ErrorContains(t, err, "1 open attempts")
 		require.ErrorContains(t, err, "outbox-head")
 		close(goOn)
 		require.Eventually(t, func() bool { return s.find(t, "a").State == outbox.StateApplied }, time.Minute, 5*time.Millisecond)
-		cancel()
-		require.NoError(t, <-ended)
+		stop()
 
 		require.Empty(t, s.status(t).Warnings)
 		var logged strings.Builder

@@ -43,22 +43,23 @@ func TestStorm(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a storm takes seconds")
 	}
-	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel()
-		newStorm(t, "sqlite", sqliteDSN(t)).rage(nil)
-	})
-	if why := postgresMissing(); why != "" {
-		t.Logf("LEFT OUT: PostgreSQL, %s", why)
-		return
+	for _, d := range databases(t) {
+		t.Run(d.dialect, func(t *testing.T) {
+			t.Parallel()
+			if d.dialect == "sqlite" {
+				newStorm(t, d.driver, d.newDSN(t)).rage(nil)
+				return
+			}
+			c, err := newCluster()
+			require.NoError(t, err)
+			t.Cleanup(c.remove)
+			newStorm(t, d.driver, c.create(t)).rage(c)
+		})
 	}
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		c, err := newCluster()
-		require.NoError(t, err)
-		t.Cleanup(c.remove)
-		newStorm(t, "pgx", c.create(t)).rage(c)
-	})
 	t.Run("pgbouncer", func(t *testing.T) {
+		if why := postgresMissing(); why != "" {
+			t.Skipf("LEFT OUT: PostgreSQL, %s", why)
+		}
 		t.Parallel()
 		c, err := newCluster()
 		require.NoError(t, err)
@@ -142,13 +143,8 @@ func newStorm(t *testing.T, driver, dsn string) *storm {
 	server := oakratest.Start(t, records...)
 	s := &storm{T: t, server: server, random: rand.New(rand.NewPCG(*stormSeed, 1)),
 		child: child{Driver: driver, DSN: dsn, URL: server.URL, Key: server.Key, Seed: *stormSeed, Pause: *stormPause}}
-	db, err := sql.Open(driver, dsn)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close() })
-	s.shop = &shop{db: db, server: server}
-	s.shop.Outbox, err = outbox.New(t.Context(), db, quickClient(server).Stock, stormOptions())
-	require.NoError(t, err)
-	_, err = db.Exec("CREATE TABLE orders (id text PRIMARY KEY)")
+	s.shop = openShop(t, database{driver: driver}.openDSN(t, dsn), server, stormOptions())
+	_, err := s.shop.db.Exec("CREATE TABLE orders (id text PRIMARY KEY)")
 	require.NoError(t, err)
 	return s
 }
