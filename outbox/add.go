@@ -14,7 +14,7 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// Change is a change of stock that the outbox applies to Oakra.
+// Change is a change of stock that the outbox applies in Oakra.
 type Change struct {
 	// ID is the shop's own name for the change, such as "order-1001/2", unique for
 	// as long as Retention; at most 200 bytes.
@@ -22,7 +22,7 @@ type Change struct {
 	// SKU and LocationID name the stock record; at most 500 bytes each.
 	SKU, LocationID string
 	// QuantityChange is how many units are added, or deducted if it is negative;
-	// not 0, and at most 2^40 either way.
+	// from -2^40 to 2^40, except 0.
 	QuantityChange int64
 }
 
@@ -33,10 +33,10 @@ const (
 )
 
 // AddTx records changes in the caller's transaction: they are applied if and only if
-// it commits. A change that is recorded already, with the same content, is no error.
+// it commits. Adding a change again with the same content is no error.
 //
-// Errors: [ErrIDReused]; an error that names the change if one is malformed, or
-// changes a witness, and then nothing is recorded; or the database's.
+// AddTx returns [ErrIDReused], an error of the database, or an error that names a
+// change that is malformed or changes a witness. It then has recorded nothing.
 func (o *Outbox) AddTx(ctx context.Context, tx *sql.Tx, changes ...Change) error {
 	if len(changes) == 0 {
 		return nil
@@ -83,7 +83,7 @@ func (o *Outbox) execAdd(ctx context.Context, tx *sql.Tx, query string, args []a
 // transaction by a driver or a library that [Outbox.AddTx] does not fit, such as
 // pgx.Tx or gorm. A reused ID violates the constraint oakra_outbox_id_reused.
 //
-// Its errors are those of AddTx except the database's.
+// AddSQL returns the errors of AddTx except those of the database.
 func (o *Outbox) AddSQL(changes ...Change) (query string, args []any, err error) {
 	rows, err := o.rowsOf(changes)
 	if err != nil {
@@ -110,11 +110,11 @@ const (
 		WHERE oakra_outbox_change.sku <> excluded.sku OR oakra_outbox_change.location_id <> excluded.location_id OR oakra_outbox_change.quantity <> excluded.quantity`
 )
 
-// Add records changes in a transaction of its own: when it returns nil they are
-// durable. Concurrent calls share a commit. If ctx ends first, they may or may not
-// be recorded; adding them again does no harm.
+// Add records changes in a transaction of its own. When it returns nil, they are
+// durable. Concurrent calls share a commit. If ctx ends first, the changes may or may
+// not have been recorded, and can safely be added again.
 //
-// Its errors are those of AddTx.
+// Add returns the errors of AddTx.
 func (o *Outbox) Add(ctx context.Context, changes ...Change) error {
 	if len(changes) == 0 {
 		return nil

@@ -85,7 +85,7 @@ type memory struct {
 	readFails int     // reads in a row that failed
 	badReads  int     // reads in a row that could not be reconciled
 	badSince  instant // when the first of these began
-	verdict   result  // the server's word on the attempt refused, to be acted on after a read
+	verdict   result  // the response to the attempt refused, to be acted on after a read; resultUnknown if there is none
 	refused   int64
 	pending   bool // there may be changes in no request
 	again     bool // the next request is one that was tried before
@@ -415,8 +415,8 @@ func (s *step) choose(stopping bool) {
 	}
 }
 
-// chooseBlind ends what nothing but a witness could settle: a request whose outcome
-// is unknown is parked. It reports whether there is one.
+// chooseBlind parks a request whose outcome is unknown, which only a witness could
+// settle. It reports whether there is one.
 func (s *step) chooseBlind() bool {
 	switch open := s.attempts(); {
 	case len(open) == 0:

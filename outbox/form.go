@@ -149,7 +149,7 @@ func (r *runner) resolveKeys(ctx context.Context, keys map[oakra.StockKey]known)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errLookup, err)
 		}
-		var looked []oakra.StockKey // with an answer, whether or not there is a record
+		var looked []oakra.StockKey // keys that were looked up successfully, with or without a record
 		for _, key := range missing {
 			record, ok := found[key]
 			switch note, bad := refused[key]; {

@@ -16,78 +16,81 @@
 //	err = box.AddTx(ctx, tx, outbox.Change{ID: "order-1001/1", SKU: "shirt-blue-m", LocationID: "warehouse-1", QuantityChange: -1})
 //	err = tx.Commit() // now both are durable, or neither is
 //
-// db is a SQLite file, or PostgreSQL; the package needs a driver that the program
-// imports. [New] checks that the settings of the database are safe.
+// The database is a SQLite file or PostgreSQL. The program imports its driver. [New]
+// checks that the settings of the database are safe.
 //
 // # The promise
 //
-// Every recorded change is applied once in the end, or the outbox halts and says why;
-// it never guesses. It is not "exactly once": a request that lands later than Grace
-// may count twice for a while, until it is taken back.
+// Every recorded change is applied once in the end, or the outbox halts and says why.
+// It never guesses. This is not "exactly once": a request that lands later than
+// [Options].Grace may count twice until the outbox takes one of the two back.
 //
-// A change that Oakra rejects is parked with the server's words, for a person, see
-// [Outbox.Resolve]. No change is parked because of an outage or of a fault in the
-// setup, such as a revoked app key.
+// A change that Oakra rejects is parked with the server's words until a person decides
+// what to do, see [Outbox.Resolve]. No change is parked because of an outage or an
+// error in the setup, such as a revoked app key.
 //
 // # How it knows what landed
 //
-// A response can be lost, and other sellers change the same records, so neither a
-// response nor the items themselves say whether a request was applied. Each request
-// therefore carries two records that nothing else changes, the witnesses: head, the
-// items, tail. An attempt to send it has a code, a power of two below 2^16, and a sign
-// that leads head back to 200,000. It adds sign*code to head, and twice that plus 11
-// to tail. From the two quantities, which a response or a read shows, follows exactly
-// which attempts landed. A pair of quantities that no set of attempts explains is read
-// again, and if that does not help within Grace, the outbox halts.
+// A response can be lost, and other sellers change the same stock records. Neither a
+// response nor the items themselves can therefore show whether a request was applied.
+// Each request carries two more records, the witnesses, which nothing else changes:
+// first the head, then the items, then the tail.
 //
-// Create the two stock records in Oakra once, with a quantity of 200,000 each, and
-// never list, sell, count or edit them. One pair belongs to one account in one
-// database.
+// Every attempt to send a request has a code, which is a power of two below 2^16, and
+// a sign, which is chosen to bring the head back towards 200,000. The attempt adds
+// sign*code to the head, and 2*sign*code + 11 to the tail. The quantities of the two
+// witnesses, in a response or a later read, then show exactly which attempts landed.
+// If no set of attempts explains the quantities, they are read again. If they cannot
+// be explained for as long as Grace, the outbox halts.
+//
+// Create the two stock records in Oakra once, with a quantity of 200,000 each. Never
+// list, sell, count or edit them. Each account in each database needs a pair of its
+// own.
 //
 // # What happens
 //
-//  1. Pending changes are put into a request, the changes of a record summed.
-//  2. An attempt is recorded, with its code and deadline, before its first byte leaves.
-//  3. An attempt that the witnesses show has landed: its request is applied.
-//  4. A request that landed twice, or after it was rejected, is taken back by another
-//     request.
-//  5. An attempt that was proved not to be sent is closed, and its request sent again.
-//  6. A request whose attempts' deadlines passed more than Grace ago, and which a read
-//     that began later does not show, is sent again. The earlier attempts may still
-//     land.
-//  7. A rejected request is ended, once a read shows that it was not applied: the items
-//     that the server names are parked, the others are sent again; without names, its
-//     halves are sent.
-//  8. An attempt that a read does not show is forgotten, if the read began later than
-//     11 times Grace after the attempt's deadline.
-//  9. Witnesses that cannot be explained by three reads, spread over Grace, halt the
-//     outbox.
-//  10. A process that is silent for longer than Lease is replaced by another one, which
-//     reads the witnesses before it sends.
+//  1. Pending changes are put into a request, which has one item for each stock record.
+//  2. An attempt is committed to the database, with its code and deadline, before its
+//     first byte is sent.
+//  3. When the witnesses show that an attempt landed, its request is applied.
+//  4. If a request landed twice, or landed after it was rejected, another request takes
+//     one landing back.
+//  5. If an attempt certainly was not sent, it is closed, and its request is sent again.
+//  6. A request is sent again once all of its attempts have been overdue for Grace and a
+//     read that began after that does not show them. They may still land.
+//  7. If Oakra rejects a request, and a read confirms that it was not applied, the items
+//     that the response names are parked and the others are sent again. If it names
+//     none, each half of the request is sent by itself.
+//  8. An attempt is forgotten once a read that began more than 11 times Grace after its
+//     deadline does not show it.
+//  9. If at least three reads in a row, over at least Grace, cannot be explained, the
+//     outbox halts.
+//  10. If a dispatching process is silent for longer than Lease, another one replaces it
+//     and reads the witnesses before it sends anything.
 //
 // # What it assumes
 //
-// A1. A request is applied whole or not at all. A server that applies the first part
-// of a request is found out, and the outbox halts; with one that applies other parts,
-// that one request may be wrong in part.
+// A1. A request is applied as a whole or not at all. If a server applies only the first
+// items of a request, the outbox notices and halts. If it applies other items, the
+// result of that one request may be wrong.
 //
-// A2. Nothing else writes the witnesses. Else the outbox finds out and halts, unless
-// an edit happens to be exactly what an open attempt would have done.
+// A2. Nothing else changes the witnesses. If something does, the outbox notices and
+// halts, unless the edit happens to be exactly what an open attempt would have done.
 //
-// A3. A read shows the server as it was at some moment of the last ten times Grace.
-// Else a landing may be forgotten, and a request counted twice. Three reads in a row,
-// spread over Grace, that are older than what is recorded halt the outbox: they look
-// like a server that was set back.
+// A3. A read shows the state of the server at some moment within the last ten times
+// Grace. If it shows an older one, a landing may be forgotten, and a request may count
+// twice. If three reads in a row, over at least Grace, are older than what is recorded,
+// the outbox halts, since it cannot tell them from a server that was set back.
 //
-// A4. The database keeps what it committed. After a backup was restored, or a failover
-// lost commits, the outbox halts before it sends anything, unless a request was under
+// A4. The database keeps what it committed. After a backup is restored, or a failover
+// loses commits, the outbox halts before it sends anything, unless a request was under
 // way at that moment.
 //
-// A5. Nothing lands later than Grace after its deadline. Else it may count twice for a
-// while, and is then taken back.
+// A5. Nothing lands later than Grace after its deadline. If a request does, it may
+// count twice until it is taken back.
 //
-// A6. Nothing lands after its attempt was forgotten. Else the outbox halts, unless the
-// code of that attempt is in use again by then.
+// A6. Nothing lands after its attempt was forgotten. If an attempt does, the outbox
+// halts, unless the same code is in use again by then.
 //
 // Without witnesses, a change whose outcome is unknown is parked at once.
 package outbox
@@ -110,8 +113,8 @@ type Stock interface {
 	Change(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error)
 }
 
-// Options are the settings of an Outbox. The zero value is good for a first try; a
-// shop names its Witnesses.
+// Options are the settings of an Outbox. The zero value is enough to try it. A shop in
+// production sets Witnesses.
 type Options struct {
 	// Name is the Oakra account, where several share the tables; "" is "default".
 	// Each name is an outbox of its own: changes that are added under a misspelled
@@ -120,20 +123,22 @@ type Options struct {
 	// Witnesses are the two records that show which requests landed, head and
 	// tail: SKUs that the shop creates once in Oakra with a quantity of 200,000
 	// and never lists or sells. Without them, changes whose outcome is unknown are
-	// parked at once, for a person.
+	// parked at once. They are stored: a process that only adds may leave them
+	// out, and other ones replace them only while no attempt is open.
 	Witnesses [2]oakra.StockKey
-	// BatchSize is how many stock records a request has at most, the witnesses
-	// included; 0 is 500.
+	// BatchSize is the largest number of stock records in a request, including
+	// the witnesses; 0 is 500.
 	BatchSize int
-	// RequestTimeout bounds one call of Change, its resends included; 0 is 30 s.
+	// RequestTimeout bounds one call of Stock.Change, including its resends; 0 is
+	// 30 s.
 	RequestTimeout time.Duration
 	// Grace is how long after its timeout a request may still land; 0 is one
 	// minute. If it is too short, some changes count twice until they are taken
-	// back; sums are right in the end. Processes may have different values: for a
-	// request, the longer of the sender's and the dispatcher's counts.
+	// back. If two processes have different values, each request gets the longer
+	// of those of the process that sent it and of the one that dispatches.
 	Grace time.Duration
-	// Lease is how long dispatching stays with a process that went silent; 0 is
-	// 30 s. It saves work; safety does not depend on it.
+	// Lease is how long a dispatching process may be silent before another one
+	// replaces it; 0 is 30 s. Safety does not depend on it.
 	Lease time.Duration
 	// Poll is how often to look for changes that another process added; 0 is one
 	// second.
@@ -149,12 +154,11 @@ type Options struct {
 	// OnParked is called for each change that is parked, by the process that
 	// parked it, after that is committed.
 	OnParked func(Entry)
-	// Logger receives what a person may want to know; nil logs nothing.
+	// Logger receives failures, parked changes and halts; nil logs nothing.
 	Logger *slog.Logger
 }
 
-// Outbox is an outbox of one Oakra account. Its methods may be called by many
-// goroutines at once.
+// Outbox is the outbox of one Oakra account. Its methods are safe for concurrent use.
 type Outbox struct {
 	db        *sql.DB
 	stock     Stock
@@ -168,13 +172,13 @@ type Outbox struct {
 	prepared  prepared // for AddTx
 }
 
-// ErrHalted, and the errors of adding and resolving.
+// Errors that the methods of an Outbox match.
 var (
 	// ErrHalted is matched by the error of Drain while the outbox is halted.
 	ErrHalted = errors.New("the outbox is halted")
-	// ErrIDReused is matched when a change has the ID of a recorded one and other
-	// content. With the same content adding it again is no error. On PostgreSQL it
-	// aborts the caller's transaction.
+	// ErrIDReused is matched when a change has the ID of a recorded change with
+	// other content. Adding the same change again is no error. On PostgreSQL the
+	// error aborts the caller's transaction.
 	ErrIDReused = errors.New("the ID belongs to another change")
 	// ErrUnknownID is matched when Resolve is given an ID that is not recorded.
 	ErrUnknownID = errors.New("no change has this ID")
@@ -184,7 +188,7 @@ var (
 )
 
 // New returns an outbox in a SQLite or PostgreSQL database, and creates or migrates
-// its tables. stock is nil in a process that only adds.
+// its tables. A process that only adds changes passes a nil stock.
 func New(ctx context.Context, db *sql.DB, stock Stock, o Options) (*Outbox, error) {
 	outbox, err := open(ctx, db, stock, o)
 	if err != nil {

@@ -15,9 +15,9 @@ type Action int
 
 // The decisions.
 const (
-	Resend      Action = iota + 1 // send it again: it was not applied
-	MarkApplied                   // it was applied, or made up for by hand
-	Drop                          // it shall not be applied
+	Resend      Action = iota + 1 // for a change that was not applied: send it again
+	MarkApplied                   // for a change that was applied, or whose stock was corrected by hand
+	Drop                          // for a change that must not be applied
 )
 
 // String returns "resend", "mark applied" or "drop".
@@ -43,18 +43,17 @@ type Decision struct {
 type ResumeOptions struct {
 	By, Note string // both are required
 	// DatabaseRestored says that the shop's database lost commits: a backup was
-	// restored, or a failover lost its last transactions. What was not settled is
-	// then parked, since it may have been sent by the history that was lost.
+	// restored, or a failover lost the last transactions. All changes that are not
+	// settled are then parked, since the lost transactions may have sent them.
 	DatabaseRestored bool
 }
 
-// Resolve settles parked changes by a person's decision, or sends them again: all of
-// the IDs, or none if it fails. A change that is sent again waits up to ten seconds
-// longer if its SKU was looked up just before; one whose SKU Oakra still does not have
-// is parked again.
+// Resolve carries out a person's decision on parked changes, for all of the IDs or for
+// none of them. A change that is sent again is parked again if Oakra still does not
+// have its SKU. It waits until ten seconds after its SKU was last looked up.
 //
-// Errors: [ErrUnknownID], [ErrNotParked], a decision without Action, By or Note, or
-// the database's.
+// Resolve returns [ErrUnknownID], [ErrNotParked], an error of the database, or an error
+// that says that Action, By or Note is missing.
 func (o *Outbox) Resolve(ctx context.Context, d Decision, ids ...string) error {
 	if err := o.resolve(ctx, d, ids); err != nil {
 		return fmt.Errorf("outbox: resolve: %w", err)
@@ -133,13 +132,13 @@ func checkWho(by, note string) error {
 	return cmp.Or(checkText("By", by), checkText("Note", note))
 }
 
-// Resume ends a halt: it reads the witnesses and records them as they stand, and
-// parks the changes of the requests that were open, since nothing can tell any more
-// whether they landed. Compare the stock, then resolve them.
+// Resume ends a halt. It reads the witnesses, records their present quantities, and
+// parks the changes of the requests that were open, since it can no longer be known
+// whether they landed. Compare the stock with your own records, then resolve them.
 //
-// Errors: the outbox is not halted and an attempt is open; a witness is missing; By
-// or Note is missing; there are no Stock and Witnesses; the server's or the
-// database's.
+// Resume fails if By, Note, Stock or Witnesses is missing, if a witness is missing in
+// Oakra or has too few units, if an attempt is open although the outbox is not halted,
+// or if the server or the database fails.
 func (o *Outbox) Resume(ctx context.Context, options ResumeOptions) error {
 	if err := o.resume(ctx, options); err != nil {
 		return fmt.Errorf("outbox: resume: %w", err)

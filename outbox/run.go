@@ -24,10 +24,10 @@ type runner struct {
 	dbSeen time.Time // … and the process's then
 	leased time.Time // when the lease was renewed last
 
-	witness [2]int64 // the IDs of the witness records
-	sent    sending  // the newest attempt
-	landed  int64    // how many requests landed in this lead
-	suspect map[int64]int64
+	witness [2]int64                   // the IDs of the witness records
+	sent    sending                    // the newest attempt
+	landed  int64                      // number of requests that landed in this lead
+	suspect map[int64]int64            // value of landed when a request was first rejected alone and without a name
 	parked  []int64                    // the changes that OnParked is still to be called for
 	held    map[oakra.StockKey]instant // keys that are not looked up before then
 
@@ -43,23 +43,24 @@ type sending struct {
 	err     error
 }
 
-// Run dispatches until ctx ends, and returns nil once the request in flight is
-// recorded. Several processes may run; one of them dispatches, and another takes
-// over when it ends or goes silent. While the outbox is halted Run waits, and goes
-// on after [Outbox.Resume]. A failing database is tried again.
+// Run dispatches until ctx ends, and returns nil once the result of the request in
+// flight is recorded. Several processes may call Run: one of them dispatches, and
+// another replaces it when it ends or falls silent. While the outbox is halted, Run
+// waits, and continues after [Outbox.Resume]. If the database fails, Run tries again.
 //
-// Its errors are those of a bad setup: no Stock, no Witnesses for an account that has
-// had them, or other ones than another process has named since.
+// Run returns an error only for a bad setup: there is no Stock, Options has no
+// Witnesses although the account has some, or another process replaced the witnesses.
 func (o *Outbox) Run(ctx context.Context) error {
 	return o.dispatch(ctx, false)
 }
 
 // Drain dispatches until no change is pending and no request is queued or open, and
-// returns nil. An attempt that may still land, of a request that is settled, does not
-// hold it up. It is for tests, for cron, and for periodic jobs; where another process
-// dispatches, it waits for that one.
+// then returns nil. It does not wait for the remaining attempts of a settled request,
+// although they may still land. Drain is for tests, cron and periodic jobs. If another
+// process dispatches, Drain waits for that one to finish.
 //
-// Errors: [ErrHalted], those of Run, the database's, or that of ctx.
+// Drain returns [ErrHalted], the errors of Run, an error of the database, or the error
+// of ctx.
 func (o *Outbox) Drain(ctx context.Context) error {
 	return o.dispatch(ctx, true)
 }

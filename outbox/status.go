@@ -18,8 +18,8 @@ const (
 	StatePending State = "pending" // recorded, and in no request yet
 	StateSent    State = "sent"    // in a request that is queued or open
 	StateApplied State = "applied" // counted once in Oakra
-	StateParked  State = "parked"  // waiting for a person, see [Outbox.Resolve]
-	StateDropped State = "dropped" // given up by a person
+	StateParked  State = "parked"  // waiting for a person's decision, see [Outbox.Resolve]
+	StateDropped State = "dropped" // never to be applied, by a person's decision
 )
 
 // Entry is a recorded change.
@@ -42,15 +42,15 @@ type Event struct {
 
 // Filter selects changes for [Outbox.List].
 type Filter struct {
-	// State selects changes in one state; "" is all. StatePending leaves out those
-	// in StateSent.
+	// State selects changes in one state; "" is all. StatePending does not include
+	// StateSent.
 	State State
 	// SKU and LocationID select the changes of stock records; they need
 	// StatePending or StateParked.
 	SKU, LocationID string
 	// Before continues a list: only changes with a smaller Seq; 0 begins it.
 	Before int64
-	// Limit is how many entries are returned at most; 0 is 100.
+	// Limit is the largest number of entries to return; 0 is 100.
 	Limit int
 }
 
@@ -66,18 +66,18 @@ type Status struct {
 	OldestPending time.Duration
 	// Halted is why the outbox is halted, "" while it works. See [Outbox.Resume].
 	Halted string
-	// Warnings are for a person, in no hurry.
+	// Warnings are what a person should look at within days.
 	Warnings []string
 	// Leader is the process that dispatches, "" if none does.
 	Leader string
-	// BatchSize is how many records a request has at most for now, the witnesses
-	// included.
+	// BatchSize is the largest number of records in a request for now, including
+	// the witnesses.
 	BatchSize int
 	// LastSettled is when a request was last seen to have landed.
 	LastSettled time.Time
-	// Requests counts the attempts, Unknown those whose outcome a response did not
-	// say, Compensated the landings that were taken back, and Rejected the
-	// attempts that the server rejected, since the account's first use.
+	// Requests counts attempts, Unknown attempts whose response was lost or not
+	// conclusive, Compensated landings that were taken back, and Rejected attempts
+	// that the server rejected. All four count since the account's first use.
 	Requests, Unknown, Compensated, Rejected int64
 }
 
@@ -130,8 +130,8 @@ func (o *Outbox) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// Find returns the changes with the IDs, in the order given; unknown IDs are left
-// out.
+// Find returns the changes with the given IDs, in the order of the IDs. It leaves out
+// unknown IDs.
 func (o *Outbox) Find(ctx context.Context, ids ...string) ([]Entry, error) {
 	found, err := o.entries(ctx, "id IN (SELECT t FROM {texts $2})", asJSON(ids))
 	if err != nil {
