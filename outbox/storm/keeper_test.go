@@ -32,7 +32,8 @@ find . -name "*.pid" | while read -r file; do
 	kill -$signal "$(head -n 1 "$file")"
 done
 cd /
-until rm -rf "$0"; do sleep 0.1; done`
+tries=0
+until rm -rf "$0" || [ $((tries += 1)) = 100 ]; do sleep 0.1; done`
 
 // newClusterDir makes the directory of a cluster, and starts its keeper.
 func newClusterDir() (*cluster, error) {
@@ -58,7 +59,6 @@ func newClusterDir() (*cluster, error) {
 		c.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	}
 	c.keeper = keeperOf(dir)
-	c.keeper.SysProcAttr = c.as
 	if c.alive, err = c.keeper.StdinPipe(); err != nil {
 		return nil, err
 	}
