@@ -10,15 +10,15 @@ import (
 	"sync"
 )
 
-// dialect is all that differs between the databases. Statements are written with
-// PostgreSQL's numbered parameters.
+// dialect is everything that differs between the databases. Statements are written
+// with PostgreSQL's numbered parameters, $1 and so on.
 type dialect struct {
 	name     string
 	ddl      func(statement string) string
-	numbered string // what a parameter's number follows
-	hasMeta  string // counts the tables of this package
+	numbered string // prefix of a parameter's number
+	hasMeta  string // query that counts the table of the version: 0 or 1
 	options  *sql.TxOptions
-	prepare  []string // at the beginning of a transaction that joins
+	prepare  []string // statements before a join, in its transaction
 	check    func(ctx context.Context, db *sql.DB) error
 
 	now string // the database's clock, in milliseconds
@@ -99,8 +99,8 @@ func dialectNamed(name string) *dialect {
 	return nil
 }
 
-// detect finds out which database db is. It asks PostgreSQL's question first,
-// since a question that it does not know is logged as an error at the server.
+// detect returns the dialect of db. It tries PostgreSQL's function first, since
+// PostgreSQL logs an error if a function is not known.
 func detect(ctx context.Context, db *sql.DB) (*dialect, error) {
 	if err := db.PingContext(ctx); err != nil {
 		return nil, err

@@ -243,7 +243,7 @@ func (o *Options) complete() error {
 			}
 		}
 		if head == tail {
-			return fmt.Errorf("the option Witnesses has twice %s: head and tail must be two records", keyText(head))
+			return fmt.Errorf("the option Witnesses names %s twice: head and tail must be two records", keyText(head))
 		}
 	}
 	for _, d := range []struct {

@@ -20,20 +20,20 @@ type runner struct {
 	d     dispatcher
 	drain bool // end when nothing is left to do
 
-	dbNow  instant   // the database's clock when it was last seen …
-	dbSeen time.Time // … and the process's then
-	leased time.Time // when the lease was renewed last
+	dbNow  instant   // latest time that the database returned
+	dbSeen time.Time // local time of that
+	leased time.Time // last renewal of the lease
 
 	witness [2]int64                   // the IDs of the witness records
 	sent    sending                    // the newest attempt
 	landed  int64                      // number of requests that landed in this lead
 	suspect map[int64]int64            // value of landed when a request was first rejected alone and without a name
-	parked  []int64                    // the changes that OnParked is still to be called for
-	held    map[oakra.StockKey]instant // keys that are not looked up before then
+	parked  []int64                    // changes for which OnParked has not been called yet
+	held    map[oakra.StockKey]instant // keys not to be looked up before a time
 
-	careSeq  int64     // the change up to which old ones were deleted; 0 between passes
-	nextCare time.Time // when to delete what is old and look up what was not known
-	loggedAt time.Time // when a fault of the setup was last logged
+	careSeq  int64     // last change that a pass of deleting looked at; 0 between passes
+	nextCare time.Time // next time to delete old rows and look up unknown keys
+	loggedAt time.Time // last time that an error in the setup was logged
 }
 
 // sending is an attempt that this process made, and how it ended.
@@ -139,7 +139,7 @@ func (r *runner) othersDone(ctx context.Context) (bool, error) {
 	return s.Pending == 0 && unsettled == 0, err
 }
 
-// loop decides and does, until this process does not lead any more.
+// loop decides what to do and does it, until this process does not lead any more.
 func (r *runner) loop(ctx context.Context, e event) (done bool, err error) {
 	kept := context.WithoutCancel(ctx) // what is begun is recorded
 	for {

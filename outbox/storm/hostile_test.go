@@ -14,7 +14,7 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-// A server that breaks its word, or that somebody else uses.
+// This file has servers that do not do what they say, and hands on the witnesses.
 
 // A request that is applied in part halts, whichever part and whatever the response
 // says, before anything else is sent.

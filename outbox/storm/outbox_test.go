@@ -58,7 +58,7 @@ func TestAddTxAndDrain(t *testing.T) {
 	})
 }
 
-// Whatever single fault strikes a request, the change counts once in the end.
+// After any single fault of a request, the change counts once in the end.
 func TestFaults(t *testing.T) {
 	faults := []oakratest.Fault{
 		{Kind: oakratest.ResetAfter},

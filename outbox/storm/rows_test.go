@@ -16,6 +16,28 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
+// Row 1: a request sums its own changes only, also while another one with changes of the
+// same record may still land.
+func TestRequestSumsItsOwnChanges(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d database) {
+		o := options()
+		o.Grace = time.Hour
+		s, w := newWrapped(t, d, 1, o)
+		w.change = func(context.Context, []oakra.StockChange) ([]oakra.StockRecord, error) {
+			w.set(func() { w.change = nil })
+			return nil, errLost
+		}
+		stop := s.run(t)
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		require.Eventually(t, func() bool { return s.status(t).Unknown == 1 }, time.Minute, 5*time.Millisecond)
+		require.NoError(t, s.Add(t.Context(), sell("b", 0, 10)))
+		require.Eventually(t, func() bool { return s.find(t, "b").State == outbox.StateApplied }, time.Minute, 5*time.Millisecond)
+		stop()
+		require.Equal(t, int64(990), s.quantity(0))
+		require.Equal(t, outbox.StateSent, s.find(t, "a").State)
+	})
+}
+
 // Row 4: a request that landed twice is taken back.
 func TestDoubleIsTakenBack(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
@@ -249,7 +271,7 @@ func TestKeyMissingOnce(t *testing.T) {
 	})
 }
 
-// Row 9: what nobody can explain halts, before anything else is sent.
+// Row 9: an edit of a witness halts the outbox before it sends anything else.
 func TestForeignHandHalts(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		halted := make(chan string, 10)
