@@ -1,0 +1,22 @@
+//go:build !unix
+
+package main
+
+import (
+	"context"
+	"errors"
+)
+
+type cluster struct{}
+
+var errNotUnix = errors.New(postgresMissing())
+
+func postgresMissing() string { return "it is started on Unix only" }
+
+func newCluster(string) (*cluster, error) { return nil, errNotUnix }
+
+func (*cluster) stop() {}
+
+func (*cluster) dsn(string) string { return "" }
+
+func (*cluster) exec(context.Context, string) error { return errNotUnix }
