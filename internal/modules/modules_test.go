@@ -43,12 +43,14 @@ func writeFiles(t *testing.T, all map[string]string) string {
 }
 
 func TestTidy(t *testing.T) {
+	alone := "go 1.25.0\n\nuse (\n\t.\n\t../..\n)\n\nreplace example.com/lib v0.2.0 => ../..\n" // a workspace below
 	older := strings.NewReplacer("v0.2.0", "v0.1.0")
 	dir := write(t, map[string]string{
 		"cmd/say/go.mod": older.Replace(files["cmd/say/go.mod"]),
 		"cmd/say/go.sum": "example.com/lib v0.1.0 h1:2ahOZ2ivV8LCZaRNaGCm7XhGTTHlIDJWJwKDWAXKdYE=\n" +
 			"example.com/lib v0.2.0 h1:2ahOZ2ivV8LCZaRNaGCm7XhGTTHlIDJWJwKDWAXKdYE=\n",
-		"go.work": older.Replace(files["go.work"]),
+		"go.work":         older.Replace(files["go.work"]),
+		"cmd/say/go.work": older.Replace(alone),
 	})
 	tr, err := load(dir, "v0.2.0")
 	if err != nil {
@@ -58,10 +60,11 @@ func TestTidy(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"go.mod":         files["go.mod"],
-		"cmd/say/go.mod": files["cmd/say/go.mod"],
-		"cmd/say/go.sum": "",
-		"go.work":        files["go.work"],
+		"go.mod":          files["go.mod"],
+		"cmd/say/go.mod":  files["cmd/say/go.mod"],
+		"cmd/say/go.sum":  "",
+		"go.work":         files["go.work"],
+		"cmd/say/go.work": alone,
 	} {
 		have, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil || string(have) != want {

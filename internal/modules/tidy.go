@@ -69,12 +69,16 @@ func (s *stage) tidy(ctx context.Context) ([]change, error) {
 			return nil, err
 		}
 	}
-	name := filepath.Join(s.tree.dir, "go.work")
-	content, err := s.tree.work(name)
-	if err != nil {
-		return nil, err
+	for _, dir := range s.tree.works {
+		content, err := s.tree.work(dir)
+		if err != nil {
+			return nil, err
+		}
+		if err := compare(s.tree.workFile(dir), content); err != nil {
+			return nil, err
+		}
 	}
-	return changes, compare(name, content)
+	return changes, nil
 }
 
 // tidyModule tidies a copy of a module, publishes it, and returns its go.mod and
@@ -138,10 +142,11 @@ func (t *tree) dropSums(name string) ([]byte, error) {
 	return kept, os.WriteFile(name, kept, 0o644)
 }
 
-// work returns the content that go.work should have. Even in a workspace the go
-// command reads the go.mod file of each version that is required, and only a replace
-// directive tells it that the directory of a sibling has that version.
-func (t *tree) work(name string) ([]byte, error) {
+// work returns the content that the go.work file in a directory should have. Even in a
+// workspace the go command reads the go.mod file of each version that is required, and
+// only a replace directive tells it that the directory of a sibling has that version.
+func (t *tree) work(dir string) ([]byte, error) {
+	name := t.workFile(dir)
 	content, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
@@ -152,7 +157,7 @@ func (t *tree) work(name string) ([]byte, error) {
 	}
 	uses := map[string]bool{} // directories of the workspace
 	for _, use := range file.Use {
-		uses[path.Clean(use.Path)] = true
+		uses[path.Join(dir, use.Path)] = true
 	}
 	required := map[*mod]bool{}
 	for _, m := range t.modules {
@@ -167,7 +172,14 @@ func (t *tree) work(name string) ([]byte, error) {
 	}
 	for _, m := range t.modules {
 		if required[m] {
-			if err := file.AddReplace(m.path, t.version, "./"+strings.TrimPrefix(m.dir, "."), ""); err != nil {
+			to, err := filepath.Rel(filepath.FromSlash(dir), filepath.FromSlash(m.dir))
+			if err != nil {
+				return nil, err
+			}
+			if to = filepath.ToSlash(to); !strings.HasPrefix(to, "..") {
+				to = "./" + strings.TrimPrefix(to, ".")
+			}
+			if err := file.AddReplace(m.path, t.version, to, ""); err != nil {
 				return nil, err
 			}
 		}
@@ -181,4 +193,8 @@ func (t *tree) work(name string) ([]byte, error) {
 	}
 	file.Cleanup()
 	return modfile.Format(file.Syntax), nil
+}
+
+func (t *tree) workFile(dir string) string {
+	return filepath.Join(t.dir, filepath.FromSlash(dir), "go.work")
 }

@@ -15,9 +15,10 @@ import (
 // A tree is the modules at and below a directory.
 type tree struct {
 	dir     string
-	path    string // path of the module at dir
-	version string // version of all modules
-	modules []*mod // each after the modules that it requires
+	path    string   // path of the module at dir
+	version string   // version of all modules
+	modules []*mod   // each after the modules that it requires
+	works   []string // slash-separated directories of the go.work files
 }
 
 // A mod is one module of a tree.
@@ -37,6 +38,10 @@ func load(dir, version string) (*tree, error) {
 			return err
 		case entry.IsDir() && name != dir && (base == "testdata" || base == "vendor" || base[0] == '.' || base[0] == '_'):
 			return fs.SkipDir
+		case base == "go.work":
+			below, err := filepath.Rel(dir, filepath.Dir(name))
+			t.works = append(t.works, filepath.ToSlash(below))
+			return err
 		case base != "go.mod":
 			return nil
 		}
