@@ -18,7 +18,8 @@ import (
 
 type handTable struct {
 	create []string
-	insert string
+	insert string // one
+	many   string
 	claim  string // on SQLite
 	failed string // the same
 }
@@ -29,7 +30,8 @@ var handTables = map[string]handTable{
 			`CREATE TABLE by_hand (id integer PRIMARY KEY, payload text NOT NULL, claimed integer NOT NULL DEFAULT 0, done integer)`,
 			`CREATE INDEX by_hand_pending ON by_hand (id) WHERE done IS NULL`,
 		},
-		insert: `INSERT INTO by_hand (payload) SELECT value FROM json_each($1)`,
+		insert: `INSERT INTO by_hand (payload) VALUES ($1)`,
+		many:   `INSERT INTO by_hand (payload) SELECT value FROM json_each($1)`,
 		claim: `UPDATE by_hand SET claimed = unixepoch() + 60 WHERE id = (
 			SELECT id FROM by_hand WHERE done IS NULL AND claimed <= unixepoch() ORDER BY id LIMIT 1) RETURNING id, payload`,
 		failed: `UPDATE by_hand SET claimed = 0 WHERE id = $1`,
@@ -39,7 +41,8 @@ var handTables = map[string]handTable{
 			`CREATE TABLE by_hand (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, payload jsonb NOT NULL, done timestamptz)`,
 			`CREATE INDEX by_hand_pending ON by_hand (id) WHERE done IS NULL`,
 		},
-		insert: `INSERT INTO by_hand (payload) SELECT value FROM jsonb_array_elements($1::jsonb)`,
+		insert: `INSERT INTO by_hand (payload) VALUES ($1)`,
+		many:   `INSERT INTO by_hand (payload) SELECT value FROM jsonb_array_elements($1::jsonb)`,
 	},
 }
 
@@ -59,23 +62,26 @@ func newByHand(ctx context.Context, d *database, w *warehouse, _ outbox.Options)
 	}
 	return contender{name: nameByHand,
 		addTx: func(ctx context.Context, tx *sql.Tx, changes ...outbox.Change) error {
-			_, err := tx.ExecContext(ctx, b.insert, asJSON(changes))
-			return err
+			return b.add(ctx, tx.ExecContext, changes)
 		},
 		add: func(ctx context.Context, changes ...outbox.Change) error {
-			_, err := d.ExecContext(ctx, b.insert, asJSON(changes))
-			return err
+			return b.add(ctx, d.ExecContext, changes)
 		},
 		drain: b.drain,
 	}, nil
 }
 
-func asJSON(changes []outbox.Change) string {
-	text, err := json.Marshal(changes)
-	if err != nil {
-		panic(err) // strings and numbers
+func (b *byHand) add(ctx context.Context, exec func(context.Context, string, ...any) (sql.Result, error), changes []outbox.Change) error {
+	query, what := b.many, any(changes)
+	if len(changes) == 1 {
+		query, what = b.insert, changes[0]
 	}
-	return string(text)
+	text, err := json.Marshal(what)
+	if err != nil {
+		return err
+	}
+	_, err = exec(ctx, query, string(text))
+	return err
 }
 
 // drain runs workers until every row is done.

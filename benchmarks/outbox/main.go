@@ -76,25 +76,25 @@ type plan struct {
 	only, on string
 	seed     uint64
 
-	orderRounds, orders int           // rounds, and orders of each kind in a round
-	addRounds           int           // rounds of adding,
-	addFor              time.Duration // each kind for so long
-	drainRounds         int
-	drained             int            // changes that this outbox drains
-	drainedOneByOne     map[string]int // changes that the others drain, by database
-	stormRecords        int
-	settled             []int // how many settled changes there are
-	settledRounds       int
-	settledAdd          int // changes that a round adds and drains
-	accounts            []int
-	accountRounds       int
-	accountChanges      int // of each account
-	idle                time.Duration
+	orderRounds     int           // orders of each kind
+	addRounds       int           // rounds of adding,
+	addFor          time.Duration // each kind for so long
+	drainRounds     int
+	drained         int            // changes that this outbox drains
+	drainedOneByOne map[string]int // changes that the others drain, by database
+	stormRecords    int
+	settled         []int // how many settled changes there are
+	settledRounds   int
+	settledAdd      int // changes that a round adds and drains
+	accounts        []int
+	accountRounds   int
+	accountChanges  int // of each account
+	idle            time.Duration
 }
 
 var full = plan{
-	orderRounds: 200, orders: 10,
-	addRounds: 7, addFor: time.Second,
+	orderRounds: 3000,
+	addRounds:   7, addFor: time.Second,
 	drainRounds: 7, drained: 100_000, drainedOneByOne: map[string]int{onSQLite: 10_000, onPostgres: 100_000},
 	stormRecords: 2000,
 	settled:      []int{0, 1_000_000, 5_000_000}, settledRounds: 9, settledAdd: 20_000,
@@ -103,8 +103,8 @@ var full = plan{
 }
 
 var quick = plan{
-	orderRounds: 40, orders: 5,
-	addRounds: 2, addFor: 300 * time.Millisecond,
+	orderRounds: 300,
+	addRounds:   2, addFor: 300 * time.Millisecond,
 	drainRounds: 2, drained: 20_000, drainedOneByOne: map[string]int{onSQLite: 500, onPostgres: 2000},
 	stormRecords: 200,
 	settled:      []int{0, 50_000}, settledRounds: 3, settledAdd: 2000,
