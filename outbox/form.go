@@ -300,10 +300,12 @@ func (r *runner) freeze(ctx context.Context, id int64, records map[oakra.StockKe
 			return err
 		}
 		_, err = r.exec(ctx, tx, `INSERT INTO oakra_outbox_item (name, request, sku, location_id, record, delta)
-			SELECT CAST($1 AS text), CAST($2 AS bigint), s.sku, s.location_id, k.id, s.delta FROM (
+			WITH summed AS MATERIALIZED (
 				SELECT sku, location_id, CAST(sum(quantity) AS bigint) AS delta FROM oakra_outbox_change
-				WHERE name = $1 AND request = $2 AND state = 1 GROUP BY sku, location_id) AS s
-			JOIN {keys $3} ON k.sku = s.sku AND k.location_id = s.location_id`, name, id, rows)
+				WHERE name = $1 AND request = $2 AND state = 1 GROUP BY sku, location_id),
+			known AS MATERIALIZED (SELECT k.sku, k.location_id, k.id FROM {keys $3})
+			SELECT CAST($1 AS text), CAST($2 AS bigint), s.sku, s.location_id, k.id, s.delta
+			FROM summed s JOIN known k ON k.sku = s.sku AND k.location_id = s.location_id`, name, id, rows)
 		if err != nil {
 			return err
 		}
