@@ -38,7 +38,7 @@ func (r results) draw() []byte {
 		}
 		p(`<text class="head" x="%d" y="%d">%s</text>`, left, y, m.title)
 		y += 20
-		for _, d := range r.newestFirst() {
+		for _, d := range r.postgresFirst() {
 			p(`<text x="%d" y="%d">%s</text>`, left, y, d.Database)
 			p(`<text x="%d" y="%d" text-anchor="end">River %s×, by hand %s×</text>`, right, y, short(m.ratio(d, nameRiver)), short(m.ratio(d, nameByHand)))
 			line := float64(y + 13)
@@ -65,7 +65,7 @@ func (r results) draw() []byte {
 	}
 	y += 32
 	p(`<text class="head" x="%d" y="%d">Wrong records of %s after the same storm</text>`, left, y, thousands(r.Databases[0].storm(nameOutbox).Records))
-	for _, d := range r.newestFirst() {
+	for _, d := range r.postgresFirst() {
 		y += 20
 		p(`<text x="%d" y="%d">%s</text>`, left, y, d.Database)
 		p(`<text x="%d" y="%d" text-anchor="end">this outbox %d, River %d, by hand %d</text>`, right, y,
@@ -77,11 +77,14 @@ func (r results) draw() []byte {
 	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" role="img" aria-labelledby="title">
 <title id="title">What River and an outbox written by hand need, relative to this outbox</title>
 <style>
-svg { --back: #ffffff; --text: #1f2328; --soft: #59636e; --line: #d1d9e0; --own: #0b5fd3; --river: #b35900; --hand: #007a55 }
-@media (prefers-color-scheme: dark) { svg { --back: #0d1117; --text: #f0f6fc; --soft: #9198a1; --line: #3d444d; --own: #58a6ff; --river: #ffa657; --hand: #3fcf8e } }
-text { font: 13px -apple-system, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; fill: var(--text) }
-.head { font-weight: 600 } .small { font-size: 12px; fill: var(--soft) } .back { fill: var(--back); stroke: var(--line) }
-.track { stroke: var(--line); stroke-width: 1.5 } .own { fill: var(--own) } .river { fill: var(--river) } .hand { fill: var(--hand) }
+text { font: 13px -apple-system, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; fill: #1f2328 }
+.head { font-weight: 600 } .small { font-size: 12px; fill: #59636e }
+.back { fill: #ffffff; stroke: #d1d9e0 } .track { stroke: #d1d9e0; stroke-width: 1.5 }
+.own { fill: #0b5fd3 } .river { fill: #b35900 } .hand { fill: #007a55 }
+@media (prefers-color-scheme: dark) {
+text { fill: #f0f6fc } .small { fill: #9198a1 } .back { fill: #0d1117; stroke: #3d444d } .track { stroke: #3d444d }
+.own { fill: #58a6ff } .river { fill: #ffa657 } .hand { fill: #3fcf8e }
+}
 </style>
 <rect class="back" x=".5" y=".5" width="%d" height="%d" rx="8"/>
 <text class="head" x="%d" y="26">Relative to this outbox (log scale, left is better)</text>

@@ -95,9 +95,9 @@ type plan struct {
 var full = plan{
 	orderRounds: 3000,
 	addRounds:   7, addFor: time.Second,
-	drainRounds: 7, drained: 100_000, drainedOneByOne: map[string]int{onSQLite: 10_000, onPostgres: 100_000},
+	drainRounds: 5, drained: 100_000, drainedOneByOne: map[string]int{onSQLite: 5000, onPostgres: 20_000},
 	stormRecords: 2000,
-	settled:      []int{0, 1_000_000, 5_000_000}, settledRounds: 9, settledAdd: 20_000,
+	settled:      []int{0, 1_000_000, 5_000_000}, settledRounds: 7, settledAdd: 20_000,
 	accounts: []int{1, 10, 100}, accountRounds: 3, accountChanges: 2000,
 	idle: 10 * time.Second,
 }

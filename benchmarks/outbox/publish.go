@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -48,40 +49,47 @@ func (r results) fillIn(text []byte) ([]byte, error) {
 // comparison is the table of the three, and what is said about it.
 func (r results) comparison() string {
 	var b strings.Builder
-	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	p("![%s](../benchmarks/outbox/results.svg)", r.alt())
-	p("")
-	p("| | | %s | %s | %s |", nameOutbox, nameRiver, nameByHand)
-	p("|---|---|---|---|---|")
+	fmt.Fprintf(&b, "![%s](../benchmarks/outbox/results.svg)\n\n", r.alt())
+	fmt.Fprintf(&b, "| | | %s | %s | %s |\n|---|---|---|---|---|\n", nameOutbox, nameRiver, nameByHand)
 	for _, m := range measures {
 		label := m.label
-		for _, d := range r.newestFirst() {
-			p("| %s | %s | %s | %s | %s |", label, d.Database, m.text(d, nameOutbox), m.text(d, nameRiver), m.text(d, nameByHand))
+		for _, d := range r.postgresFirst() {
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", label, d.Database, m.text(d, nameOutbox), m.text(d, nameRiver), m.text(d, nameByHand))
 			label = ""
 		}
 	}
-	p("")
-	p("`AddTx` takes %s times as long as a plain second `INSERT` of an order line does in the", r.each(func(d measured) float64 { return d.order(nameOutbox).ToInsert.P50 }))
-	p("same transaction. `Add` of single changes by %d callers records %s times as many", callers, r.each(func(d measured) float64 { return d.add(nameOutbox, 1).ToOne.P50 }))
-	p("changes in a second as a transaction for each does. Draining the 100,000 changes takes")
-	p("%s times as long as recording them did.", r.each(func(d measured) float64 { return d.drain(nameOutbox).ToRecord.P50 }))
-	p("")
-	p("River and the outbox written by hand send one request a change, %d at once; this outbox", workers)
-	p("sends one at a time.")
-	for _, d := range r.newestFirst() {
+	paragraph(&b, "The transaction of an order with `AddTx` takes %s times as long as one with a plain second `INSERT`, of an order line. `Add` of single changes by %d callers records %s times as many changes in a second as a transaction for each. Draining 100,000 changes takes %s times as long as recording them, in calls of 500.",
+		r.each(func(d measured) float64 { return d.order(nameOutbox).ToInsert.P50 }), callers,
+		r.each(func(d measured) float64 { return d.add(nameOutbox, 1).ToOne.P50 }),
+		r.each(func(d measured) float64 { return d.drain(nameOutbox).ToRecord.P50 }))
+	text := fmt.Sprintf("River and the outbox written by hand send one request a change, %d at once; this outbox sends one at a time.", workers)
+	for _, d := range r.postgresFirst() {
 		if x := d.drain(nameRiver); x.Changes != drainAll {
-			p("Their drain on %s is extrapolated from %s changes.", d.Database, thousands(x.Changes))
+			text += fmt.Sprintf(" Their drain on %s was measured with %s changes and is extrapolated.", d.Database, thousands(x.Changes))
 		}
 	}
-	s := r.Databases[0].storm(nameOutbox)
-	p("In the storm %.0f%% of the writes fail in one of six ways; the same ones for", 7.0)
-	p("all, counted in order of arrival. Each of the %s changes is of another record and a", thousands(s.Records))
-	p("request of its own. The two others send again what is not proved to be applied; if they")
-	p("did not, these changes would be lost instead.")
-	p("")
-	p("Measured in one run by [`benchmarks/outbox`](../benchmarks/outbox): %s, %s;", r.databases(), r.about())
-	p("the machine was shared with other work, so the ratios mean more than the times.")
+	paragraph(&b, "%s", text)
+	paragraph(&b, "In the storm one write in fourteen fails, in six ways, such as a reset after it was applied. The same writes fail for all, counted in order of arrival, and each of the %s changes is in a request of its own. The two others send again what is not proved to be applied; if they did not, these changes would be lost instead.",
+		thousands(r.Databases[0].storm(nameOutbox).Records))
+	paragraph(&b, "Measured in one run by [`benchmarks/outbox`](../benchmarks/outbox): %s, River %s, %s, %d CPUs that were shared with other work (load average %s), so the ratios mean more than the times.",
+		r.databases(), strings.TrimPrefix(r.Versions[nameRiver], "v"), r.Machine.Go, r.Machine.CPUs, strings.Join(r.Load, " to "))
 	return b.String()
+}
+
+// paragraph writes a paragraph in lines of some 90 characters.
+func paragraph(b *strings.Builder, format string, args ...any) {
+	length := 0
+	for word := range strings.FieldsSeq(fmt.Sprintf(format, args...)) {
+		switch {
+		case length == 0 || length+1+len(word) > 90:
+			b.WriteString("\n" + word)
+			length = len(word)
+		default:
+			b.WriteString(" " + word)
+			length += 1 + len(word)
+		}
+	}
+	b.WriteString("\n")
 }
 
 // scale is the tables of how it scales.
@@ -95,7 +103,7 @@ func (r results) scale() string {
 	}
 	p("| settled changes in the table |%s", head.String())
 	p("|---|%s", rule.String())
-	for _, d := range r.newestFirst() {
+	for _, d := range r.postgresFirst() {
 		for _, row := range []struct {
 			name string
 			of   func(settled) spread
@@ -127,37 +135,56 @@ func (r results) scale() string {
 	return b.String()
 }
 
-// measure is a row of the table, and of the picture if it is compared.
+// measure is a row of the table, and of the picture if it has a title there.
 type measure struct {
 	label string
-	title string // in the picture
-	value func(d measured, name string) float64
+	title string
+	alt   string
+	value func(d measured, name string) float64 // less is better
 	text  func(d measured, name string) string
-	more  bool // more is better
 }
 
 var measures = []measure{
-	{"an order's transaction, as ratio to one without", "Time of an order's transaction",
-		func(d measured, name string) float64 { return d.order(name).ToAlone.P50 },
-		func(d measured, name string) string { return fmt.Sprintf("%.2f", d.order(name).ToAlone.P50) }, false},
-	{"durable changes in a second, recorded one each by 256 callers", "Time to record a change, 256 callers",
-		func(d measured, name string) float64 { return 1 / d.add(name, 1).PerSecond },
-		func(d measured, name string) string { return about(d.add(name, 1).PerSecond) }, false},
-	{"the same, 20 each", "",
-		func(d measured, name string) float64 { return 1 / d.add(name, manyCall).PerSecond },
-		func(d measured, name string) string { return about(d.add(name, manyCall).PerSecond) }, false},
-	{"100,000 changes of 1,000 records at 20 ms a request: requests", "Requests for 100,000 changes of 1,000 records",
-		func(d measured, name string) float64 { return float64(d.drain(name).Requests) },
-		func(d measured, name string) string { return thousands(d.drain(name).Requests) }, false},
-	{"seconds until they are applied", "Time to apply them, 20 ms a request",
-		func(d measured, name string) float64 { return d.drain(name).Seconds },
-		func(d measured, name string) string { return seconds(d.drain(name).Seconds) }, false},
-	{"wrong records after the same storm of faults", "",
-		nil,
-		func(d measured, name string) string {
+	{
+		label: "transaction of an order, relative to one without",
+		title: "Time of an order's transaction",
+		alt:   "as long for an order's transaction",
+		value: func(d measured, name string) float64 { return d.order(name).ToAlone.P50 },
+		text:  func(d measured, name string) string { return fmt.Sprintf("%.2f", d.order(name).ToAlone.P50) },
+	},
+	{
+		label: "durable changes a second, 256 callers, one each",
+		title: "Time to record a change, 256 callers",
+		alt:   "as long to record a change",
+		value: func(d measured, name string) float64 { return 1 / d.add(name, 1).PerSecond },
+		text:  func(d measured, name string) string { return about(d.add(name, 1).PerSecond) },
+	},
+	{
+		label: "durable changes a second, 256 callers, 20 each",
+		value: func(d measured, name string) float64 { return 1 / d.add(name, manyCall).PerSecond },
+		text:  func(d measured, name string) string { return about(d.add(name, manyCall).PerSecond) },
+	},
+	{
+		label: "requests for 100,000 changes of 1,000 records",
+		title: "Requests for 100,000 changes, 1,000 records",
+		alt:   "as many requests",
+		value: func(d measured, name string) float64 { return float64(d.drain(name).Requests) },
+		text:  func(d measured, name string) string { return thousands(d.drain(name).Requests) },
+	},
+	{
+		label: "seconds to apply them, at 20 ms a request",
+		title: "Time to apply them, at 20 ms a request",
+		alt:   "as long to apply 100,000 changes",
+		value: func(d measured, name string) float64 { return d.drain(name).Seconds },
+		text:  func(d measured, name string) string { return strings.TrimSuffix(short(d.drain(name).Seconds), ".0") },
+	},
+	{
+		label: "wrong records after the same storm of faults",
+		text: func(d measured, name string) string {
 			s := d.storm(name)
 			return fmt.Sprintf("%d of %s", s.Wrong, thousands(s.Records))
-		}, false},
+		},
+	},
 }
 
 // ratio is how many times as much as this outbox another needs.
@@ -168,37 +195,33 @@ func (m measure) ratio(d measured, name string) float64 {
 // alt is the picture in words.
 func (r results) alt() string {
 	var parts []string
-	for _, d := range r.newestFirst() {
-		text := "On " + d.Database + ", relative to this outbox:"
-		for _, name := range []string{nameRiver, nameByHand} {
-			text += " " + map[string]string{nameRiver: "River", nameByHand: "an outbox written by hand"}[name]
+	for _, d := range r.postgresFirst() {
+		text := "On " + d.Database + ", relative to this outbox,"
+		for _, other := range []struct{ name, text string }{{nameRiver, " River needs"}, {nameByHand, " an outbox written by hand"}} {
+			text += other.text
 			for _, m := range measures {
 				if m.title != "" {
-					text += fmt.Sprintf(" %s %s times,", strings.ToLower(m.title[:1])+m.title[1:], short(m.ratio(d, name)))
+					text += fmt.Sprintf(" %s times %s,", short(m.ratio(d, other.name)), m.alt)
 				}
 			}
-			s := d.storm(name)
-			text += fmt.Sprintf(" and %d of %s records wrong after a storm;", s.Wrong, thousands(s.Records))
+			text += fmt.Sprintf(" and has %d wrong records after a storm;", d.storm(other.name).Wrong)
 		}
-		s := d.storm(nameOutbox)
-		parts = append(parts, text+fmt.Sprintf(" this outbox: %d wrong.", s.Wrong))
+		parts = append(parts, text+fmt.Sprintf(" this outbox has %d.", d.storm(nameOutbox).Wrong))
 	}
 	return strings.Join(parts, " ")
 }
 
-// newestFirst is the databases, PostgreSQL first.
-func (r results) newestFirst() []measured {
-	var all []measured
-	for _, d := range r.Databases {
-		all = append([]measured{d}, all...)
-	}
+// postgresFirst is the databases in the order of the tables.
+func (r results) postgresFirst() []measured {
+	all := slices.Clone(r.Databases)
+	slices.Reverse(all)
 	return all
 }
 
 // each is a number of each database in words.
 func (r results) each(of func(measured) float64) string {
 	var parts []string
-	for _, d := range r.newestFirst() {
+	for _, d := range r.postgresFirst() {
 		parts = append(parts, fmt.Sprintf("%s (%s)", short(of(d)), d.Database))
 	}
 	return strings.Join(parts, " and ")
@@ -206,14 +229,10 @@ func (r results) each(of func(measured) float64) string {
 
 func (r results) databases() string {
 	var parts []string
-	for _, d := range r.newestFirst() {
+	for _, d := range r.postgresFirst() {
 		parts = append(parts, d.Database+" "+d.Version)
 	}
 	return strings.Join(parts, ", ")
-}
-
-func (r results) about() string {
-	return fmt.Sprintf("River %s, %d CPUs, %s", strings.TrimPrefix(r.Versions[nameRiver], "v"), r.Machine.CPUs, r.Machine.Go)
 }
 
 func find[T any](all []T, is func(T) bool) (none T) {
@@ -265,11 +284,4 @@ func short(x float64) string {
 		return strings.TrimSuffix(fmt.Sprintf("%.2f", x), "0")
 	}
 	return about(x)
-}
-
-func seconds(s float64) string {
-	if s < 9.95 {
-		return fmt.Sprintf("%.1f", s)
-	}
-	return about(s)
 }

@@ -72,15 +72,25 @@ func (p plan) storm(ctx context.Context, h *host, make func(context.Context, *da
 		return s, fmt.Errorf("%s: %w", c.name, err)
 	}
 	s.Seconds = rounded(time.Since(began).Seconds())
-	time.Sleep(2 * stormLate) // the last late ones
-	for _, r := range w.Requests() {
+	for !s.count(w.Requests()) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	s.Wrong = w.wrong(p.stormRecords)
+	return s, nil
+}
+
+// count counts the writes. It reports whether all late ones have landed.
+func (s *stormed) count(requests []oakratest.Request) bool {
+	s.Requests, s.Faults = 0, 0
+	landed := true
+	for _, r := range requests {
 		if r.Op == "stock.change" {
 			s.Requests++
 			if r.Fault != "" {
 				s.Faults++
 			}
+			landed = landed && (r.Fault != oakratest.ApplyLate || r.Applied != nil)
 		}
 	}
-	s.Wrong = w.wrong(p.stormRecords)
-	return s, nil
+	return landed
 }
