@@ -25,6 +25,9 @@ type contender struct {
 	drain func(ctx context.Context) error                                       // until nothing is left to send
 }
 
+// maker makes a contender, and its tables.
+type maker func(ctx context.Context, d *database, w *warehouse, o outbox.Options) (contender, error)
+
 // workers is how many requests the contenders that send one request a change send at
 // once. At 20 ms a request they can send 5,000 a second, which is more than their
 // databases manage here.
@@ -41,8 +44,8 @@ var stormOptions = outbox.Options{
 // contenders makes all three on one database, whose tables it creates.
 func contenders(ctx context.Context, d *database, w *warehouse, o outbox.Options) ([]contender, error) {
 	var all []contender
-	for _, make := range []func(context.Context, *database, *warehouse, outbox.Options) (contender, error){newOutbox, newRiver, newByHand} {
-		c, err := make(ctx, d, w, o)
+	for _, start := range []maker{newOutbox, newRiver, newByHand} {
+		c, err := start(ctx, d, w, o)
 		if err != nil {
 			return nil, err
 		}

@@ -37,14 +37,14 @@ type host struct {
 	made    int
 }
 
-func newHost(e engine) (*host, error) {
+func newHost(ctx context.Context, e engine) (*host, error) {
 	dir, err := os.MkdirTemp("", "oakra-benchmark-")
 	if err != nil {
 		return nil, err
 	}
 	h := &host{engine: e, dir: dir}
 	if e.name == onPostgres {
-		if h.cluster, err = newCluster(dir); err != nil {
+		if h.cluster, err = newCluster(ctx, dir); err != nil {
 			h.close()
 			return nil, err
 		}

@@ -41,11 +41,11 @@ func (p plan) measureDrains(ctx context.Context, h *host, log func(string, ...an
 	own.Seconds, own.ToRecord = rounded(scale*spreadOf(took).P50), new(spreadOf(ratios))
 	all := []drained{own}
 	for _, other := range []struct {
-		name string
-		make func(context.Context, *database, *warehouse, outbox.Options) (contender, error)
+		name  string
+		start maker
 	}{{nameRiver, newRiver}, {nameByHand, newByHand}} {
 		changes := p.drainedOneByOne[h.name]
-		_, drain, writes, err := drainOnce(ctx, h, other.make, changes)
+		_, drain, writes, err := drainOnce(ctx, h, other.start, changes)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", other.name, err)
 		}
@@ -57,7 +57,7 @@ func (p plan) measureDrains(ctx context.Context, h *host, log func(string, ...an
 	return all, nil
 }
 
-func drainOnce(ctx context.Context, h *host, make func(context.Context, *database, *warehouse, outbox.Options) (contender, error), changes int) (record, drain time.Duration, writes int, err error) {
+func drainOnce(ctx context.Context, h *host, start maker, changes int) (record, drain time.Duration, writes int, err error) {
 	d, err := h.fresh(ctx)
 	if err != nil {
 		return 0, 0, 0, err
@@ -69,7 +69,7 @@ func drainOnce(ctx context.Context, h *host, make func(context.Context, *databas
 	}
 	defer w.Close()
 	w.SetLatency(drainLatency, 0)
-	c, err := make(ctx, d, w, outbox.Options{})
+	c, err := start(ctx, d, w, outbox.Options{})
 	if err != nil {
 		return 0, 0, 0, err
 	}

@@ -94,7 +94,7 @@ type plan struct {
 
 var full = plan{
 	orderRounds: 3000,
-	addRounds:   7, addFor: time.Second,
+	addRounds:   5, addFor: time.Second,
 	drainRounds: 5, drained: 100_000, drainedOneByOne: map[string]int{onSQLite: 5000, onPostgres: 20_000},
 	stormRecords: 2000,
 	settled:      []int{0, 1_000_000, 5_000_000}, settledRounds: 7, settledAdd: 20_000,
@@ -140,7 +140,7 @@ func (p plan) measure(ctx context.Context) (results, error) {
 }
 
 func (p plan) measureOn(ctx context.Context, e engine, log func(string, ...any)) (r measured, err error) {
-	h, err := newHost(e)
+	h, err := newHost(ctx, e)
 	if err != nil {
 		return r, err
 	}

@@ -43,7 +43,7 @@ func postgresMissing() string {
 	return ""
 }
 
-func newCluster(dir string) (*cluster, error) {
+func newCluster(ctx context.Context, dir string) (*cluster, error) {
 	c := &cluster{dir: dir}
 	if os.Getuid() == 0 {
 		nobody, err := user.Lookup("nobody")
@@ -57,17 +57,17 @@ func newCluster(dir string) (*cluster, error) {
 		}
 		c.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	}
-	if err := c.run("initdb", "-D", c.data(), "-U", "shop", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"); err != nil {
+	if err := c.run(ctx, "initdb", "-D", c.data(), "-U", "shop", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C"); err != nil {
 		return nil, err
 	}
-	return c, c.run("pg_ctl", "-D", c.data(), "-w", "-l", filepath.Join(dir, "log"), "-o",
+	return c, c.run(ctx, "pg_ctl", "-D", c.data(), "-w", "-l", filepath.Join(dir, "log"), "-o",
 		fmt.Sprintf("-c listen_addresses= -c unix_socket_directories=%s -c max_connections=400", dir), "start")
 }
 
 func (c *cluster) data() string { return filepath.Join(c.dir, "data") }
 
-func (c *cluster) run(program string, args ...string) error {
-	cmd := exec.Command(postgresBin(program), args...)
+func (c *cluster) run(ctx context.Context, program string, args ...string) error {
+	cmd := exec.CommandContext(ctx, postgresBin(program), args...)
 	cmd.SysProcAttr, cmd.Dir = c.as, c.dir
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -76,7 +76,9 @@ func (c *cluster) run(program string, args ...string) error {
 	return err
 }
 
-func (c *cluster) stop() { _ = c.run("pg_ctl", "-D", c.data(), "-w", "-m", "immediate", "stop") }
+func (c *cluster) stop() {
+	_ = c.run(context.Background(), "pg_ctl", "-D", c.data(), "-w", "-m", "immediate", "stop")
+}
 
 func (c *cluster) dsn(name string) string {
 	return fmt.Sprintf("host=%s port=5432 user=shop dbname=%s sslmode=disable", c.dir, name)

@@ -13,7 +13,7 @@ var errNotUnix = errors.New(postgresMissing())
 
 func postgresMissing() string { return "it is started on Unix only" }
 
-func newCluster(string) (*cluster, error) { return nil, errNotUnix }
+func newCluster(context.Context, string) (*cluster, error) { return nil, errNotUnix }
 
 func (*cluster) stop() {}
 

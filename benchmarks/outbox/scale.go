@@ -17,13 +17,14 @@ type settled struct {
 	Drain   spread `json:"drain"`
 }
 
-// fill makes settled changes, which cannot be made fast enough by sending them.
+// fill makes settled changes, with IDs that grow, which cannot be made fast enough by
+// sending them.
 var fill = map[string]string{
 	onSQLite: `WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < $1)
 		INSERT INTO oakra_outbox_change (name, id, sku, location_id, quantity, request, state, added, settled)
-		SELECT 'default', 'settled-' || n || '/1', 'shirt-' || n % 1000, 'warehouse-1', -1, n / 100000, 2, 1, 2 FROM g`,
+		SELECT 'default', printf('order-%08d/1', n), 'shirt-' || n % 1000, 'warehouse-1', -1, n / 100000, 2, 1, 2 FROM g`,
 	onPostgres: `INSERT INTO oakra_outbox_change (name, id, sku, location_id, quantity, request, state, added, settled)
-		SELECT 'default', 'settled-' || n || '/1', 'shirt-' || n % 1000, 'warehouse-1', -1, n / 100000, 2, 1, 2 FROM generate_series(1, $1::bigint) n`,
+		SELECT 'default', 'order-' || lpad(n::text, 8, '0') || '/1', 'shirt-' || n % 1000, 'warehouse-1', -1, n / 100000, 2, 1, 2 FROM generate_series(1, $1::bigint) n`,
 }
 
 // measureSettled adds and drains changes beside settled ones.

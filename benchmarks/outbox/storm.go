@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/oakra/oakra-go/oakratest"
-	"github.com/oakra/oakra-go/outbox"
 )
 
 // stormed is what a storm of faults left behind.
@@ -26,8 +25,8 @@ const stormLate = 1500 * time.Millisecond
 // The same writes fail for all, counted in order of arrival.
 func (p plan) measureStorms(ctx context.Context, h *host, log func(string, ...any)) ([]stormed, error) {
 	var all []stormed
-	for _, make := range []func(context.Context, *database, *warehouse, outbox.Options) (contender, error){newOutbox, newRiver, newByHand} {
-		s, err := p.storm(ctx, h, make)
+	for _, start := range []maker{newOutbox, newRiver, newByHand} {
+		s, err := p.storm(ctx, h, start)
 		if err != nil {
 			return nil, err
 		}
@@ -37,7 +36,7 @@ func (p plan) measureStorms(ctx context.Context, h *host, log func(string, ...an
 	return all, nil
 }
 
-func (p plan) storm(ctx context.Context, h *host, make func(context.Context, *database, *warehouse, outbox.Options) (contender, error)) (s stormed, err error) {
+func (p plan) storm(ctx context.Context, h *host, start maker) (s stormed, err error) {
 	d, err := h.fresh(ctx)
 	if err != nil {
 		return s, err
@@ -59,7 +58,7 @@ func (p plan) storm(ctx context.Context, h *host, make func(context.Context, *da
 		f.Op, f.Seed = "stock.change", p.seed+uint64(i)
 		w.Inject(f)
 	}
-	c, err := make(ctx, d, w, stormOptions)
+	c, err := start(ctx, d, w, stormOptions)
 	if err != nil {
 		return s, err
 	}
