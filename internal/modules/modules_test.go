@@ -80,6 +80,10 @@ func TestTest(t *testing.T) {
 		problem string
 	}{
 		{"all is well", nil, ""},
+		{"newer Go", map[string]string{
+			"new/go.mod":  "module example.com/lib/new\n\ngo 1.999\n\nrequire example.com/lib v0.2.0\n",
+			"new/go.work": "go 1.999\n\nuse (\n\t.\n\t..\n)\n",
+		}, ""},
 		{"replace", map[string]string{"cmd/say/go.mod": files["cmd/say/go.mod"] + "\nreplace example.com/lib => ../..\n"},
 			"go install refuses"},
 		{"module path", map[string]string{"cmd/say/go.mod": strings.Replace(files["cmd/say/go.mod"], "lib/cmd/say", "lib/say", 1)},

@@ -2,12 +2,15 @@ package main
 
 import (
 	"fmt"
+	"go/version"
 	"io/fs"
 	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
 
 	"golang.org/x/mod/modfile"
 )
@@ -39,15 +42,17 @@ func load(dir, version string) (*tree, error) {
 		case entry.IsDir() && name != dir && (base == "testdata" || base == "vendor" || base[0] == '.' || base[0] == '_'):
 			return fs.SkipDir
 		case base == "go.work":
-			below, err := filepath.Rel(dir, filepath.Dir(name))
-			t.works = append(t.works, filepath.ToSlash(below))
-			return err
+			return t.addWork(name)
 		case base != "go.mod":
 			return nil
 		}
 		m, err := t.read(name)
 		if err != nil {
 			return err
+		}
+		if needsNewer(m.file.Go) {
+			fmt.Printf("LEFT OUT: %s, which needs Go %s\n", m.path, m.file.Go.Version)
+			return nil
 		}
 		found[m.path] = m
 		if m.dir == "." {
@@ -99,6 +104,28 @@ func (t *tree) read(name string) (*mod, error) {
 	}
 	dir, err := filepath.Rel(t.dir, filepath.Dir(name))
 	return &mod{file.Module.Mod.Path, filepath.ToSlash(dir), file}, err
+}
+
+// addWork adds the directory of a go.work file.
+func (t *tree) addWork(name string) error {
+	content, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	file, err := modfile.ParseWork(name, content, nil)
+	if err != nil || needsNewer(file.Go) {
+		return err
+	}
+	dir, err := filepath.Rel(t.dir, filepath.Dir(name))
+	t.works = append(t.works, filepath.ToSlash(dir))
+	return err
+}
+
+// needsNewer reports whether a go directive asks for a newer Go than the one that runs
+// this program, which perhaps may not fetch another.
+func needsNewer(directive *modfile.Go) bool {
+	running, _, _ := strings.Cut(runtime.Version(), " ")
+	return directive != nil && version.Compare("go"+directive.Version, running) > 0
 }
 
 // module returns the module of a path, or nil if it is not of the tree.
