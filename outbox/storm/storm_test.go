@@ -286,6 +286,7 @@ func (s *storm) rage(c *cluster) {
 	stopOthers()
 	otherSellers.Wait()
 	s.server.ClearFaults()
+	s.shop.db.SetMaxIdleConns(0) // those that a crash broke
 	s.shop.settle(s)
 	s.check(adders, time.Since(began))
 }
