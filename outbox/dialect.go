@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"time"
 )
 
 // dialect is everything that differs between the databases. Statements are written
@@ -102,7 +103,7 @@ func dialectNamed(name string) *dialect {
 // detect returns the dialect of db. It tries PostgreSQL's function first, since
 // PostgreSQL logs an error if a function is not known.
 func detect(ctx context.Context, db *sql.DB) (*dialect, error) {
-	if err := db.PingContext(ctx); err != nil {
+	if err := connect(ctx, db); err != nil {
 		return nil, err
 	}
 	var version string
@@ -117,6 +118,24 @@ func detect(ctx context.Context, db *sql.DB) (*dialect, error) {
 		return nil, fmt.Errorf("the database is neither SQLite nor PostgreSQL: %w", err)
 	}
 	return nil, fmt.Errorf("the database is %q, and must be SQLite or PostgreSQL", version)
+}
+
+// connect makes the first connection. If several processes open a new SQLite file at one
+// moment, journal_mode(WAL) fails in all but one of them at once, whatever busy_timeout
+// says: https://sqlite.org/wal.html, "Sometimes Queries Return SQLITE_BUSY In WAL Mode".
+func connect(ctx context.Context, db *sql.DB) error {
+	began := time.Now()
+	for {
+		err := db.PingContext(ctx)
+		if err == nil || !strings.Contains(err.Error(), "database is locked") || time.Since(began) > 5*time.Second {
+			return err
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 const sqliteDSN = `open it with "file:shop.db?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_txlock=immediate"` +
