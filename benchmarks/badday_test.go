@@ -14,6 +14,7 @@ import (
 // TestBadDay takes all measures, each of a small run, and looks at everything except
 // times.
 func TestBadDay(t *testing.T) {
+	t.Parallel()
 	d := badDay{
 		items: 1000, stopped: 1000, targets: 60, limited: 4000, pairs: 1,
 		outage: 100 * time.Millisecond, lasting: 300 * time.Millisecond, latency: time.Millisecond,

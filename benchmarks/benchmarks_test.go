@@ -92,6 +92,7 @@ func TestFailures(t *testing.T) {
 }
 
 func TestBulk(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewServer(newHandler(nil))
 	defer server.Close()
 	got, err := timeBulk(server.URL, 300, []int{100}, []int{4}, t.Logf)

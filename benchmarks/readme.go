@@ -124,7 +124,8 @@ func (c comparison) readme() string {
 	}
 	own := c.Clients[slices.IndexFunc(c.Clients, func(t tally) bool { return t.Client == nameOakra })]
 	b.WriteString("\n" + wrap(fmt.Sprintf("An error of the others is taken to say that the change failed, and is wrong if it was applied. Taking every error of `net/http` "+
-		"for an unknown outcome leaves %s changes to look at, instead of %s. The table is [the data](benchmarks/%s) of one run, `go run ./benchmarks compare`.",
+		"for an unknown outcome leaves %s changes to look at, instead of %s. "+
+		"Reading the record settles an unknown outcome if nobody else sells; the [outbox](outbox) settles it in any case. The table is [the data](benchmarks/%s) of one run, `go run ./benchmarks compare`.",
 		thousands(failed[nameNetHTTP]), thousands(own.Unknown), comparisonFile)))
 	return b.String()
 }

@@ -55,6 +55,7 @@ func TestDraw(t *testing.T) {
 
 // TestFaults checks what each fault does to a request, on both sides.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		fault   fault
 		applied int
@@ -120,6 +121,7 @@ func TestFaults(t *testing.T) {
 // TestWeather sends a few changes through the storm. This library may double none, and
 // may say nothing that is not true. The retries of a loop double some.
 func TestWeather(t *testing.T) {
+	t.Parallel()
 	const n = 100
 	for _, client := range changers {
 		if client.name == nameResty || client.name == nameRetryable {
