@@ -1,77 +1,133 @@
 package oakra
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"net/http"
+	"reflect"
+	"strings"
 	"sync"
 	"time"
 )
 
-// bounded is the body of a response from a transport that is not net/http's. Such a
-// body may ignore its context and even Close. bounded gives up reading and closing when
-// the context ends.
+// bounded is the body of a response of a caller's own kind of transport, which may
+// ignore its context and even Close. It gives up reading and closing when the context
+// ends.
 type bounded struct {
-	ctx   context.Context
-	body  io.ReadCloser
-	stuck bool // whether a Read that was given up goes on
+	ctx      context.Context
+	body     io.ReadCloser
+	requests chan int     // number of bytes to read next, or closeBody
+	results  chan readEnd // one for each request
+	buffer   *[32 << 10]byte
+	gone     bool // the goroutine that reads is not waited for any more
 }
 
-// boundedBuffers holds buffers for reading. The caller's buffer would not do, since a
-// Read that was given up may still write to it.
+// readEnd is how a Read or a Close of the body ended.
+type readEnd struct {
+	n     int
+	err   error
+	panic *workerPanic
+}
+
+const closeBody = -1
+
+// boundedGrace is how long a Read may take once its context has ended: what is there
+// already is worth reading, since it says whether a write was applied.
+const boundedGrace = 50 * time.Millisecond
+
+// boundedBuffers are for what is read, since a Read that was given up may still write.
 var boundedBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// newBounded returns a body that has to be closed. Only one goroutine may use it.
+func newBounded(ctx context.Context, body io.ReadCloser) *bounded {
+	b := &bounded{
+		ctx: ctx, body: body,
+		requests: make(chan int, 1), results: make(chan readEnd, 1),
+		buffer: boundedBuffers.Get().(*[32 << 10]byte),
+	}
+	go b.work()
+	return b
+}
+
+// ofReader is the type of a body that [io.NopCloser] makes of bytes in memory.
+var ofReader = reflect.TypeOf(io.NopCloser(new(bytes.Reader)))
+
+// inMemory reports whether reading a body cannot wait, as of most mocks. Then it needs
+// no goroutine of its own.
+func inMemory(body io.ReadCloser) bool {
+	if reflect.TypeOf(body) != ofReader {
+		return body == http.NoBody
+	}
+	switch reflect.ValueOf(body).Field(0).Interface().(type) {
+	case *bytes.Reader, *bytes.Buffer, *strings.Reader:
+		return true
+	}
+	return false
+}
+
+// work reads and closes the body, as requested.
+func (b *bounded) work() {
+	for size := range b.requests {
+		var end readEnd
+		end.panic = catch(func() {
+			if size == closeBody {
+				end.err = b.body.Close()
+			} else {
+				end.n, end.err = b.body.Read(b.buffer[:size])
+			}
+		})
+		b.results <- end
+	}
+}
 
 // Read implements [io.Reader].
 func (b *bounded) Read(p []byte) (int, error) {
-	if b.stuck {
+	if b.gone {
 		return 0, b.ctx.Err()
 	}
-	type result struct {
-		n     int
-		err   error
-		panic *workerPanic
-	}
-	done, buffer := make(chan result, 1), boundedBuffers.Get().(*[32 << 10]byte)
-	size := min(len(p), len(buffer))
-	go func() {
-		var r result
-		r.panic = catch(func() { r.n, r.err = b.body.Read(buffer[:size]) })
-		done <- r
-	}()
-	var r result
+	b.requests <- min(len(p), len(b.buffer))
+	var end readEnd
 	select {
-	case r = <-done:
+	case end = <-b.results:
 	case <-b.ctx.Done():
 		timer := time.NewTimer(boundedGrace)
 		defer timer.Stop()
 		select {
-		case r = <-done:
+		case end = <-b.results:
 		case <-timer.C:
-			b.stuck = true
+			b.leave()
 			return 0, b.ctx.Err()
 		}
 	}
-	if r.panic != nil {
-		panic(r.panic)
+	if end.panic != nil {
+		panic(end.panic)
 	}
-	copy(p, buffer[:r.n])
-	boundedBuffers.Put(buffer)
-	return r.n, r.err
+	copy(p, b.buffer[:end.n])
+	return end.n, end.err
 }
 
-// boundedGrace is how long a Read may take once its context has ended: what has arrived
-// is worth reading, since it says whether a write was applied.
-const boundedGrace = 50 * time.Millisecond
+// leave ends the goroutine that reads, once it has done what was requested.
+func (b *bounded) leave() {
+	b.gone = true
+	close(b.requests)
+}
 
-// Close implements [io.Closer]. It may wait for a Read that was given up, or for the
-// rest of the body.
+// Close implements [io.Closer]. It does not wait for a Read that was given up, nor,
+// once the context has ended, for a transport that reads the rest of the body.
 func (b *bounded) Close() error {
-	done := make(chan *workerPanic, 1)
-	go func() { done <- catch(func() { b.body.Close() }) }()
+	if b.gone {
+		go func() { _ = catch(func() { b.body.Close() }) }() // which may end the Read
+		return nil
+	}
+	b.requests <- closeBody
+	b.leave()
 	select {
-	case p := <-done:
-		if p != nil {
-			panic(p)
+	case end := <-b.results:
+		if end.panic != nil {
+			panic(end.panic)
 		}
+		boundedBuffers.Put(b.buffer)
 	case <-b.ctx.Done():
 	}
 	return nil

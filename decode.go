@@ -35,8 +35,8 @@ func (c *call) read(ctx context.Context, cancel context.CancelFunc, response *ht
 	if body == nil {
 		body = http.NoBody
 	}
-	if !c.client.heeds {
-		body = &bounded{ctx: ctx, body: body}
+	if !c.client.heeds && !inMemory(body) {
+		body = newBounded(ctx, body)
 	}
 	response.Body = body
 	defer body.Close()

@@ -1,6 +1,8 @@
 package oakra
 
 import (
+	"bytes"
+	"io"
 	"math"
 	"math/big"
 	"net/http"
@@ -9,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // FuzzRetryAfter compares the parser with another one, made of regular expressions
@@ -95,5 +99,29 @@ func TestSecretsCost(t *testing.T) {
 		if n := testing.AllocsPerRun(100, func() { keys.text(text) }); n > 30 {
 			t.Errorf("%q takes %v allocations", text, n)
 		}
+	}
+}
+
+// TestInMemory checks which bodies are read without a goroutine: only those that cannot
+// wait.
+func TestInMemory(t *testing.T) {
+	pipe, _ := io.Pipe()
+	for _, row := range []struct {
+		name string
+		body io.ReadCloser
+		want bool
+	}{
+		{"none", http.NoBody, true},
+		{"bytes", io.NopCloser(bytes.NewReader(nil)), true},
+		{"buffer", io.NopCloser(new(bytes.Buffer)), true},
+		{"string", io.NopCloser(strings.NewReader("")), true},
+		{"pipe", pipe, false},
+		{"wrapped pipe", io.NopCloser(pipe), false},
+		{"a reader that writes itself", io.NopCloser(struct {
+			io.Reader
+			io.WriterTo
+		}{pipe, new(bytes.Buffer)}), false},
+	} {
+		t.Run(row.name, func(t *testing.T) { require.Equal(t, row.want, inMemory(row.body)) })
 	}
 }
