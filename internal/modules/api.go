@@ -86,8 +86,8 @@ func (t *tree) lastRelease(ctx context.Context, m *mod) (string, error) {
 	}
 	last := ""
 	for tag := range strings.FieldsSeq(tags) {
-		// The * of git matches a slash, too.
-		if version := strings.TrimPrefix(tag, prefix); semver.IsValid(version) && semver.Compare(version, last) > 0 {
+		// Tags that are not versions compare as the empty string.
+		if version := strings.TrimPrefix(tag, prefix); semver.Compare(version, last) > 0 {
 			last = version
 		}
 	}
