@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -77,7 +78,7 @@ func (t *tree) git(ctx context.Context, args ...string) (string, error) {
 // notes returns the section of CHANGELOG.md for the version of the tree. Its heading
 // must have a date, which says that the section is complete.
 func (t *tree) notes() (string, error) {
-	content, err := os.ReadFile(path.Join(t.dir, "CHANGELOG.md"))
+	content, err := os.ReadFile(filepath.Join(t.dir, "CHANGELOG.md"))
 	if err != nil {
 		return "", err
 	}
