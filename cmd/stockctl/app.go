@@ -96,6 +96,8 @@ type app struct {
 	client  *oakra.Client
 	demo    *oakratest.Server
 	result  any // of a command, for --json
+
+	newClient func(more ...oakra.Option) (*oakra.Client, error) // makes another client like client
 }
 
 type command interface {
@@ -134,7 +136,7 @@ func (a *app) kongOptions() []kong.Option {
 }
 
 // connect makes the client.
-func (a *app) connect() error {
+func (a *app) connect(more ...oakra.Option) error {
 	key, baseURL := a.getenv(keyVariable), a.flags.BaseURL
 	if a.flags.Demo {
 		a.demo = newDemo()
@@ -159,13 +161,17 @@ func (a *app) connect() error {
 	if key == "" {
 		return plain("no app key: set the environment variable %s, or try --demo", keyVariable)
 	}
-	client, err := oakra.NewClient(key, options...)
-	if err != nil {
-		asFlags := strings.NewReplacer("WithBaseURL", "--base-url", "WithInsecureHTTP", "--insecure-http")
-		return plain("%s", asFlags.Replace(reason(err)))
+	a.newClient = func(more ...oakra.Option) (*oakra.Client, error) {
+		client, err := oakra.NewClient(key, slices.Concat(options, more)...)
+		if err != nil {
+			asFlags := strings.NewReplacer("WithBaseURL", "--base-url", "WithInsecureHTTP", "--insecure-http")
+			return nil, plain("%s", asFlags.Replace(reason(err)))
+		}
+		return client, nil
 	}
-	a.client = client
-	return nil
+	var err error
+	a.client, err = a.newClient(more...)
+	return err
 }
 
 func (a *app) close() {

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/oakra/oakra-go"
@@ -16,15 +15,11 @@ type outboxCheckCommand struct {
 	Head           string        `required:"" placeholder:"SKU@LOCATION" help:"The first witness."`
 	Tail           string        `required:"" placeholder:"SKU@LOCATION" help:"The second witness."`
 	Item           string        `required:"" placeholder:"SKU@LOCATION" help:"A stock record to try on, which nobody sells or counts meanwhile. In the end all three have the quantities that they had."`
-	For            time.Duration `placeholder:"DURATION" help:"Go on for this long, such as 24h."`
-	Every          time.Duration `default:"1s" help:"Pause between two requests (default ${default})."`
 	RequestTimeout time.Duration `default:"30s" help:"As in the shop's Options.RequestTimeout (default ${default})."`
 	Grace          time.Duration `default:"1m" help:"As in the shop's Options.Grace (default ${default})."`
 	Yes            bool          `short:"y" help:"Do not ask for confirmation."`
+	soaking
 }
-
-// absentWitnessID is an ID that no record has.
-const absentWitnessID = 1<<31 - 1
 
 // minWitness is how many units an outbox asks of a new witness.
 const minWitness = 200_000
@@ -32,7 +27,7 @@ const minWitness = 200_000
 // witnessCheck is one run: the keys and records of head, tail and item.
 type witnessCheck struct {
 	app     *app
-	keys    [3]oakra.StockKey
+	keys    []oakra.StockKey
 	records [3]oakra.StockRecord
 }
 
@@ -40,14 +35,11 @@ func (c *outboxCheckCommand) Run(ctx context.Context, a *app) error {
 	if c.For < 0 || c.Every < 0 || c.RequestTimeout <= 0 || c.Grace <= 0 {
 		return plain("--for and --every must not be negative, --request-timeout and --grace must be positive")
 	}
-	k := &witnessCheck{app: a}
-	for i, text := range []string{c.Head, c.Tail, c.Item} {
-		at := strings.LastIndexByte(text, '@')
-		if at <= 0 || at == len(text)-1 {
-			return plain("%q is not SKU@LOCATION", text)
-		}
-		k.keys[i] = oakra.StockKey{SKU: text[:at], LocationID: text[at+1:]}
+	keys, err := parseKeys(c.Head, c.Tail, c.Item)
+	if err != nil {
+		return err
 	}
+	k := &witnessCheck{app: a, keys: keys}
 	if err := a.connect(); err != nil {
 		return err
 	}
@@ -59,8 +51,7 @@ func (c *outboxCheckCommand) Run(ctx context.Context, a *app) error {
 			return unfit("the witness %s@%s has %d units: give it 200,000", witness.SKU, witness.LocationID, witness.Quantity)
 		}
 	}
-	d := decision{Yes: c.Yes}
-	if err := d.confirm(ctx, a, "This changes the three records. An outbox that uses these witnesses already would halt. Go on?"); err != nil {
+	if err := a.confirm(ctx, c.Yes, "This changes the three records. An outbox that uses these witnesses already would halt. Go on?"); err != nil {
 		return err
 	}
 	writes, cancel := a.writing(ctx)
@@ -73,18 +64,11 @@ func (c *outboxCheckCommand) Run(ctx context.Context, a *app) error {
 
 // find reads the records.
 func (k *witnessCheck) find(ctx context.Context) error {
-	found, err := k.app.client.Stock.Lookup(ctx, k.keys[:])
-	if err != nil {
-		return err
+	records, err := k.app.recordsOf(ctx, k.keys)
+	if err == nil {
+		k.records = [3]oakra.StockRecord(records)
 	}
-	for i, key := range k.keys {
-		record, ok := found[key]
-		if !ok {
-			return unfit("no stock record: %s@%s", key.SKU, key.LocationID)
-		}
-		k.records[i] = record
-	}
-	return nil
+	return err
 }
 
 // unfit is what stands against an outbox on this account.
@@ -96,11 +80,11 @@ func unfit(format string, args ...any) error {
 func (k *witnessCheck) reject(ctx context.Context) error {
 	before := k.records
 	_, err := k.app.client.Stock.Change(ctx, []oakra.StockChange{
-		{ID: before[0].ID, QuantityChange: 1}, {ID: absentWitnessID, QuantityChange: 1}, {ID: before[1].ID, QuantityChange: 1},
+		{ID: before[0].ID, QuantityChange: 1}, {ID: absentID, QuantityChange: 1}, {ID: before[1].ID, QuantityChange: 1},
 	})
 	switch outcome := oakra.OutcomeOf(err); {
 	case err == nil:
-		return unfit("Oakra accepts a change of record %d, which should not exist", int64(absentWitnessID))
+		return unfit("Oakra accepts a change of record %d, which should not exist", int64(absentID))
 	case outcome != oakra.OutcomeNotApplied || !oakra.Rejected(err):
 		return err
 	}
@@ -129,31 +113,19 @@ func (k *witnessCheck) soak(ctx, writes context.Context, c *outboxCheckCommand) 
 	if err != nil {
 		return plain("%s", outboxReason(err))
 	}
-	began, told := time.Now(), time.Now()
-	for n := int64(0); n%2 == 1 || n == 0 || ctx.Err() == nil && time.Since(began) < c.For; n++ {
+	took, err := c.soak(ctx, k.app, func(n int64) error {
 		err := box.Add(writes, outbox.Change{
 			ID: number(n), SKU: k.keys[2].SKU, LocationID: k.keys[2].LocationID, QuantityChange: 1 - 2*(n%2),
 		})
-		if err == nil {
-			err = box.Drain(writes)
-		}
 		if err != nil {
-			return k.failed(err)
+			return err
 		}
-		if time.Since(told) > 10*time.Minute {
-			told = time.Now()
-			k.app.note(fmt.Sprintf("%d requests in %v", n+1, time.Since(began).Round(time.Minute)))
-		}
-		wait(ctx, c.Every)
+		return box.Drain(writes)
+	})
+	if err != nil {
+		return k.failed(err)
 	}
-	return k.end(writes, box, time.Since(began))
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
+	return k.end(writes, box, took)
 }
 
 // failed is the failure of a run that ended early.

@@ -64,15 +64,15 @@ func TestOutboxCheckFindsWhatIsUnfit(t *testing.T) {
 		want  string
 	}{
 		"not confirmed":  {strings.Replace(witnessFlags, "--yes", "", 1), nil, exitError, "not confirmed; nothing was done"},
-		"no key":         {strings.Replace(witnessFlags, "outbox-tail@warehouse-1", "outbox-tail", 1), nil, exitError, `"outbox-tail" is not SKU@LOCATION`},
+		"no key":         {strings.Replace(witnessFlags, "outbox-tail@warehouse-1", "outbox-tail", 1), nil, exitError, `"outbox-tail": a SKU and a location are needed`},
 		"no record":      {strings.Replace(witnessFlags, "cap-navy", "hat", 1), nil, exitRefused, "no stock record: hat@warehouse-1"},
-		"too few":        {strings.Replace(witnessFlags, "outbox-tail", "cap-navy", 1), nil, exitRefused, "cap-navy@warehouse-1 has 120 units: give it 200,000"},
+		"too few":        {strings.Replace(witnessFlags, "outbox-tail", "scarf-red", 1), nil, exitRefused, "scarf-red@warehouse-1 has 0 units: give it 200,000"},
 		"a bad duration": {witnessFlags + " --for=-1s", nil, exitError, "--for and --every must not be negative"},
 		"applied in part": {witnessFlags, func(s *session) {
 			s.server.SetDialect(oakratest.Dialect{ItemByItem: true})
 		}, exitRefused, "Oakra applied a part of a request that it rejected"},
 		"nothing is applied": {witnessFlags, func(s *session) {
-			s.server.SetRecords(oakra.StockRecord{ID: absentWitnessID, SKU: "x", LocationID: "y"})
+			s.server.SetRecords(oakra.StockRecord{ID: absentID, SKU: "x", LocationID: "y"})
 		}, exitRefused, "Oakra accepts a change of record 2147483647"},
 	} {
 		t.Run(name, func(t *testing.T) {

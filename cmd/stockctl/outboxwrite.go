@@ -19,11 +19,9 @@ type decision struct {
 	Yes  bool   `short:"y" help:"Do not ask for confirmation."`
 }
 
-var errNotConfirmed = plain("not confirmed; nothing was done")
-
-// confirm asks a person, on stderr.
-func (d *decision) confirm(ctx context.Context, a *app, question string) error {
-	if d.Yes {
+// confirm asks a person, on stderr, unless yes was said already.
+func (a *app) confirm(ctx context.Context, yes bool, question string) error {
+	if yes {
 		return nil
 	}
 	if a.flags.JSON {
@@ -38,7 +36,7 @@ func (d *decision) confirm(ctx context.Context, a *app, question string) error {
 	case "y", "yes":
 		return nil
 	}
-	return errNotConfirmed
+	return plain("not confirmed; nothing was done")
 }
 
 type outboxResolveCommand struct {
@@ -70,7 +68,7 @@ func (c *outboxResolveCommand) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	if err := c.confirm(ctx, a, choice.question); err != nil {
+	if err := a.confirm(ctx, c.Yes, choice.question); err != nil {
 		return err
 	}
 	if err := b.Resolve(ctx, outbox.Decision{Action: choice.action, By: c.By, Note: c.Note}, c.IDs...); err != nil {
@@ -107,7 +105,7 @@ func (c *outboxResumeCommand) Run(ctx context.Context, a *app) error {
 	if c.DatabaseRestored {
 		question = "Take the witnesses as they stand, and park all changes that are not settled?"
 	}
-	if err := c.confirm(ctx, a, question); err != nil {
+	if err := a.confirm(ctx, c.Yes, question); err != nil {
 		return err
 	}
 	if err := b.Resume(ctx, outbox.ResumeOptions{By: c.By, Note: c.Note, DatabaseRestored: c.DatabaseRestored}); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -73,10 +74,9 @@ func parseOrders(texts []string, parse func(string) (int64, error)) ([]order, er
 			return nil, plain("%q: %v", text, err)
 		}
 		name := text[:at]
-		if at := strings.LastIndexByte(name, '@'); at >= 0 {
-			o.key = oakra.StockKey{SKU: name[:at], LocationID: name[at+1:]}
-			if strings.TrimSpace(o.key.SKU) == "" || o.key.LocationID == "" {
-				return nil, plain("%q: a SKU and a location are needed, SKU@LOCATION", text)
+		if strings.Contains(name, "@") {
+			if o.key, err = parseKey(name); err != nil {
+				return nil, err
 			}
 		} else if o.id, err = strconv.ParseInt(name, 10, 64); err != nil || o.id <= 0 {
 			return nil, plain("%q: %q is neither the ID of a record, a whole number from 1, nor SKU@LOCATION", text, name)
@@ -84,6 +84,30 @@ func parseOrders(texts []string, parse func(string) (int64, error)) ([]order, er
 		orders[i] = o
 	}
 	return orders, nil
+}
+
+// parseKey reads SKU@LOCATION.
+func parseKey(text string) (oakra.StockKey, error) {
+	at := strings.LastIndexByte(text, '@')
+	if at < 0 || strings.TrimSpace(text[:at]) == "" || at == len(text)-1 {
+		return oakra.StockKey{}, plain("%q: a SKU and a location are needed, SKU@LOCATION", text)
+	}
+	return oakra.StockKey{SKU: text[:at], LocationID: text[at+1:]}, nil
+}
+
+// parseKeys reads SKU@LOCATION several times, of different records.
+func parseKeys(texts ...string) ([]oakra.StockKey, error) {
+	keys := make([]oakra.StockKey, len(texts))
+	for i, text := range texts {
+		var err error
+		if keys[i], err = parseKey(text); err != nil {
+			return nil, err
+		}
+		if slices.Contains(keys[:i], keys[i]) {
+			return nil, plain("%q is given twice", text)
+		}
+	}
+	return keys, nil
 }
 
 func parseNumber(text string) (int64, error) {
@@ -106,36 +130,49 @@ func (a *app) lookUp(ctx context.Context, orders []order) error {
 			keys = append(keys, o.key)
 		}
 	}
-	found, err := a.client.Stock.Lookup(ctx, keys)
+	found, err := a.recordsOf(ctx, keys)
 	if err != nil {
 		return err
 	}
-	var unknown []string
 	named := make(map[int64]string, len(orders))
 	for i := range orders {
 		o := &orders[i]
 		if o.id == 0 {
-			record, ok := found[o.key]
-			if !ok {
-				unknown = append(unknown, o.key.SKU+"@"+o.key.LocationID)
-				continue
-			}
-			o.id = record.ID
+			o.id, found = found[0].ID, found[1:]
 		}
 		if first, twice := named[o.id]; twice {
 			return plain("%q and %q name the same record, %d", first, o.text, o.id)
 		}
 		named[o.id] = o.text
 	}
+	return nil
+}
+
+// recordsOf returns the records of keys, in their order. A key that is not known is an
+// error.
+func (a *app) recordsOf(ctx context.Context, keys []oakra.StockKey) ([]oakra.StockRecord, error) {
+	found, err := a.client.Stock.Lookup(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	records := make([]oakra.StockRecord, len(keys))
+	var unknown []string
+	for i, key := range keys {
+		record, ok := found[key]
+		if !ok {
+			unknown = append(unknown, key.SKU+"@"+key.LocationID)
+		}
+		records[i] = record
+	}
 	if len(unknown) > 0 {
-		return &failure{
+		return nil, &failure{
 			code:    exitRefused,
 			message: "no stock record: " + strings.Join(unknown, ", "),
 			next:    "correct what is named above",
 			subject: ofStock,
 		}
 	}
-	return nil
+	return records, nil
 }
 
 // inOneRequest is how many records a write sends without asking for a bulk run.
