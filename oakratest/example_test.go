@@ -18,7 +18,7 @@ func Sell(ctx context.Context, client *oakra.Client, id, units int64) error {
 	return err
 }
 
-// A sale whose response is lost counts once, and the shop is told that its outcome is unknown.
+// A sale whose response is lost counts once, and the shop learns that its outcome is unknown.
 func Example() {
 	server := oakratest.NewServer(oakra.StockRecord{ID: 123, LocationID: "warehouse-1", SKU: "shirt-green-m", Quantity: 150})
 	defer server.Close()

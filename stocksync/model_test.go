@@ -95,7 +95,7 @@ func (m *model) run(t *testing.T) {
 		m.shop.most = 1 + m.rand.IntN(10)
 	}
 	if m.chance(30) {
-		m.shop.answers = func(r oakra.StockRecord) oakra.StockRecord {
+		m.shop.shows = func(r oakra.StockRecord) oakra.StockRecord {
 			if m.chance(10) {
 				r.Quantity++
 			}
@@ -201,7 +201,7 @@ func (m *model) run(t *testing.T) {
 	}
 
 	// Running it again, when all is quiet, syncs what can be synced.
-	m.shop.next, m.shop.reading, m.shop.answers, o.MaxSteps, o.Stop = nil, nil, nil, 0, nil
+	m.shop.next, m.shop.reading, m.shop.shows, o.MaxSteps, o.Stop = nil, nil, nil, 0, nil
 	m.shop.bad = make(map[int64]bool)
 	report, _ = stocksync.Sync(t.Context(), m.shop, targets, o)
 	for _, r := range report.Results {

@@ -110,7 +110,7 @@ func TestListedTwice(t *testing.T) {
 	require.Equal(t, 3, report.Count(stocksync.Synced))
 }
 
-// TestRereadAmongSeveral: a record that got a twin meanwhile is told by its ID.
+// TestRereadAmongSeveral: a record that got a twin meanwhile is identified by its ID.
 func TestRereadAmongSeveral(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		stock := listing{shop: newShop(record(5))}

@@ -148,7 +148,7 @@ func TestSetupAtFault(t *testing.T) {
 		report, err := stocksync.Sync(t.Context(), server.Client().Stock, plus(1, recordsTo(2000)...), stocksync.Options{Mode: mode})
 		require.Equal(t, 2000, report.Count(stocksync.NotTried))
 		require.ErrorIs(t, err, oakra.ErrInvalidRequest)
-		require.ErrorContains(t, err, "mend what stopped the run")
+		require.ErrorContains(t, err, "correct what stopped the run")
 		require.Less(t, writes(server), 100)
 		for _, r := range report.Results {
 			require.Error(t, r.Err)
@@ -297,7 +297,7 @@ func TestNotRejected(t *testing.T) {
 				report, err := stocksync.Sync(t.Context(), server.Client().Stock, plus(1, record(1)), stocksync.Options{Mode: mode})
 				checkStatuses(t, report, statuses(stocksync.NotTried))
 				require.False(t, oakra.Rejected(report.Results[0].Err))
-				require.ErrorContains(t, err, "mend what stopped the run")
+				require.ErrorContains(t, err, "correct what stopped the run")
 				require.LessOrEqual(t, writes(server), map[stocksync.Mode]int{stocksync.ByChange: 1, stocksync.ByUpdate: 3}[mode], "an update looks for its route")
 			})
 		})
@@ -334,7 +334,7 @@ func TestRunEnds(t *testing.T) {
 			report, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(3)...), stocksync.Options{Mode: mode, BatchSize: 1})
 			if first == limited {
 				require.ErrorIs(t, err, oakra.ErrForbidden)
-				require.ErrorContains(t, err, "mend what stopped the run")
+				require.ErrorContains(t, err, "correct what stopped the run")
 			}
 			want := map[event]stocksync.Status{limited: stocksync.NotTried, lost: stocksync.Unknown, responseLost: stocksync.Synced}[first]
 			checkStatuses(t, report, statuses(want, stocksync.NotTried, stocksync.NotTried))

@@ -139,7 +139,7 @@ func (r *Report) err(o Options) error {
 		case s == NotTried && oakra.Retryable(cause):
 			return "nothing of those not tried was applied: run again"
 		case s == NotTried:
-			return "nothing of those not tried was applied: mend what stopped the run, and run again"
+			return "nothing of those not tried was applied: correct what stopped the run, and run again"
 		case s == Differs:
 			return "those that differ were set, and the server made another quantity of it"
 		default:

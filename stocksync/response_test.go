@@ -17,7 +17,7 @@ import (
 func TestDiffers(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop := newShop(recordsTo(3)...)
-		shop.answers = func(r oakra.StockRecord) oakra.StockRecord {
+		shop.shows = func(r oakra.StockRecord) oakra.StockRecord {
 			r.Quantity = max(0, r.Quantity)
 			return r
 		}
@@ -46,7 +46,7 @@ func TestShownByPart(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop := newShop(recordsTo(3)...)
 		shop.next = inTurn(omitted)
-		shop.answers = func(r oakra.StockRecord) oakra.StockRecord {
+		shop.shows = func(r oakra.StockRecord) oakra.StockRecord {
 			if r.ID == 1 {
 				r.Quantity = 7
 			}
@@ -67,7 +67,7 @@ func TestShownByPart(t *testing.T) {
 func TestResponseNamesAnotherSKU(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop := newShop(recordsTo(3)...)
-		shop.answers = func(r oakra.StockRecord) oakra.StockRecord {
+		shop.shows = func(r oakra.StockRecord) oakra.StockRecord {
 			if r.ID == 2 {
 				r.SKU = "sku-7"
 			}

@@ -45,7 +45,7 @@ type shop struct {
 	byItem  bool                                      // the others are applied all the same
 	prefix  bool                                      // so are those before the first bad one, the only one that is named
 	most    int                                       // items of a request, if not 0
-	answers func(oakra.StockRecord) oakra.StockRecord // what a response shows of a record; nil: the same
+	shows   func(oakra.StockRecord) oakra.StockRecord // what a response shows of a record; nil: the same
 	writes  map[int64][]int64
 	sent    int // requests
 	lookups int
@@ -186,8 +186,8 @@ func (s *shop) shown(items []item) (records []oakra.StockRecord) {
 	defer s.mu.Unlock()
 	for _, it := range items {
 		r := s.records[it.id]
-		if s.answers != nil {
-			r = s.answers(r)
+		if s.shows != nil {
+			r = s.shows(r)
 		}
 		records = append(records, r)
 	}

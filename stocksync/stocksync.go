@@ -117,7 +117,7 @@ const (
 // Options tunes a run; the zero value is good.
 type Options struct {
 	Mode        Mode // ByChange, unless set
-	BatchSize   int  // records that one request writes at most; 0 is the default of [oakra.BulkOptions]; small ones leave more unknowns for a person
+	BatchSize   int  // records that one request writes at most; 0 is the default of [oakra.BulkOptions]; small ones leave more unknown outcomes to a person
 	Concurrency int  // writes in flight at most; 0 is that default
 
 	// MaxSteps is how many records a run may change; 0 is any number. A plan with

@@ -126,7 +126,7 @@ func statuses(all ...stocksync.Status) map[string]stocksync.Status {
 }
 
 // TestDuplicates: several lines of one record are bins, lots or serial numbers, or
-// one of them is wrong. Nothing tells, so equal ones are no exception.
+// one of them is wrong. Nothing says which, and equal ones are no exception.
 func TestDuplicates(t *testing.T) {
 	targets := []stocksync.Target{
 		{"sku-1", "w1", 1}, {"sku-2", "w1", 5}, {"sku-1", "w1", 1}, {"sku-1", "w1", 1},
@@ -331,7 +331,7 @@ func TestMaxSteps(t *testing.T) {
 	}
 }
 
-func TestApplyRefusesPlan(t *testing.T) {
+func TestApplyRejectsPlan(t *testing.T) {
 	shop := newShop(recordsTo(3)...)
 	compare := func() *stocksync.Plan {
 		plan, err := stocksync.Compare(t.Context(), shop, plus(1, recordsTo(3)...), stocksync.Options{})
@@ -562,7 +562,7 @@ func TestSaleIsKept(t *testing.T) {
 	})
 }
 
-func TestRefusedItem(t *testing.T) {
+func TestRejectedItem(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop := newShop(recordsTo(5)...)
 		shop.bad[3], shop.named = true, true
@@ -638,8 +638,8 @@ func TestReadingAgainFails(t *testing.T) {
 	})
 }
 
-// TestReadingAgainIsRefused: a key that is revoked meanwhile is not waited for.
-func TestReadingAgainIsRefused(t *testing.T) {
+// TestReadingAgainIsRejected: a key that is revoked meanwhile is not waited for.
+func TestReadingAgainIsRejected(t *testing.T) {
 	revoked := &oakra.Error{Op: "stock.list", StatusCode: 401, Outcome: oakra.OutcomeNotApplied}
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop := newShop(recordsTo(2)...)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -119,7 +121,7 @@ func (a *app) parse() error {
 		a.flags.JSON = slices.Contains(a.args, "--json") // it may stand after the mistake
 		return plain("%v; see stockctl --help", err)
 	case a.flags.Timeout <= 0:
-		return plain("--timeout: %v is not more than zero", a.flags.Timeout)
+		return plain("--timeout must be positive")
 	}
 	a.command = parsed.Selected().Target.Addr().Interface().(command)
 	return nil
@@ -234,6 +236,26 @@ func (a *app) note(text string) {
 		text = eraseLine + text // over a progress bar
 	}
 	fmt.Fprintln(a.stderr, text)
+}
+
+// confirm asks a person, on stderr, unless yes was said already.
+func (a *app) confirm(ctx context.Context, yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	if a.flags.JSON {
+		return plain("with --json there is no question: confirm with --yes")
+	}
+	fmt.Fprintf(a.stderr, "%s [y/N] ", question)
+	line, err := bufio.NewReader(&interruptible{ctx, a.stdin}).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return nil
+	}
+	return plain("not confirmed; nothing was done")
 }
 
 // plain is an error outside of Oakra, such as one of the command line.

@@ -70,17 +70,16 @@ func (c *checkCommand) Run(ctx context.Context, a *app) error {
 	case restored != nil:
 		return restored
 	case failed != nil:
-		f := &failure{code: exitError, message: "a test failed, and the quantities were restored: " + reason(failed)}
 		if errors.Is(failed, context.Canceled) {
-			f.code, f.next = exitRetry, "run it again when you like"
+			return fmt.Errorf("the quantities were restored: %w", failed)
 		}
-		return f
+		return plain("a test failed, and the quantities were restored: %s", reason(failed))
 	case printed != nil:
 		return printed
 	}
 	for _, found := range k.findings {
 		if !found.Holds {
-			return &failure{code: exitRefused, message: "not everything holds", next: "set what is named above", subject: ofStock}
+			return &failure{code: exitRejected, message: "not everything holds", next: "set what is named above", subject: ofStock}
 		}
 	}
 	return nil

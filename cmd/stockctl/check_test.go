@@ -50,13 +50,13 @@ func TestCheck(t *testing.T) {
 			"yes    an object with stock_records\n", "PATCH /api/v1/stock/stock-record/\n", "POST /api/v1/stock/stock-record/change/\n",
 		}},
 		{"negatives rejected", oakratest.Dialect{RejectNegative: true}, exitOK, []string{"a quantity below zero         yes    rejected\n"}},
-		{"item by item", oakratest.Dialect{ItemByItem: true, RejectNegative: true}, exitRefused, []string{
+		{"item by item", oakratest.Dialect{ItemByItem: true, RejectNegative: true}, exitRejected, []string{
 			"no     the other record of it was changed all the same, from 135 to 136", "set BulkOptions.NoSplit",
 		}},
-		{"capped", oakratest.Dialect{MaxQuantity: 5000}, exitRefused, []string{
+		{"capped", oakratest.Dialect{MaxQuantity: 5000}, exitRejected, []string{
 			"a large quantity              no     1000000 is capped at 5000     keep quantities at most 5000",
 		}},
-		{"stale", oakratest.Dialect{StaleReads: time.Second, ItemByItem: true}, exitRefused, []string{
+		{"stale", oakratest.Dialect{StaleReads: time.Second, ItemByItem: true}, exitRejected, []string{
 			"read after a write            no     stale for up to ", "set --settle-after of sync",
 			"no     the other record of it was changed all the same, from 135 to 136", // once that is seen
 			"yes    accepted\n", "yes    1000000 is kept\n",
@@ -98,7 +98,7 @@ func TestCheckAsks(t *testing.T) {
 	} {
 		code := exitError
 		if strings.HasPrefix(want, "no stock") {
-			code = exitRefused
+			code = exitRejected
 		}
 		s.server.SetRecords(oakra.StockRecord{ID: 132, SKU: "scarf-red", LocationID: "warehouse-1", Quantity: -3})
 		_, stderr := s.run(code, append([]string{"check", "--yes"}, strings.Fields(args)...)...)
@@ -156,7 +156,7 @@ func TestCheckRestores(t *testing.T) {
 			stop()
 		}()
 		_, stderr := s.check(exitRetry, "")
-		contains(t, stderr, "a test failed, and the quantities were restored: the program was told to stop", "next: run it again when you like\n")
+		contains(t, stderr, "stockctl: the quantities were restored: the program was told to stop", "next: run it again when you like\n")
 		s.restored()
 		if n := s.writes(); n != 3 {
 			t.Errorf("%d writes, want the first test, and the restoring, which looks for its route", n)
@@ -213,7 +213,7 @@ func TestCheckFor(t *testing.T) {
 		}, exitOK, `^[1-9]\d* requests, 6 lost responses, all explained$`},
 		{"another hand", func(s *session) {
 			s.server.SetRecords(oakra.StockRecord{ID: 131, SKU: "cap-navy", LocationID: "warehouse-1", Quantity: 100})
-		}, exitRefused, `^[1-9]\d* requests, 0 lost responses, 1 not explained, the first: at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d they had \[13[56] (99|10[01])\] instead of \[13[56] 12[01]\]$`},
+		}, exitRejected, `^[1-9]\d* requests, 0 lost responses, 1 not explained, the first: at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d they had \[13[56] (99|10[01])\] instead of \[13[56] 12[01]\]$`},
 		{"rejected", func(s *session) {
 			s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 401})
 		}, exitError, `^[1-9]\d* requests, 0 lost responses, all explained$`},
@@ -251,7 +251,7 @@ func TestCheckFor(t *testing.T) {
 				t.Fatalf("%v\n%s", err, stdout)
 			}
 			f := d.Result[8]
-			if f.Holds != (test.code != exitRefused) || !strings.HasPrefix(f.Test, "changes for ") || !regexp.MustCompile(test.result).MatchString(f.Result) {
+			if f.Holds != (test.code != exitRejected) || !strings.HasPrefix(f.Test, "changes for ") || !regexp.MustCompile(test.result).MatchString(f.Result) {
 				t.Errorf("%+v", f)
 			}
 			s.restored()

@@ -15,13 +15,13 @@ import (
 
 // The exit codes. Where several fit, the highest is taken.
 const (
-	exitOK      = 0
-	exitError   = 1 // wrong usage, an unreadable file, a wrong key or address: no item is to blame; the message says so if anything changed
-	exitRefused = 2 // nothing changed, and what was asked for needs a correction
-	exitRetry   = 3 // nothing changed, and the same command may succeed later
-	exitPartly  = 4 // some items were applied, and others not
-	exitUnknown = 5 // some items may have been applied
-	exitAbsent  = 6 // a list found all that there is, and a SKU has no record
+	exitOK       = 0
+	exitError    = 1 // wrong usage, an unreadable file, a wrong key or address: no item is to blame; the message says so if anything changed
+	exitRejected = 2 // nothing changed, and what was asked for needs a correction
+	exitRetry    = 3 // nothing changed, and the same command may succeed later
+	exitPartly   = 4 // some items were applied, and others not
+	exitUnknown  = 5 // some items may have been applied
+	exitAbsent   = 6 // a list found all that there is, and a SKU has no record
 )
 
 // exitCode of a call.
@@ -32,7 +32,7 @@ func exitCode(step oakra.Step) int {
 	case oakra.StepRetry:
 		return exitRetry
 	case oakra.StepReject:
-		return exitRefused
+		return exitRejected
 	case oakra.StepAsk:
 		return exitUnknown
 	default: // StepAlert
@@ -123,6 +123,9 @@ func (a *app) report(err error) int {
 func explain(err error) *failure {
 	var e *oakra.Error
 	if !errors.As(err, &e) {
+		if errors.Is(err, context.Canceled) {
+			return &failure{code: exitRetry, message: err.Error(), next: "run it again when you like"}
+		}
 		return &failure{code: exitError, message: err.Error()}
 	}
 	f := &failure{code: exitCode(oakra.NextStep(err)), message: reason(err), subject: subjectOf(e)}
@@ -175,7 +178,7 @@ func advice(code int, err error) string {
 		return whenUnknown(e)
 	case exitPartly:
 		return "run it again with the items that were not applied, and only those"
-	case exitRefused:
+	case exitRejected:
 		return "correct what is named above"
 	case exitRetry:
 		switch {
@@ -237,7 +240,7 @@ func describe(e *oakra.Error) string {
 	for _, field := range slices.Sorted(maps.Keys(e.Fields)) {
 		parts = append(parts, field, strings.Join(e.Fields[field], " "))
 	}
-	var earlier *oakra.Error // which is told of the items that it struck
+	var earlier *oakra.Error // reported with the items that it concerns
 	switch {
 	case e.Err == nil, errors.As(e.Err, &earlier), e.Message != "" && errors.Is(e.Err, oakra.ErrInvalidRequest):
 	case errors.Is(e.Err, context.Canceled):

@@ -44,6 +44,17 @@ type box struct {
 
 func (b *box) close() { _ = b.db.Close() }
 
+// withOutbox opens the outbox of the flags, for use. stock is nil if nothing is to be
+// dispatched.
+func (a *app) withOutbox(ctx context.Context, stock outbox.Stock, o outbox.Options, use func(b *box) error) error {
+	b, err := a.openOutbox(ctx, stock, o)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	return outboxFailure(use(b))
+}
+
 // openOutbox opens the outbox that the flags name. It creates nothing: neither a
 // file, nor tables, nor an account.
 func (a *app) openOutbox(ctx context.Context, stock outbox.Stock, o outbox.Options) (*box, error) {
@@ -134,11 +145,11 @@ func outboxFailure(err error) error {
 	case err == nil, errors.As(err, &f), errors.As(err, &e):
 		return err
 	case errors.Is(err, outbox.ErrUnknownID), errors.Is(err, outbox.ErrNotParked):
-		return &failure{code: exitRefused, message: outboxReason(err), next: "nothing was resolved: correct what is named above"}
+		return &failure{code: exitRejected, message: outboxReason(err), next: "nothing was resolved: correct what is named above"}
 	case errors.Is(err, outbox.ErrHalted):
-		return &failure{code: exitRefused, message: outboxReason(err), next: "find out what happened, then stockctl outbox resume"}
+		return &failure{code: exitRejected, message: outboxReason(err), next: "find out what happened, then stockctl outbox resume"}
 	case errors.Is(err, context.Canceled):
-		return &failure{code: exitRetry, message: errStopped.Error(), next: "run it again when you like"}
+		return errStopped
 	}
 	return plain("%s", outboxReason(err))
 }
@@ -146,22 +157,19 @@ func outboxFailure(err error) error {
 type outboxStatusCommand struct{}
 
 func (c *outboxStatusCommand) Run(ctx context.Context, a *app) error {
-	b, err := a.openOutbox(ctx, nil, outbox.Options{})
-	if err != nil {
-		return err
-	}
-	defer b.close()
-	s, err := b.Status(ctx)
-	if err != nil {
-		return outboxFailure(err)
-	}
-	if err := a.printStatus(b.name, s); err != nil {
-		return err
-	}
-	if s.Halted != "" {
-		return outboxFailure(fmt.Errorf("%w: %s", outbox.ErrHalted, s.Halted))
-	}
-	return nil
+	return a.withOutbox(ctx, nil, outbox.Options{}, func(b *box) error {
+		s, err := b.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if err := a.printStatus(b.name, s); err != nil {
+			return err
+		}
+		if s.Halted != "" {
+			return fmt.Errorf("%w: %s", outbox.ErrHalted, s.Halted)
+		}
+		return nil
+	})
 }
 
 // statusJSON is a Status as JSON.
@@ -244,21 +252,19 @@ type outboxListCommand struct {
 
 func (c *outboxListCommand) Run(ctx context.Context, a *app) error {
 	if c.Limit <= 0 {
-		return plain("--limit: %d is not more than zero", c.Limit)
+		return plain("--limit must be positive")
 	}
-	b, err := a.openOutbox(ctx, nil, outbox.Options{})
-	if err != nil {
-		return err
-	}
-	defer b.close()
-	entries, err := b.List(ctx, outbox.Filter{State: outbox.State(c.State), SKU: c.SKU, LocationID: c.Location, Limit: c.Limit, Before: c.Before})
-	if err != nil {
-		return outboxFailure(err)
-	}
-	if len(entries) == c.Limit {
-		a.note(fmt.Sprintf("there may be more: --before %d", entries[len(entries)-1].Seq))
-	}
-	return a.printEntries(entries)
+	filter := outbox.Filter{State: outbox.State(c.State), SKU: c.SKU, LocationID: c.Location, Limit: c.Limit, Before: c.Before}
+	return a.withOutbox(ctx, nil, outbox.Options{}, func(b *box) error {
+		entries, err := b.List(ctx, filter)
+		if err != nil {
+			return err
+		}
+		if len(entries) == c.Limit {
+			a.note(fmt.Sprintf("there may be more: --before %d", entries[len(entries)-1].Seq))
+		}
+		return a.printEntries(entries)
+	})
 }
 
 // entryJSON is an Entry as JSON.
@@ -316,53 +322,50 @@ type outboxShowCommand struct {
 }
 
 func (c *outboxShowCommand) Run(ctx context.Context, a *app) error {
-	b, err := a.openOutbox(ctx, nil, outbox.Options{})
-	if err != nil {
-		return err
-	}
-	defer b.close()
-	entries, err := b.find(ctx, c.IDs)
-	if err != nil {
-		return err
-	}
-	var all []entryJSON
-	for _, e := range entries {
-		shown := jsonOf(e)
-		events, err := b.History(ctx, e.ID)
+	return a.withOutbox(ctx, nil, outbox.Options{}, func(b *box) error {
+		entries, err := b.find(ctx, c.IDs)
 		if err != nil {
-			return outboxFailure(err)
-		}
-		for _, e := range events {
-			shown.History = append(shown.History, eventJSON{e.At.UTC(), e.By, e.Action, e.Note})
-		}
-		all = append(all, shown)
-	}
-	if a.flags.JSON {
-		return a.printJSON(all)
-	}
-	for i, e := range all {
-		if i > 0 {
-			fmt.Fprintln(a.stdout)
-		}
-		if err := entryTable(entries[i : i+1]).write(a.stdout); err != nil {
 			return err
 		}
-		t := table{header: []string{"AT", "EVENT", "BY", "NOTE"}}
-		for _, event := range e.History {
-			t.add(when(event.At), event.Action, event.By, event.Note)
+		var all []entryJSON
+		for _, e := range entries {
+			shown := jsonOf(e)
+			events, err := b.History(ctx, e.ID)
+			if err != nil {
+				return err
+			}
+			for _, e := range events {
+				shown.History = append(shown.History, eventJSON{e.At.UTC(), e.By, e.Action, e.Note})
+			}
+			all = append(all, shown)
 		}
-		if err := t.write(a.stdout); err != nil {
-			return err
+		if a.flags.JSON {
+			return a.printJSON(all)
 		}
-	}
-	return nil
+		for i, e := range all {
+			if i > 0 {
+				fmt.Fprintln(a.stdout)
+			}
+			if err := entryTable(entries[i : i+1]).write(a.stdout); err != nil {
+				return err
+			}
+			t := table{header: []string{"AT", "EVENT", "BY", "NOTE"}}
+			for _, event := range e.History {
+				t.add(when(event.At), event.Action, event.By, event.Note)
+			}
+			if err := t.write(a.stdout); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // find returns all of the changes, or an error.
 func (b *box) find(ctx context.Context, ids []string) ([]outbox.Entry, error) {
 	entries, err := b.Find(ctx, ids...)
 	if err != nil {
-		return nil, outboxFailure(err)
+		return nil, err
 	}
 	var absent []string
 	for _, id := range ids {
@@ -371,7 +374,7 @@ func (b *box) find(ctx context.Context, ids []string) ([]outbox.Entry, error) {
 		}
 	}
 	if len(absent) > 0 {
-		return nil, &failure{code: exitRefused, message: "no change has the ID " + strings.Join(absent, ", "), next: "correct what is named above"}
+		return nil, &failure{code: exitRejected, message: "no change has the ID " + strings.Join(absent, ", "), next: "correct what is named above"}
 	}
 	return entries, nil
 }

@@ -150,7 +150,7 @@ order-1/1  applied  warehouse-1  cap-navy      -2  2026-01-02 03:04:05
 		"parked  dispatcher  not known")
 	stdout, _ = s.outbox(exitOK, "show", "order-1/1", "--json")
 	contains(t, stdout, `"action": "added"`, `"action": "applied"`)
-	_, stderr = s.outbox(exitRefused, "show", "order-1/1", "order-9/1")
+	_, stderr = s.outbox(exitRejected, "show", "order-1/1", "order-9/1")
 	contains(t, stderr, "no change has the ID order-9/1\n")
 }
 
@@ -172,7 +172,7 @@ func TestOutboxResolve(t *testing.T) {
 	s.outbox(exitError, slices.Concat([]string{"resolve", "drop", "a"}, who)...)
 	stdout, _ := s.outbox(exitError, slices.Concat([]string{"resolve", "drop", "a", "--json"}, who)...)
 	contains(t, stdout, "confirm with --yes")
-	_, stderr = s.outbox(exitRefused, slices.Concat([]string{"resolve", "drop", "a", "z", "--yes"}, who)...)
+	_, stderr = s.outbox(exitRejected, slices.Concat([]string{"resolve", "drop", "a", "z", "--yes"}, who)...)
 	contains(t, stderr, "no change has the ID z")
 	if got := s.state("a"); got != outbox.StateParked {
 		t.Fatalf("it is %s", got)
@@ -186,7 +186,7 @@ func TestOutboxResolve(t *testing.T) {
 	equal(t, "stderr", stderr, "")
 	stdout, _ = s.outbox(exitOK, slices.Concat([]string{"resolve", "drop", "c", "--yes", "--json"}, who)...)
 	contains(t, stdout, `"state": "dropped"`)
-	_, stderr = s.outbox(exitRefused, slices.Concat([]string{"resolve", "drop", "c", "--yes"}, who)...)
+	_, stderr = s.outbox(exitRejected, slices.Concat([]string{"resolve", "drop", "c", "--yes"}, who)...)
 	contains(t, stderr, `the change is not parked: ["c"]`)
 	stdout, _ = s.outbox(exitOK, "show", "b")
 	contains(t, stdout, "resolved", "ann", "mark applied: a new delivery came")
@@ -205,10 +205,10 @@ func TestOutboxHaltAndResume(t *testing.T) {
 	s.outbox(exitOK, "drain")
 	s.setQuantity(1, 7)
 	s.add("b", "cap-navy", -1)
-	stdout, stderr := s.outbox(exitRefused, "drain", "--grace", "5ms")
+	stdout, stderr := s.outbox(exitRejected, "drain", "--grace", "5ms")
 	contains(t, stderr, "the outbox is halted: the witnesses have 7 and ", "next: find out what happened, then stockctl outbox resume")
 	contains(t, stdout, "halted ")
-	_, stderr = s.outbox(exitRefused, "status")
+	_, stderr = s.outbox(exitRejected, "status")
 	contains(t, stderr, "the outbox is halted")
 	if q := s.quantity(131); q != 119 {
 		t.Fatalf("the cap has %d units: it sent something", q)
@@ -232,7 +232,7 @@ func TestOutboxHaltAndResume(t *testing.T) {
 
 	s.setQuantity(1, 300_000)
 	s.add("c", "cap-navy", -1)
-	s.outbox(exitRefused, "drain", "--grace", "5ms")
+	s.outbox(exitRejected, "drain", "--grace", "5ms")
 	_, stderr = s.outbox(exitOK, slices.Concat([]string{"resume", "--yes", "--database-restored"}, who)...)
 	contains(t, stderr, "parked by this: 1; see stockctl outbox list --state parked")
 }
@@ -280,7 +280,7 @@ func TestOutboxUsage(t *testing.T) {
 		{[]string{"status", "--db", "postgres://u:secret@127.0.0.1:1/shop?connect_timeout=1"}, "the database has no outbox, or cannot be read"},
 		{[]string{"status", s.flag, "--name", "berlin"}, `the outbox has no account "berlin", only ["default"]: give --name`},
 		{[]string{"list", s.flag, "--state", "lost"}, "--state"},
-		{[]string{"list", s.flag, "--limit", "0"}, "--limit: 0 is not more than zero"},
+		{[]string{"list", s.flag, "--limit", "0"}, "--limit must be positive"},
 		{[]string{"list", s.flag, "--sku", "hat"}, "SKU and LocationID need StatePending or StateParked"},
 		{[]string{"resolve", "resend", "a", s.flag, "--by", "ann"}, "--note"},
 		{[]string{"resolve", "resend", "a", s.flag, "--note", "so"}, "--by"},

@@ -73,7 +73,7 @@ func (k *witnessCheck) find(ctx context.Context) error {
 
 // unfit is what stands against an outbox on this account.
 func unfit(format string, args ...any) error {
-	return &failure{code: exitRefused, message: fmt.Sprintf(format, args...)}
+	return &failure{code: exitRejected, message: fmt.Sprintf(format, args...)}
 }
 
 // reject sends a request that Oakra must reject whole.

@@ -65,15 +65,15 @@ func TestOutboxCheckFindsWhatIsUnfit(t *testing.T) {
 	}{
 		"not confirmed":  {strings.Replace(witnessFlags, "--yes", "", 1), nil, exitError, "not confirmed; nothing was done"},
 		"no key":         {strings.Replace(witnessFlags, "outbox-tail@warehouse-1", "outbox-tail", 1), nil, exitError, `"outbox-tail": a SKU and a location are needed`},
-		"no record":      {strings.Replace(witnessFlags, "cap-navy", "hat", 1), nil, exitRefused, "no stock record: hat@warehouse-1"},
-		"too few":        {strings.Replace(witnessFlags, "outbox-tail", "scarf-red", 1), nil, exitRefused, "scarf-red@warehouse-1 has 0 units: give it 200,000"},
+		"no record":      {strings.Replace(witnessFlags, "cap-navy", "hat", 1), nil, exitRejected, "no stock record: hat@warehouse-1"},
+		"too few":        {strings.Replace(witnessFlags, "outbox-tail", "scarf-red", 1), nil, exitRejected, "scarf-red@warehouse-1 has 0 units: give it 200,000"},
 		"a bad duration": {witnessFlags + " --for=-1s", nil, exitError, "--for and --every must not be negative"},
 		"applied in part": {witnessFlags, func(s *session) {
 			s.server.SetDialect(oakratest.Dialect{ItemByItem: true})
-		}, exitRefused, "Oakra applied a part of a request that it rejected"},
+		}, exitRejected, "Oakra applied a part of a request that it rejected"},
 		"nothing is applied": {witnessFlags, func(s *session) {
 			s.server.SetRecords(oakra.StockRecord{ID: absentID, SKU: "x", LocationID: "y"})
-		}, exitRefused, "Oakra accepts a change of record 2147483647"},
+		}, exitRejected, "Oakra accepts a change of record 2147483647"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newWitnessSession(t)
@@ -93,7 +93,7 @@ func TestOutboxCheckFindsWhatIsUnfit(t *testing.T) {
 			}
 			s.server.SetRecords(oakra.StockRecord{ID: 2, SKU: testTail.SKU, LocationID: testTail.LocationID, Quantity: 150_000})
 		}()
-		_, stderr := s.run(exitRefused, append(strings.Fields(witnessFlags), "--for", "1h")...)
+		_, stderr := s.run(exitRejected, append(strings.Fields(witnessFlags), "--for", "1h")...)
 		contains(t, stderr, "the outbox is halted: the witnesses have", "give the witnesses 200,000 units again, and the item the 120 that it had")
 	})
 }

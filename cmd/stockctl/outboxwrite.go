@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
 	"time"
 
 	"github.com/oakra/oakra-go/outbox"
@@ -19,26 +16,6 @@ type decision struct {
 	Yes  bool   `short:"y" help:"Do not ask for confirmation."`
 }
 
-// confirm asks a person, on stderr, unless yes was said already.
-func (a *app) confirm(ctx context.Context, yes bool, question string) error {
-	if yes {
-		return nil
-	}
-	if a.flags.JSON {
-		return plain("with --json there is no question: confirm with --yes")
-	}
-	fmt.Fprintf(a.stderr, "%s [y/N] ", question)
-	answer, err := bufio.NewReader(&interruptible{ctx, a.stdin}).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return outboxFailure(err)
-	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return plain("not confirmed; nothing was done")
-}
-
 type outboxResolveCommand struct {
 	Action string   `arg:"" enum:"resend,applied,drop" help:"resend: it was not applied, send it again. applied: it was, or the stock was corrected by hand. drop: it shall not be applied."`
 	IDs    []string `arg:"" name:"id" help:"IDs of parked changes; all of them are resolved, or none."`
@@ -46,15 +23,6 @@ type outboxResolveCommand struct {
 }
 
 func (c *outboxResolveCommand) Run(ctx context.Context, a *app) error {
-	b, err := a.openOutbox(ctx, nil, outbox.Options{})
-	if err != nil {
-		return err
-	}
-	defer b.close()
-	entries, err := b.find(ctx, c.IDs)
-	if err != nil {
-		return err
-	}
 	choice := map[string]struct {
 		action   outbox.Action
 		question string
@@ -63,22 +31,28 @@ func (c *outboxResolveCommand) Run(ctx context.Context, a *app) error {
 		"applied": {outbox.MarkApplied, "Take these changes as applied?"},
 		"drop":    {outbox.Drop, "Give these changes up?"},
 	}[c.Action]
-	if !c.Yes && !a.flags.JSON {
-		if err := entryTable(entries).write(a.stderr); err != nil {
+	return a.withOutbox(ctx, nil, outbox.Options{}, func(b *box) error {
+		entries, err := b.find(ctx, c.IDs)
+		if err != nil {
 			return err
 		}
-	}
-	if err := a.confirm(ctx, c.Yes, choice.question); err != nil {
-		return err
-	}
-	if err := b.Resolve(ctx, outbox.Decision{Action: choice.action, By: c.By, Note: c.Note}, c.IDs...); err != nil {
-		return outboxFailure(err)
-	}
-	entries, err = b.find(ctx, c.IDs)
-	if err != nil {
-		return plain("the changes were resolved, but cannot be shown: %v", err)
-	}
-	return a.printEntries(entries)
+		if !c.Yes && !a.flags.JSON {
+			if err := entryTable(entries).write(a.stderr); err != nil {
+				return err
+			}
+		}
+		if err := a.confirm(ctx, c.Yes, choice.question); err != nil {
+			return err
+		}
+		if err := b.Resolve(ctx, outbox.Decision{Action: choice.action, By: c.By, Note: c.Note}, c.IDs...); err != nil {
+			return err
+		}
+		entries, err = b.find(ctx, c.IDs)
+		if err != nil {
+			return plain("the changes were resolved, but cannot be shown: %v", err)
+		}
+		return a.printEntries(entries)
+	})
 }
 
 type outboxResumeCommand struct {
@@ -87,31 +61,24 @@ type outboxResumeCommand struct {
 }
 
 func (c *outboxResumeCommand) Run(ctx context.Context, a *app) error {
-	b, err := a.openDispatching(ctx, outbox.Options{})
-	if err != nil {
-		return err
-	}
-	defer b.close()
-	before, err := b.Status(ctx)
-	if err != nil {
-		return outboxFailure(err)
-	}
-	if before.Halted == "" {
-		a.note("the outbox is not halted")
-	} else {
-		a.note("halted: " + before.Halted)
-	}
 	question := "Take the witnesses as they stand, and park the changes that were being sent?"
 	if c.DatabaseRestored {
 		question = "Take the witnesses as they stand, and park all changes that are not settled?"
 	}
-	if err := a.confirm(ctx, c.Yes, question); err != nil {
-		return err
-	}
-	if err := b.Resume(ctx, outbox.ResumeOptions{By: c.By, Note: c.Note, DatabaseRestored: c.DatabaseRestored}); err != nil {
-		return outboxFailure(err)
-	}
-	return a.printAfter(ctx, b, before)
+	return a.dispatching(ctx, outbox.Options{}, func(b *box, before outbox.Status) error {
+		if before.Halted == "" {
+			a.note("the outbox is not halted")
+		} else {
+			a.note("halted: " + before.Halted)
+		}
+		if err := a.confirm(ctx, c.Yes, question); err != nil {
+			return err
+		}
+		if err := b.Resume(ctx, outbox.ResumeOptions{By: c.By, Note: c.Note, DatabaseRestored: c.DatabaseRestored}); err != nil {
+			return err
+		}
+		return a.printAfter(ctx, b, before)
+	})
 }
 
 type outboxDrainCommand struct {
@@ -124,47 +91,47 @@ func (c *outboxDrainCommand) Run(ctx context.Context, a *app) error {
 	if c.RequestTimeout <= 0 || c.Grace <= 0 || c.For < 0 {
 		return plain("--request-timeout, --grace and --for must be positive")
 	}
-	b, err := a.openDispatching(ctx, outbox.Options{RequestTimeout: c.RequestTimeout, Grace: c.Grace})
-	if err != nil {
-		return err
-	}
-	defer b.close()
-	before, err := b.Status(ctx)
-	if err != nil {
-		return outboxFailure(err)
-	}
-	dispatching, cancel := ctx, context.CancelFunc(func() {})
-	if c.For > 0 {
-		dispatching, cancel = context.WithTimeout(ctx, c.For)
-	}
-	defer cancel()
-	err = b.Drain(dispatching)
-	switch {
-	case err == nil, errors.Is(err, outbox.ErrHalted):
-	case ctx.Err() != nil:
-		err = context.Canceled // a driver may have words of its own for it
-	case dispatching.Err() != nil:
-		err = &failure{code: exitRetry, message: fmt.Sprintf("not drained in %v", c.For), next: "run it again later"}
-	}
-	return errors.Join(outboxFailure(err), a.printAfter(context.WithoutCancel(ctx), b, before))
+	o := outbox.Options{RequestTimeout: c.RequestTimeout, Grace: c.Grace}
+	return a.dispatching(ctx, o, func(b *box, before outbox.Status) error {
+		within, cancel := ctx, context.CancelFunc(func() {})
+		if c.For > 0 {
+			within, cancel = context.WithTimeout(ctx, c.For)
+		}
+		defer cancel()
+		err := b.Drain(within)
+		switch {
+		case err == nil, errors.Is(err, outbox.ErrHalted):
+		case ctx.Err() != nil:
+			err = context.Canceled // a driver may have words of its own for it
+		case within.Err() != nil:
+			err = &failure{code: exitRetry, message: fmt.Sprintf("not drained in %v", c.For), next: "run it again later"}
+		}
+		return errors.Join(outboxFailure(err), a.printAfter(context.WithoutCancel(ctx), b, before))
+	})
 }
 
-// openDispatching opens the outbox with a client of Oakra.
-func (a *app) openDispatching(ctx context.Context, o outbox.Options) (*box, error) {
+// dispatching is withOutbox with a client of Oakra; use gets the status before.
+func (a *app) dispatching(ctx context.Context, o outbox.Options, use func(b *box, before outbox.Status) error) error {
 	if a.flags.Demo {
-		return nil, plain("--demo has no outbox: its server forgets everything")
+		return plain("--demo has no outbox: its server forgets everything")
 	}
 	if err := a.connect(); err != nil {
-		return nil, err
+		return err
 	}
-	return a.openOutbox(ctx, a.client.Stock, o)
+	return a.withOutbox(ctx, a.client.Stock, o, func(b *box) error {
+		before, err := b.Status(ctx)
+		if err != nil {
+			return err
+		}
+		return use(b, before)
+	})
 }
 
 // printAfter prints the status, and says how many changes were parked meanwhile.
 func (a *app) printAfter(ctx context.Context, b *box, before outbox.Status) error {
 	s, err := b.Status(ctx)
 	if err != nil {
-		return outboxFailure(err)
+		return err
 	}
 	if parked := s.Parked - before.Parked; parked > 0 {
 		a.note(fmt.Sprintf("parked by this: %d; see stockctl outbox list --state parked", parked))

@@ -41,7 +41,7 @@ func TestSaleCancel(t *testing.T) {
 `)
 	equal(t, "stderr", stderr, "")
 
-	_, stderr = s.run(exitRefused, "sale", "cancel", "100001235", "--reason", "out_of_stock")
+	_, stderr = s.run(exitRejected, "sale", "cancel", "100001235", "--reason", "out_of_stock")
 	equal(t, "stderr", stderr, `
 stockctl: POST /api/v1/sales/cancel/: 400 Bad Request: sale_id: This sale is canceled already.
 sales: not changed
@@ -54,17 +54,17 @@ next: correct what is named above
 
 func TestShip(t *testing.T) {
 	s := newSession(t)
-	_, stderr := s.run(exitRefused, "ship", "100001234", "100001236", "9")
+	_, stderr := s.run(exitRejected, "ship", "100001234", "100001236", "9")
 	equal(t, "stderr", stderr, `
 stockctl: POST /api/v1/fulfillment/shipping/init/: 400 Bad Request
      ITEM  OUTCOME      REASON
-100001234  not applied  refused together with the others
+100001234  not applied  rejected together with the others
 100001236  not applied  This sale is not pending, its status is "in_fulfillment".
         9  not applied  Object with sale_id=9 does not exist.
 sales: not changed
 next: correct what is named above
 `)
-	stdout, _ := s.run(exitRefused, "ship", "100001237", "--json")
+	stdout, _ := s.run(exitRejected, "ship", "100001237", "--json")
 	equal(t, "stdout", stdout, `
 {
   "exit_code": 2,
@@ -103,9 +103,9 @@ next: correct what is named above
 // TestSalesNotSent: what the client rejects does not leave the program.
 func TestSalesNotSent(t *testing.T) {
 	s := newSession(t)
-	_, stderr := s.run(exitRefused, "sale", "cancel", " ", "--reason", "other")
+	_, stderr := s.run(exitRejected, "sale", "cancel", " ", "--reason", "other")
 	contains(t, stderr, "stockctl: the sale ID is blank\nsales: not changed\nnext: correct what is named above\n")
-	_, stderr = s.run(exitRefused, "ship", "1", "2", "1")
+	_, stderr = s.run(exitRejected, "ship", "1", "2", "1")
 	contains(t, stderr, `item 2: the sale ID "1" was given before, in item 0`, "sales: not changed")
 	if n := len(s.server.Requests()); n != 0 {
 		t.Errorf("%d requests", n)
@@ -132,7 +132,7 @@ func TestSalesExitCodes(t *testing.T) {
 		{"server error", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 502, Body: "<title>Bad gateway</title>"}, exitUnknown, 1,
 			[]string{"502 Bad Gateway: Bad gateway\n", look}},
 		{"page", oakratest.Fault{Kind: oakratest.RespondAfter, Status: 200, Body: "<title>Welcome</title>"}, exitUnknown, 1, []string{"Welcome", look}},
-		{"rejected", respond(422, `{"sale_id":["No."],"sale_ids":{"0":["No."]}}`), exitRefused, 0,
+		{"rejected", respond(422, `{"sale_id":["No."],"sale_ids":{"0":["No."]}}`), exitRejected, 0,
 			[]string{"No.", "sales: not changed", "next: correct what is named above"}},
 		{"no sale named", respond(400, `{"detail":"No."}`), exitError, 0,
 			[]string{"No.", "sales: not changed", "next: check --base-url, and what is named above: the response does not say what is at fault"}},

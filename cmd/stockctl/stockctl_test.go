@@ -219,18 +219,18 @@ func TestChange(t *testing.T) {
 	}
 }
 
-func TestWriteRefused(t *testing.T) {
+func TestWriteRejected(t *testing.T) {
 	s := newSession(t)
-	_, stderr := s.run(exitRefused, "change", "122=-2", "999=3")
+	_, stderr := s.run(exitRejected, "change", "122=-2", "999=3")
 	equal(t, "stderr", stderr, `
 stockctl: POST /api/v1/stock/stock-records/change/: 400 Bad Request
 ITEM    OUTCOME      REASON
-122=-2  not applied  refused together with the others
+122=-2  not applied  rejected together with the others
 999=3   not applied  id: Invalid pk "999" - object does not exist.
 stock: not changed
 next: correct what is named above
 `)
-	stdout, stderr := s.run(exitRefused, "change", "999=3", "--json")
+	stdout, stderr := s.run(exitRejected, "change", "999=3", "--json")
 	equal(t, "stderr", stderr, "")
 	equal(t, "stdout", stdout, `
 {
@@ -254,7 +254,7 @@ next: correct what is named above
 
 func TestUnknownKeyWritesNothing(t *testing.T) {
 	s := newSession(t)
-	_, stderr := s.run(exitRefused, "change", "122=-2", "hat@warehouse-1=1", "shirt-blue-m@moon=1")
+	_, stderr := s.run(exitRejected, "change", "122=-2", "hat@warehouse-1=1", "shirt-blue-m@moon=1")
 	contains(t, stderr, "no stock record: hat@warehouse-1, shirt-blue-m@moon\n")
 	_, stderr = s.run(exitError, "change", "122=-2", "shirt-blue-m@warehouse-1=1")
 	contains(t, stderr, `"122=-2" and "shirt-blue-m@warehouse-1=1" name the same record, 122`)
@@ -267,7 +267,7 @@ func TestUnknownKeyWritesNothing(t *testing.T) {
 func TestSyncNoneKnown(t *testing.T) {
 	s := newSession(t)
 	s.stdin = "sku,location_id,quantity\nscarf-red,WAREHOUSE-1,1\n"
-	_, stderr := s.run(exitRefused, "sync", "-")
+	_, stderr := s.run(exitRejected, "sync", "-")
 	contains(t, stderr, "Oakra knows none of the targets")
 	contains(t, stderr, "stock: not changed")
 }
@@ -296,8 +296,8 @@ func TestStopAtStandardInput(t *testing.T) {
 		args: []string{"sync", "-", "--base-url", s.server.URL}, stdin: r, stdout: &out, stderr: &errs,
 		getenv: func(string) string { return appKey }, isTerminal: func(io.Writer) bool { return false }, cut: s.cut,
 	})
-	contains(t, errs.String(), "told to stop")
-	if code != exitError || s.writes() != 0 {
+	contains(t, errs.String(), "told to stop", "next: run it again when you like\n")
+	if code != exitRetry || s.writes() != 0 {
 		t.Errorf("exit code %d, %d writes", code, s.writes())
 	}
 }
@@ -308,7 +308,7 @@ func TestUsage(t *testing.T) {
 		{"lits x", "lits"},
 		{"list", "<sku>"},
 		{"list x --colour", "unknown flag --colour"},
-		{"list x --timeout 0s", "--timeout: 0s is not more than zero"},
+		{"list x --timeout 0s", "--timeout must be positive"},
 		{"list x --demo", "--base-url and --demo"},
 		{"change 122", `"122" is not ID=NUMBER`},
 		{"change 0=1", "a whole number from 1"},
@@ -324,8 +324,8 @@ func TestUsage(t *testing.T) {
 		{"sync no-such.csv", "no such file"},
 		{"sync - --mode both", "--mode"},
 		{"sync - --batch-size=-1", "--batch-size"},
-		{"sync - --settle-after=-1s", "not more than zero"},
-		{"sync - --settle-after=0", "not more than zero"},
+		{"sync - --settle-after=-1s", "--settle-after must be positive"},
+		{"sync - --settle-after=0", "--settle-after must be positive"},
 		{"sale", "expected"},
 		{"sale cancel --reason other", "<sale-id>"},
 		{"sale cancel 100001235", "missing flags: --reason=REASON"},
@@ -492,7 +492,7 @@ func TestChangeMany(t *testing.T) {
 	s.server.ClearFaults()
 	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 400, Times: 1, Body: `{"stock_records":[{"id":["No."]}]}`})
 	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 401})
-	_, stderr = s.run(exitRefused, append([]string{"change"}, items...)...)
+	_, stderr = s.run(exitRejected, append([]string{"change"}, items...)...)
 	contains(t, stderr, "1200 not applied", "stock: not changed", "next: correct what is named above")
 }
 
@@ -541,7 +541,7 @@ func TestSync(t *testing.T) {
   "conflicts": []
 }
 `)
-	_, stderr = s.run(exitRefused, "sync", "-", "--max-steps", "1")
+	_, stderr = s.run(exitRejected, "sync", "-", "--max-steps", "1")
 	equal(t, "stderr", stderr, `
 stockctl: 2 records would change, over the 1 of --max-steps
 stock: not changed
@@ -575,7 +575,7 @@ next: look at the plan (--dry-run shows it), and raise --max-steps if it is righ
 func TestSyncNotSynced(t *testing.T) {
 	s := newSession(t)
 	s.stdin = feed + "hat,warehouse-1,5\ncap-navy,warehouse-1,1\ncap-navy,warehouse-1,2\n"
-	stdout, _ := s.run(exitRefused, "sync", "-", "-n")
+	stdout, _ := s.run(exitRejected, "sync", "-", "-n")
 	contains(t, stdout, "not found in Oakra: hat@warehouse-1\n", "given several times: cap-navy@warehouse-1: 1 2\n")
 	stdout, stderr := s.run(exitPartly, "sync", "-")
 	equal(t, "stdout", stdout, `
@@ -591,7 +591,7 @@ stockctl: not every target is synced
 stock: partly changed
 next: correct the feed, or leave out what is named above
 `)
-	s.run(exitRefused, "sync", "-") // nothing is left to change
+	s.run(exitRejected, "sync", "-") // nothing is left to change
 }
 
 // TestSyncDiffers: Oakra accepts a target and keeps another quantity.
@@ -636,7 +636,7 @@ func TestSyncSeveralRecords(t *testing.T) {
 	twins := append(catalogue(), oakra.StockRecord{ID: 900, SKU: "cap-navy", LocationID: "warehouse-1"})
 	s := newSession(t, twins...)
 	s.stdin = feed + "cap-navy,warehouse-1,1\n"
-	stdout, stderr := s.run(exitRefused, "sync", "-", "-n")
+	stdout, stderr := s.run(exitRejected, "sync", "-", "-n")
 	contains(t, stdout, "several records in Oakra: cap-navy@warehouse-1\n")
 	contains(t, stderr, "1 with several records there")
 	stdout, _ = s.run(exitPartly, "sync", "-")
@@ -655,7 +655,7 @@ func TestSyncExitCodes(t *testing.T) {
 	}{
 		{"key", respond(401, nil), exitError, []string{"stock: not changed", "next: check the app key in OAKRA_APP_KEY; then run it again"}},
 		{"rejected", oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 400, Body: `{"stock_records":[{"id":["No."]},{"id":["No."]}]}`},
-			exitRefused, []string{"stock: not changed", "correct the feed"}},
+			exitRejected, []string{"stock: not changed", "correct the feed"}},
 		{"limit", respond(429, http.Header{"Retry-After": {"90"}}), exitRetry, []string{"stock: not changed", "next: run it again"}},
 		{"lost response", oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Times: 1}, exitOK, nil}, // settled by reading
 		{"server error", respond(502, nil), exitUnknown, []string{"stock: unknown"}},

@@ -35,7 +35,7 @@ func (c *syncCommand) Run(ctx context.Context, a *app) error {
 	case min(c.MaxSteps, c.BatchSize, c.Concurrency) < 0:
 		return plain("--max-steps, --batch-size and --concurrency must not be negative")
 	case c.SettleAfter <= 0:
-		return plain("--settle-after: %v is not more than zero", c.SettleAfter)
+		return plain("--settle-after must be positive")
 	}
 	targets, err := c.targets(ctx, a)
 	if err != nil {
@@ -53,7 +53,7 @@ func (c *syncCommand) Run(ctx context.Context, a *app) error {
 	switch {
 	case errors.Is(err, stocksync.ErrTooManySteps):
 		err = &failure{
-			code:    exitRefused,
+			code:    exitRejected,
 			message: fmt.Sprintf("%s would change, over the %d of --max-steps", records(len(plan.Steps)), c.MaxSteps),
 			next:    "look at the plan (--dry-run shows it), and raise --max-steps if it is right",
 			subject: ofStock,
@@ -101,7 +101,10 @@ func (c *syncCommand) targets(ctx context.Context, a *app) ([]stocksync.Target, 
 		feed = file
 	}
 	targets, err := stocksync.ReadCSV(feed)
-	if err != nil {
+	switch {
+	case errors.Is(err, errStopped):
+		return nil, errStopped
+	case err != nil:
 		return nil, plain("the feed: %s", strings.TrimPrefix(err.Error(), "stocksync: "))
 	}
 	return targets, nil
@@ -252,7 +255,7 @@ func planFailure(plan *stocksync.Plan) error {
 		return nil
 	}
 	return &failure{
-		code: exitRefused,
+		code: exitRejected,
 		message: fmt.Sprintf("the feed has %s not found in Oakra, %d with several records there, and %d given several times",
 			records(len(plan.NotFound)), len(plan.Ambiguous), len(plan.Conflicts)),
 		next:    "correct the feed, or leave them out",
@@ -382,7 +385,7 @@ func (c *syncCommand) reportFailure(report *stocksync.Report, err error) error {
 	case s.NotTried > 0 && s.Rejected+s.NotFound == 0:
 		f.code = exitError
 	default:
-		f.code = exitRefused
+		f.code = exitRejected
 	}
 	switch {
 	case f.next != "":

@@ -166,7 +166,7 @@ func (a *app) recordsOf(ctx context.Context, keys []oakra.StockKey) ([]oakra.Sto
 	}
 	if len(unknown) > 0 {
 		return nil, &failure{
-			code:    exitRefused,
+			code:    exitRejected,
 			message: "no stock record: " + strings.Join(unknown, ", "),
 			next:    "correct what is named above",
 			subject: ofStock,
@@ -271,7 +271,7 @@ func requestFailure(names []string, outcomes []oakra.Outcome, e *oakra.Error) *f
 		n.add(outcomes[i])
 		it := item{Item: name, Outcome: outcomes[i].String(), Reason: strings.Join(messages[i], "; ")}
 		if it.Reason == "" && len(messages) > 0 && outcomes[i] == oakra.OutcomeNotApplied {
-			it.Reason = "refused together with the others"
+			it.Reason = "rejected together with the others"
 		}
 		f.items = append(f.items, it)
 	}
