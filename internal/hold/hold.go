@@ -8,6 +8,7 @@ import (
 	"time"
 )
 
+// The numbers of a hold.
 const (
 	InARow   = 2                // failed requests in a row that begin a hold
 	ProbeSKU = "oakra-go-probe" // the SKU that a probe lists, which changes nothing
