@@ -48,6 +48,8 @@ func (p *progress) wait(waiting bool, since time.Time, failure error) {
 func cause(err error) string {
 	var e *oakra.Error
 	switch {
+	case errors.Is(err, oakra.ErrBadResponse):
+		return "an unreadable response"
 	case errors.As(err, &e) && e.StatusCode != 0:
 		return fmt.Sprint(e.StatusCode, " ", http.StatusText(e.StatusCode))
 	case errors.Is(err, oakra.ErrUnreachable):

@@ -822,6 +822,17 @@ func TestWaiting(t *testing.T) {
 	}
 }
 
+func TestCause(t *testing.T) {
+	for want, err := range map[string]error{
+		"an unreadable response": &oakra.Error{StatusCode: 200, Err: oakra.ErrBadResponse},
+		"502 Bad Gateway":        fmt.Errorf("reading: %w", &oakra.Error{StatusCode: 502, Err: oakra.ErrServer}),
+		"no connection":          &oakra.Error{Err: fmt.Errorf("%w: dialing", oakra.ErrUnreachable)},
+		"no response":            &oakra.Error{Err: io.EOF},
+	} {
+		equal(t, "the cause", cause(err), want)
+	}
+}
+
 func TestProgress(t *testing.T) {
 	s := newSession(t)
 	s.server.SetLatency(20*time.Millisecond, 0)
