@@ -68,6 +68,9 @@ func (c *checkCommand) Run(ctx context.Context, a *app) error {
 	printed := a.printFindings(k.findings)
 	switch {
 	case restored != nil:
+		if failed != nil {
+			a.note("a test failed: " + reason(failed))
+		}
 		return restored
 	case failed != nil:
 		if errors.Is(failed, context.Canceled) {

@@ -181,7 +181,7 @@ func TestCheckRestores(t *testing.T) {
 		s := newSession(t)
 		s.server.Inject(oakratest.Fault{Op: "stock.update", Kind: oakratest.Respond, Status: 403, Body: `{"detail": "No."}`})
 		_, stderr := s.check(exitPartly, "")
-		contains(t, stderr, "the quantities were not restored: ", "403 Forbidden: No.", "has 136 and should have 135")
+		contains(t, stderr, "a test failed: POST ", "the quantities were not restored: ", "403 Forbidden: No.", "has 136 and should have 135")
 		s.server.Inject(oakratest.Fault{Op: "stock.list", Kind: oakratest.Slow, Times: 3})
 		s.server.Inject(oakratest.Fault{Op: "stock.list", Kind: oakratest.Respond, Status: 403, Body: `{"detail": "No."}`})
 		s.server.SetRecords(catalogue()...)
