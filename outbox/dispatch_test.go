@@ -56,3 +56,36 @@ func TestQuietRequests(t *testing.T) {
 	}
 	require.Equal(t, int64(n), d.counts.requests)
 }
+
+// While there are always more pending changes, a request that was tried before still
+// has every other turn.
+func TestTriedRequestsTakeTurns(t *testing.T) {
+	r := theRules
+	d, p := r.decide(dispatcher{}, event{kind: eventLed, now: 1, pending: true, ledger: ledger{
+		head: start, tail: start, lastID: 2, requests: []request{{id: 1, tried: 2}},
+	}})
+	require.Equal(t, taskRead, p.task)
+	d, p = r.decide(d, event{kind: eventRead, now: 2, began: 2, head: start, tail: start})
+	require.Equal(t, taskForm, p.task)
+	d, p = r.decide(d, event{kind: eventFormed, now: 3, request: p.request})
+	require.Equal(t, taskSend, p.task)
+	require.NotEqual(t, int64(1), p.request)
+	a := d.attempts()[0]
+	_, p = r.decide(d, event{kind: eventSent, now: 4, pending: true, attempt: a.id, result: resultApplied, head: start + a.move(), tail: start + r.moveTail(a)})
+	require.Equal(t, taskSend, p.task)
+	require.Equal(t, int64(1), p.request)
+}
+
+// A success that the witnesses do not confirm is an unknown outcome: nothing is sent
+// before a read.
+func TestUnconfirmedSuccess(t *testing.T) {
+	r := theRules
+	d, _ := r.decide(dispatcher{}, event{kind: eventLed, now: 1, pending: true, ledger: ledger{head: start, tail: start}})
+	d, p := r.decide(d, event{kind: eventRead, now: 2, began: 2, head: start, tail: start})
+	d, p = r.decide(d, event{kind: eventFormed, now: 3, request: p.request})
+	require.Equal(t, taskSend, p.task)
+	d, p = r.decide(d, event{kind: eventSent, now: 4, attempt: p.attempt, result: resultApplied, head: start, tail: start})
+	require.Equal(t, taskRead, p.task)
+	require.Equal(t, int64(1), d.counts.unknown)
+	require.Len(t, d.attempts(), 1)
+}

@@ -120,7 +120,7 @@ func TestMisspelledName(t *testing.T) {
 			require.NoError(t, s.db.QueryRow("SELECT count(*) FROM oakra_outbox_account").Scan(&n))
 			return n
 		}
-		other := openShop(t, s.db, s.server, outbox.Options{Name: "defualt"})
+		other := openShop(t, s.db, s.server, outbox.Options{Name: "defaults"})
 		require.Equal(t, outbox.Status{BatchSize: 500}, other.status(t))
 		other.drain(t)
 		resend := outbox.Decision{Action: outbox.Resend, By: "ann", Note: "x"}
