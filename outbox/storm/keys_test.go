@@ -150,6 +150,28 @@ func TestUndoOfAnUndo(t *testing.T) {
 	})
 }
 
+// Row 4: an undo that landed twice is to be taken back, and that is rejected. The change
+// may not count, and is parked.
+func TestUndoOfAnUndoIsRejected(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d database) {
+		o := options()
+		o.RequestTimeout = time.Second
+		s, w := newWrapped(t, d, 2, o)
+		w.late(func() {
+			w.late(func() { w.change = rejecting(w.Stock, firstItem, "no sales") })
+		})
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 3), sell("b", 1, 4)))
+		s.settle(t)
+		require.Equal(t, int64(1000), s.quantity(0))
+		require.Equal(t, int64(996), s.quantity(1))
+		a := s.find(t, "a")
+		require.Equal(t, outbox.StateParked, a.State)
+		require.Contains(t, a.Reason, "it may not count")
+		require.Contains(t, a.Reason, "no sales")
+		require.Equal(t, outbox.StateApplied, s.find(t, "b").State)
+	})
+}
+
 // An undo is rejected without a name, split, and one half is rejected again: the change
 // that counts twice is parked all the same.
 func TestHalfOfAnUndoIsRejected(t *testing.T) {
