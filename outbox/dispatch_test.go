@@ -89,3 +89,45 @@ func TestUnconfirmedSuccess(t *testing.T) {
 	require.Equal(t, int64(1), d.counts.unknown)
 	require.Len(t, d.attempts(), 1)
 }
+
+// Row 6: the deadline and Grace have passed, but the read that would show a landing
+// fails. Nothing is sent before one succeeds.
+func TestOverdueRequestWaitsForARead(t *testing.T) {
+	r := theRules
+	overdue := r.grace + 11
+	d, _ := r.decide(dispatcher{}, event{kind: eventLed, now: 5, ledger: ledger{
+		head: start, tail: start, lastID: 2,
+		requests: []request{{id: 1, state: requestOpen, tried: 2, open: []attempt{{id: 2, sign: 1, deadline: 10}}}},
+	}})
+	d, p := r.decide(d, event{kind: eventRead, now: 6, began: 6, head: start, tail: start})
+	require.Equal(t, taskWait, p.task)
+	d, p = r.decide(d, event{kind: eventWoken, now: overdue})
+	require.Equal(t, taskRead, p.task)
+	d, p = r.decide(d, event{kind: eventReadFail, now: overdue + 1})
+	require.Equal(t, taskWait, p.task)
+	now := p.until
+	d, p = r.decide(d, event{kind: eventWoken, now: now})
+	require.Equal(t, taskRead, p.task)
+	_, p = r.decide(d, event{kind: eventRead, now: now + 1, began: now, head: start, tail: start})
+	require.Equal(t, taskSend, p.task)
+}
+
+// Rows 5 and 7: a response that says that nothing was applied is not believed before a
+// read of the witnesses agrees.
+func TestRefusalsWaitForARead(t *testing.T) {
+	r := theRules
+	for _, result := range []result{resultBusy, resultSetup, resultRejected} {
+		d, _ := r.decide(dispatcher{}, event{kind: eventLed, now: 1, pending: true, ledger: ledger{head: start, tail: start}})
+		d, p := r.decide(d, event{kind: eventRead, now: 2, began: 2, head: start, tail: start})
+		d, p = r.decide(d, event{kind: eventFormed, now: 3, request: p.request})
+		d, p = r.decide(d, event{kind: eventSent, now: 4, attempt: p.attempt, result: result})
+		require.Empty(t, p.writes)
+		require.Len(t, d.attempts(), 1)
+		if p.task == taskWait { // for a pause
+			d, p = r.decide(d, event{kind: eventWoken, now: p.until})
+		}
+		require.Equal(t, taskRead, p.task)
+		d, _ = r.decide(d, event{kind: eventRead, now: 9, began: 9, head: start, tail: start})
+		require.Equal(t, resultRejected == result, len(d.attempts()) == 1, "a rejection is closed when it is replaced")
+	}
+}

@@ -11,7 +11,13 @@ import (
 )
 
 // theRules are those of the default options.
-var theRules = Options{}.rules(true)
+var theRules = func() rules {
+	var o Options
+	if err := o.complete(); err != nil {
+		panic(err)
+	}
+	return o.rules(true)
+}()
 
 // attemptsOf returns an attempt for each code of the set, with the sign that signs
 // has at its bit. Its ID is the code plus 1.
