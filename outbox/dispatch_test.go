@@ -131,3 +131,28 @@ func TestRefusalsWaitForARead(t *testing.T) {
 		require.Equal(t, resultRejected == result, len(d.attempts()) == 1, "a rejection is closed when it is replaced")
 	}
 }
+
+// Row 9: it takes three reads in a row that cannot be explained, over at least Grace.
+func TestBadReadsHalt(t *testing.T) {
+	for _, grace := range []instant{1, 60_000} {
+		r := theRules
+		r.grace = grace
+		d, p := r.decide(dispatcher{}, event{kind: eventLed, now: 1, ledger: ledger{head: start, tail: start}})
+		now, reads, first := instant(1), 0, instant(0)
+		for d.halted == "" {
+			for p.task == taskWait {
+				now = p.until
+				d, p = r.decide(d, event{kind: eventWoken, now: now})
+			}
+			require.Equal(t, taskRead, p.task)
+			if reads++; reads == 1 {
+				first = now
+			}
+			d, p = r.decide(d, event{kind: eventRead, now: now, began: now, head: start + 5, tail: start})
+		}
+		require.GreaterOrEqual(t, reads, 3)
+		require.GreaterOrEqual(t, now-first, grace)
+		require.Less(t, now-first, 3*grace+1000)
+		require.Contains(t, d.halted, "200005 and 200000 units, +5 and +0")
+	}
+}
