@@ -156,3 +156,23 @@ func TestBadReadsHalt(t *testing.T) {
 		require.Contains(t, d.halted, "200005 and 200000 units, +5 and +0")
 	}
 }
+
+// Row 9: an account's first read halts unless each witness is there with its start.
+func TestFirstRead(t *testing.T) {
+	for _, test := range []struct {
+		read event
+		want string
+	}{
+		{event{head: start, tail: start}, ""},
+		{event{head: 300_000, tail: start}, ""},
+		{event{head: start - 1, tail: start}, "199999 and 200000 units: give each"},
+		{event{head: start, tail: start - 1}, "200000 and 199999 units: give each"},
+		{event{head: start, missing: "the-tail"}, "the witness the-tail is not in Oakra"},
+	} {
+		d, _ := theRules.decide(dispatcher{}, event{kind: eventLed, now: 1})
+		test.read.kind, test.read.now, test.read.began = eventRead, 2, 2
+		d, _ = theRules.decide(d, test.read)
+		require.Contains(t, d.halted, test.want)
+		require.Equal(t, test.want == "", d.halted == "")
+	}
+}
