@@ -24,7 +24,7 @@ var tiny = plan{
 
 // Everything is measured on each database, and this outbox makes no record wrong.
 func TestMeasure(t *testing.T) {
-	r, err := tiny.measure(t.Context())
+	r, err := tiny.measure(t.Context(), func(results) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

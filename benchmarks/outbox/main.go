@@ -48,15 +48,14 @@ func run(ctx context.Context, p plan, draw, write bool) error {
 		r.print(os.Stdout)
 		return r.publish(dir)
 	}
-	r, err := p.measure(ctx)
-	if err != nil {
+	if !write {
+		r, err := p.measure(ctx, func(results) error { return nil })
+		r.print(os.Stdout)
 		return err
 	}
+	r, err := p.measure(ctx, func(r results) error { return r.write(filepath.Join(dir, "results.json")) })
 	r.print(os.Stdout)
-	if !write {
-		return nil
-	}
-	if err := r.write(filepath.Join(dir, "results.json")); err != nil {
+	if err != nil {
 		return err
 	}
 	return r.publish(dir)
@@ -112,8 +111,8 @@ var quick = plan{
 	idle: 2 * time.Second,
 }
 
-// measure measures everything on each database.
-func (p plan) measure(ctx context.Context) (results, error) {
+// measure measures everything on each database, and keeps the results after each.
+func (p plan) measure(ctx context.Context, keep func(results) error) (results, error) {
 	started := time.Now()
 	log := func(format string, args ...any) {
 		fmt.Fprintf(os.Stderr, "%4.0fs  %s\n", time.Since(started).Seconds(), fmt.Sprintf(format, args...))
@@ -129,13 +128,16 @@ func (p plan) measure(ctx context.Context) (results, error) {
 			continue
 		}
 		one, err := p.measureOn(ctx, e, log)
+		r.Databases = append(r.Databases, one)
 		if err != nil {
 			return r, fmt.Errorf("%s: %w", e.name, err)
 		}
-		r.Databases = append(r.Databases, one)
+		r.Load = append(r.Load, loadAverage())
+		r.Minutes = rounded(time.Since(started).Minutes())
+		if err := keep(r); err != nil {
+			return r, err
+		}
 	}
-	r.Load = append(r.Load, loadAverage())
-	r.Minutes = rounded(time.Since(started).Minutes())
 	return r, nil
 }
 
