@@ -3,12 +3,22 @@ module github.com/oakra/oakra-go/outbox/outboxweb/webtest
 go 1.25.0
 
 require (
+	github.com/chromedp/cdproto v0.0.0-20250724212937-08a3db8b4327
+	github.com/chromedp/chromedp v0.14.2
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/oakra/oakra-go v0.1.0
 	github.com/oakra/oakra-go/outbox v0.1.0
 	github.com/oakra/oakra-go/outbox/outboxweb v0.1.0
 	github.com/stretchr/testify v1.12.1
 	modernc.org/sqlite v1.54.0
+)
+
+require (
+	github.com/chromedp/sysutil v1.1.0 // indirect
+	github.com/go-json-experiment/json v0.0.0-20250725192818-e39067aee2d2 // indirect
+	github.com/gobwas/httphead v0.1.0 // indirect
+	github.com/gobwas/pool v0.2.1 // indirect
+	github.com/gobwas/ws v1.4.0 // indirect
 )
 
 require (

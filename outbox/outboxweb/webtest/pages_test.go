@@ -154,7 +154,7 @@ func TestDatabaseDown(t *testing.T) {
 		require.Equal(t, http.StatusServiceUnavailable, overview.status)
 		require.Regexp(t, `Unknown The database does not respond\. What is shown below was read \d+ seconds? ago, at \d{4}-`, overview.words())
 		require.Contains(t, overview.words(), "Parked 1 wait for a person’s decision")
-		require.Contains(t, overview.words(), "Taken back 0 requests", "it was read")
+		require.Contains(t, overview.words(), "Taken back 0 had counted", "it was read")
 		for _, path := range []string{"changes", "changes?state=all", "change?id=order-1/1"} {
 			page := s.get(path)
 			require.Equal(t, http.StatusServiceUnavailable, page.status, path)
