@@ -170,6 +170,7 @@ type Outbox struct {
 	wake      chan struct{}     // a change was added in this process
 	adder     adder
 	prepared  prepared // for AddTx
+	counted   parkedCount
 }
 
 // Errors that the methods of an Outbox match.

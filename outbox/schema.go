@@ -28,6 +28,7 @@ var migrations = [schemaVersion][]string{{
 	halted text NOT NULL DEFAULT '', halted_at bigint NOT NULL DEFAULT 0,
 	requests bigint NOT NULL DEFAULT 0, unknown bigint NOT NULL DEFAULT 0,
 	compensated bigint NOT NULL DEFAULT 0, rejected bigint NOT NULL DEFAULT 0,
+	parkings bigint NOT NULL DEFAULT 0,
 	last_settled bigint NOT NULL DEFAULT 0)`,
 	`CREATE TABLE oakra_outbox_change (
 	seq {seq},
@@ -41,6 +42,9 @@ var migrations = [schemaVersion][]string{{
 	`CREATE INDEX oakra_outbox_change_pending ON oakra_outbox_change (name, seq) WHERE state = 0`,
 	`CREATE INDEX oakra_outbox_change_sent ON oakra_outbox_change (name, request) WHERE state = 1`,
 	`CREATE INDEX oakra_outbox_change_parked ON oakra_outbox_change (name, seq) WHERE state = 3`,
+	`CREATE INDEX oakra_outbox_change_parked_sku ON oakra_outbox_change (name, sku, seq) WHERE state = 3`,
+	`CREATE INDEX oakra_outbox_change_parked_location ON oakra_outbox_change (name, location_id, seq) WHERE state = 3`,
+	`CREATE INDEX oakra_outbox_change_dropped ON oakra_outbox_change (name, seq) WHERE state = 4`,
 	`CREATE TABLE oakra_outbox_request (
 	name text NOT NULL, id bigint NOT NULL,
 	state smallint NOT NULL DEFAULT 0, undoes bigint NOT NULL DEFAULT 0, part_of bigint NOT NULL DEFAULT 0,
@@ -56,6 +60,7 @@ var migrations = [schemaVersion][]string{{
 	code bigint NOT NULL, sign bigint NOT NULL, state smallint NOT NULL DEFAULT 0,
 	deadline bigint NOT NULL, grace bigint NOT NULL, added bigint NOT NULL, settled bigint,
 	PRIMARY KEY (name, id))`,
+	`CREATE INDEX oakra_outbox_attempt_request ON oakra_outbox_attempt (name, request)`,
 	`CREATE INDEX oakra_outbox_attempt_open ON oakra_outbox_attempt (name, id) WHERE state = 0`,
 	`CREATE TABLE oakra_outbox_record (
 	name text NOT NULL, sku text NOT NULL, location_id text NOT NULL,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -84,24 +85,30 @@ type Status struct {
 // warnReplaced is how long Status warns that the witnesses were replaced.
 const warnReplaced = 7 * 24 * time.Hour
 
+// fromAccount selects from the account a, which has no row before its first dispatch.
+const fromAccount = "FROM (SELECT 1) AS one LEFT JOIN oakra_outbox_account a ON a.name = $1"
+
 // Status returns how the outbox is doing.
 func (o *Outbox) Status(ctx context.Context) (Status, error) {
 	var s Status
 	var head, tail, until, now, lastSettled, replaced int64
 	var former string
+	var parked parkedMark
 	var oldest sql.NullInt64
-	// An account has no row before it is dispatched first.
 	err := o.row(ctx, o.db, `SELECT {now}, coalesce(a.head, 0), coalesce(a.tail, 0), coalesce(a.until, 0), coalesce(a.owner, ''), coalesce(a.halted, ''),
 		coalesce(a.last_settled, 0), coalesce(a.former_witnesses, ''), coalesce(a.replaced, 0),
 		coalesce(a.requests, 0), coalesce(a.unknown, 0), coalesce(a.compensated, 0), coalesce(a.rejected, 0),
 		(SELECT count(*) FROM oakra_outbox_change WHERE name = $1 AND state = 0) + (SELECT count(*) FROM oakra_outbox_change WHERE name = $1 AND state = 1),
-		(SELECT count(*) FROM oakra_outbox_change WHERE name = $1 AND state = 3),
+		`+parked.columns()+`,
 		(SELECT count(*) FROM oakra_outbox_attempt WHERE name = $1 AND state = 0),
 		(SELECT min(added) FROM (SELECT min(added) AS added FROM oakra_outbox_change WHERE name = $1 AND state = 0
 			UNION ALL SELECT min(added) FROM oakra_outbox_change WHERE name = $1 AND state = 1) AS old)
-		FROM (SELECT 1) AS one LEFT JOIN oakra_outbox_account a ON a.name = $1`, o.options.Name).
+		`+fromAccount, o.options.Name).
 		Scan(&now, &head, &tail, &until, &s.Leader, &s.Halted, &lastSettled, &former, &replaced, &s.Requests, &s.Unknown, &s.Compensated, &s.Rejected,
-			&s.Pending, &s.Parked, &s.OpenAttempts, &oldest)
+			&s.Pending, &parked.version, &parked.first, &parked.last, &s.OpenAttempts, &oldest)
+	if err == nil {
+		s.Parked, err = o.countParked(ctx, parked)
+	}
 	if err == nil {
 		s.BatchSize, err = o.batchSize(ctx)
 	}
@@ -128,6 +135,51 @@ func (o *Outbox) Status(ctx context.Context) (Status, error) {
 		}
 	}
 	return s, nil
+}
+
+// parkedCount is the newest count of the parked changes. To count ten thousand takes
+// several times as long as everything else that Status reads, and they change rarely.
+type parkedCount struct {
+	mu    sync.Mutex
+	mark  parkedMark
+	count int64
+	at    time.Time
+}
+
+// parkedMark differs whenever changes were parked, or ceased to be.
+type parkedMark struct {
+	version, first, last int64 // the account's parkings, and the first and the last number of a parked change
+}
+
+// columns selects a mark from an account a.
+func (parkedMark) columns() string {
+	const of = "(seq), 0) FROM oakra_outbox_change WHERE name = $1 AND state = 3)"
+	return "coalesce(a.parkings, 0), (SELECT coalesce(min" + of + ", (SELECT coalesce(max" + of
+}
+
+// recount is how long a count is kept, in case that somebody has changed the tables by
+// hand.
+const recount = 10 * time.Second
+
+// countParked counts the parked changes, unless it is known that nothing changed since
+// it last did.
+func (o *Outbox) countParked(ctx context.Context, mark parkedMark) (int64, error) {
+	p := &o.counted
+	p.mu.Lock()
+	count, fresh := p.count, mark == p.mark && time.Since(p.at) < recount
+	p.mu.Unlock()
+	if fresh {
+		return count, nil
+	}
+	at := time.Now()
+	err := o.row(ctx, o.db, "SELECT "+mark.columns()+`, (SELECT count(*) FROM oakra_outbox_change WHERE name = $1 AND state = 3)
+		`+fromAccount, o.options.Name).Scan(&mark.version, &mark.first, &mark.last, &count)
+	if err == nil {
+		p.mu.Lock()
+		p.mark, p.count, p.at = mark, count, at
+		p.mu.Unlock()
+	}
+	return count, err
 }
 
 // Find returns the changes with the given IDs, in the order of the IDs. It leaves out

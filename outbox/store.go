@@ -357,9 +357,17 @@ func (o *Outbox) park(ctx context.Context, tx *sql.Tx, now instant, who, note, c
 	return seqs, o.logEvents(ctx, tx, now, who, "parked", note, seqs)
 }
 
-// logEvents adds an event to the history of each of the changes.
+// logEvents adds an event to the history of each of the changes, which are parked from
+// now on, or were until now: [Outbox.countParked] counts again.
 func (o *Outbox) logEvents(ctx context.Context, tx *sql.Tx, now instant, who, action, note string, seqs []int64) error {
-	_, err := o.exec(ctx, tx, `INSERT INTO oakra_outbox_event (name, change, at, who, action, note)
+	if len(seqs) == 0 {
+		return nil
+	}
+	_, err := o.exec(ctx, tx, "UPDATE oakra_outbox_account SET parkings = parkings + 1 WHERE name = $1", o.options.Name)
+	if err != nil {
+		return err
+	}
+	_, err = o.exec(ctx, tx, `INSERT INTO oakra_outbox_event (name, change, at, who, action, note)
 		SELECT CAST($1 AS text), n, CAST($2 AS bigint), CAST($3 AS text), CAST($4 AS text), CAST($5 AS text) FROM {numbers $6}`,
 		o.options.Name, now, who, action, note, asJSON(seqs))
 	return err
