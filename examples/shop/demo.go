@@ -33,6 +33,7 @@ type demo struct {
 	out      io.Writer
 	began    time.Time
 	name     string // name of the database
+	password string // password of the shop's staff
 	server   *oakratest.Server
 	shop     *process
 	buyers   customers
@@ -49,7 +50,7 @@ func demonstrate(ctx context.Context, c config, out io.Writer) (err error) {
 		remove = func() error { return nil }
 	}
 	defer func() { err = errors.Join(err, remove()) }()
-	d := &demo{config: c, out: out, began: time.Now(), name: name, stopping: make(chan struct{})}
+	d := &demo{config: c, out: out, began: time.Now(), name: name, password: newPassword(), stopping: make(chan struct{})}
 	d.buyers.seen = make(map[string]bool)
 	d.server = oakratest.NewServer(opening()...)
 	defer d.server.Close()
@@ -59,6 +60,7 @@ func demonstrate(ctx context.Context, c config, out io.Writer) (err error) {
 	if err := d.start(ctx); err != nil {
 		return err
 	}
+	fmt.Fprintf(out, "the staff looks after the outbox at %s/admin/outbox/ with any name and the password %s\n", d.shop.address, d.password)
 	defer func() { err = errors.Join(err, d.shop.stop()) }()
 	if err := d.trade(ctx); err != nil {
 		return err
@@ -89,7 +91,7 @@ func (d *demo) kind() string {
 
 // start starts the shop.
 func (d *demo) start(ctx context.Context) error {
-	p, err := startShop(ctx, d.name, d.server)
+	p, err := startShop(ctx, d.name, d.password, d.server)
 	if err != nil {
 		return err
 	}
@@ -188,7 +190,9 @@ func (d *demo) killAndStart(ctx context.Context) error {
 	}
 	d.say("kill -9 of the shop")
 	err := d.start(ctx)
-	d.say("the shop is started again")
+	if err == nil {
+		d.say("the shop is started again, at %s", d.shop.address)
+	}
 	return err
 }
 

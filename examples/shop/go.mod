@@ -6,6 +6,7 @@ require (
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/oakra/oakra-go v0.1.0
 	github.com/oakra/oakra-go/outbox v0.1.0
+	github.com/oakra/oakra-go/outbox/outboxweb v0.1.0
 	github.com/stretchr/testify v1.12.1
 	modernc.org/sqlite v1.54.0
 )

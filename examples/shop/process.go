@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,9 @@ import (
 	"github.com/oakra/oakra-go/oakratest"
 )
 
+// newPassword returns a password for the staff.
+func newPassword() string { return rand.Text() }
+
 // process is the running shop.
 type process struct {
 	cmd     *exec.Cmd
@@ -21,13 +25,13 @@ type process struct {
 }
 
 // startShop starts this program once more, as the shop, and waits until it listens.
-func startShop(ctx context.Context, database string, server *oakratest.Server) (*process, error) {
+func startShop(ctx context.Context, database, password string, server *oakratest.Server) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), self) // ended by stop, so that its last request ends first
-	cmd.Env = append(os.Environ(), "SHOP_DATABASE="+database, "OAKRA_BASE_URL="+server.URL, "OAKRA_APP_KEY="+server.Key)
+	cmd.Env = append(os.Environ(), "SHOP_DATABASE="+database, "SHOP_STAFF_PASSWORD="+password, "OAKRA_BASE_URL="+server.URL, "OAKRA_APP_KEY="+server.Key)
 	cmd.Stderr = os.Stderr
 	pipe, err := cmd.StdinPipe()
 	if err != nil {

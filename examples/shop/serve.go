@@ -71,7 +71,7 @@ func serve(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: (&shop{db: db, outbox: box}).handler(), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: (&shop{db: db, outbox: box, password: os.Getenv("SHOP_STAFF_PASSWORD")}).handler(), ReadHeaderTimeout: 10 * time.Second}
 	dispatched, served := make(chan error, 1), make(chan error, 1)
 	go func() { dispatched <- box.Run(ctx) }()
 	go func() { served <- server.Serve(listener) }()

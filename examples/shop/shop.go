@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"crypto/subtle"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strings"
 
 	"github.com/oakra/oakra-go/outbox"
+	"github.com/oakra/oakra-go/outbox/outboxweb"
 )
 
 // warehouse is where the shop sells from.
@@ -17,8 +21,9 @@ const warehouse = "warehouse-1"
 // shop is the part of this example to copy: a checkout whose orders and stock
 // changes succeed together.
 type shop struct {
-	db     *sql.DB
-	outbox *outbox.Outbox
+	db       *sql.DB
+	outbox   *outbox.Outbox
+	password string // of the staff; without one there are no pages for them
 }
 
 // line is one line of an order.
@@ -90,7 +95,38 @@ func (s *shop) handler() http.Handler {
 	mux.HandleFunc("PUT /orders/{id}", s.checkout)
 	mux.HandleFunc("GET /orders/{id}", s.show)
 	mux.HandleFunc("GET /status", s.status)
+	if s.password != "" {
+		mux.Handle("/admin/outbox/", s.staffOnly(outboxweb.Handler(s.outbox, outboxweb.Options{
+			AllowWrites: true,
+			User:        staffName,
+			Link:        orderOf,
+		})))
+	}
 	return mux
+}
+
+// staffOnly asks for a name and the password of the staff. A real shop has a login.
+func (s *shop) staffOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, password, _ := r.BasicAuth()
+		if subtle.ConstantTimeCompare([]byte(password), []byte(s.password)) != 1 {
+			w.Header().Set("WWW-Authenticate", `Basic realm="staff", charset="UTF-8"`)
+			http.Error(w, "for the staff only", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// staffName is the name that decisions are kept with.
+func staffName(r *http.Request) string {
+	name, _, _ := r.BasicAuth()
+	return name
+}
+
+// orderOf is the address of the order that a change belongs to, see changes.
+func orderOf(id string) string {
+	return "/orders/" + url.PathEscape(id[:max(0, strings.LastIndexByte(id, '/'))])
 }
 
 // checkout places an order. The body is its lines.

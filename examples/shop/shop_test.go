@@ -5,8 +5,10 @@ import (
 	"database/sql"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,7 +65,7 @@ func openShop(t *testing.T, name string, server *oakratest.Server) *shop {
 	require.NoError(t, createTable(t.Context(), db))
 	box, err := outbox.New(t.Context(), db, server.Client().Stock, outbox.Options{Witnesses: [2]oakra.StockKey{head, tail}})
 	require.NoError(t, err)
-	return &shop{db: db, outbox: box}
+	return &shop{db: db, outbox: box, password: "of the staff"}
 }
 
 // The checkout places an order once, however often it is asked to.
@@ -109,4 +111,37 @@ func TestCheckout(t *testing.T) {
 	require.Equal(t, int64(9_998), server.Quantity(122))
 	_, text = ask("GET", "/status", "")
 	require.Contains(t, text, `"Parked":1`)
+}
+
+// The staff, and nobody else, decides on what is parked.
+func TestStaffPages(t *testing.T) {
+	server := oakratest.Start(t, opening()...)
+	server.SetDialect(oakratest.Dialect{RejectNegative: true})
+	s := openShop(t, filepath.Join(t.TempDir(), "shop.db"), server)
+	require.NoError(t, s.place(t.Context(), "1001", slices.Repeat([]line{{"cap-navy", 1000}}, 11)))
+	require.NoError(t, s.outbox.Drain(t.Context()))
+	ask := func(method, path, password string, form url.Values) (int, string) {
+		r := httptest.NewRequest(method, path, strings.NewReader(form.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.SetBasicAuth("Anna", password)
+		w := httptest.NewRecorder()
+		s.handler().ServeHTTP(w, r)
+		return w.Code, w.Body.String()
+	}
+	code, text := ask("GET", "/admin/outbox/", "wrong", nil)
+	require.Equal(t, http.StatusUnauthorized, code)
+	require.NotContains(t, text, "parked")
+	code, text = ask("GET", "/admin/outbox/", s.password, nil)
+	require.Equal(t, http.StatusOK, code)
+	require.Contains(t, text, "11 changes wait for a decision.")
+	_, text = ask("GET", "/admin/outbox/change?id=1001/3", s.password, nil)
+	require.Contains(t, text, `<a href="/orders/1001">Show the order</a>`)
+	code, _ = ask("POST", "/admin/outbox/decide", s.password, url.Values{"id": {"1001/3"}, "action": {"drop"}, "confirmed": {"yes"}, "note": {"cancelled"}})
+	require.Equal(t, http.StatusSeeOther, code)
+	_, text = ask("GET", "/admin/outbox/change?id=1001/3", s.password, nil)
+	require.Contains(t, text, "by <bdi>Anna</bdi>")
+
+	s.password = ""
+	code, _ = ask("GET", "/admin/outbox/", "", nil)
+	require.Equal(t, http.StatusNotFound, code)
 }

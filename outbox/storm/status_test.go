@@ -11,7 +11,7 @@ import (
 
 // The parked changes are counted again when another process has parked or resolved one.
 func TestParkedCountOfAnotherProcess(t *testing.T) {
-	oneOfEach(t, func(t *testing.T, d database) {
+	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 3, options())
 		w.change = rejecting(w.Stock, firstItem, "sold out")
 		other, err := outbox.New(t.Context(), d.open(t), nil, outbox.Options{})
