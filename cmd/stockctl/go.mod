@@ -7,6 +7,7 @@ require (
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/oakra/oakra-go v0.1.0
 	github.com/oakra/oakra-go/outbox v0.1.0
+	github.com/oakra/oakra-go/outbox/outboxweb v0.1.0
 	github.com/schollz/progressbar/v3 v3.19.1
 	golang.org/x/term v0.45.0
 	modernc.org/sqlite v1.54.0

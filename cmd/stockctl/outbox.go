@@ -32,6 +32,7 @@ type outboxCommand struct {
 	Resolve outboxResolveCommand `cmd:"" help:"Decide on parked changes."`
 	Resume  outboxResumeCommand  `cmd:"" help:"Go on after a halt."`
 	Drain   outboxDrainCommand   `cmd:"" help:"Dispatch until nothing is pending."`
+	UI      outboxUICommand      `cmd:"" name:"ui" help:"Serve its pages to a browser on this computer."`
 	Check   outboxCheckCommand   `cmd:"" help:"Try two witnesses, before an outbox uses them."`
 }
 
