@@ -192,6 +192,7 @@ func (h *handler) uncertain(r *http.Request, err error) page {
 type resumeData struct {
 	Status   outbox.Status
 	Restored string // "yes", "no", or "" while nothing was chosen
+	Unchosen bool   // that it has to be chosen was forgotten
 	By       string
 	Failed   string // why the outbox could not resume
 	form
@@ -224,7 +225,8 @@ func notHalted(status int) page {
 func (h *handler) resume(r *http.Request) page {
 	d := resumeData{Restored: r.PostForm.Get("restored"), form: form{Note: noteOf(r), Token: r.PostForm.Get("token")}}
 	d.Error = checkNote(d.Note)
-	if d.Error != "" || d.Restored != "yes" && d.Restored != "no" {
+	d.Unchosen = d.Restored != "yes" && d.Restored != "no"
+	if d.Error != "" || d.Unchosen {
 		return h.resumePage(r, http.StatusUnprocessableEntity, d)
 	}
 	by := h.writer(r)

@@ -73,7 +73,7 @@ func judge(s outbox.Status) verdict {
 		return verdict{"attention", "Not sending", "No process dispatches, and " + waiting + "."}
 	case s.OldestPending > late:
 		return verdict{"attention", "Late", "The oldest change has waited for " + length(s.OldestPending) +
-			": Oakra is down, or the app key or the address is wrong. The log of the process that dispatches says which."}
+			": Oakra is down, or the app key or the address is wrong. The log says which."}
 	case s.Parked > 0:
 		return verdict{"attention", "Needs a decision", fmt.Sprintf("The outbox works. %s %s for a decision.",
 			count(s.Parked), plural(s.Parked, "change waits", "changes wait"))}

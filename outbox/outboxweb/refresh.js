@@ -30,7 +30,7 @@ async function refresh() {
 		if (old.dataset.live === "verdict") old.className = now.className;
 		else copy(leaf(now), leaf(old));
 	}
-	const kind = (page) => [".halt", ".numbers"].map((part) => !page.querySelector(part)).join();
+	const kind = (page) => ["#why", "#warnings", "#numbers"].map((part) => !page.querySelector(part)).join();
 	if (kind(fresh) === kind(document)) say("", "");
 	else say("The state has changed.", "Show what is new");
 }

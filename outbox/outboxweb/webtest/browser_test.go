@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/require"
 
+	"github.com/oakra/oakra-go/oakratest"
 	"github.com/oakra/oakra-go/outbox"
 )
 
@@ -273,7 +274,7 @@ func TestBrowserRefresh(t *testing.T) {
 			b.size(width, 900)
 			b.open("")
 			b.see("nothing waits.")
-			eval[any](b, `window.moved = 0; new PerformanceObserver((list) => { for (const e of list.getEntries()) window.moved += e.value; })
+			eval[any](b, `window.moved = 0; new PerformanceObserver((list) => { for (const e of list.getEntries()) { window.moved += e.value; window.what = (window.what || '') + e.sources.map((x) => x.node && (x.node.outerHTML || x.node.textContent).slice(0, 200) + JSON.stringify(x.previousRect) + JSON.stringify(x.currentRect)).join('; '); } })
 				.observe({type: "layout-shift", buffered: true}); document.querySelector("[data-live=parked] a").focus(); window.kept = document.activeElement`)
 			height := eval[float64](b, "document.documentElement.scrollHeight")
 			for i := range 12 {
@@ -289,14 +290,34 @@ func TestBrowserRefresh(t *testing.T) {
 			require.Contains(t, b.words(), "Needs a decision The outbox works. 6 changes wait for a decision.")
 			require.True(t, eval[bool](b, "document.activeElement === window.kept"), "the focus moved")
 			eval[any](b, "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-			require.Zero(t, eval[float64](b, "window.moved"), "the layout shifted")
+			require.Zero(t, eval[float64](b, "window.moved"), "the layout shifted: %s", eval[string](b, "window.what || ''"))
+			require.InDelta(t, height, eval[float64](b, "document.documentElement.scrollHeight"), 0.5)
+
+			// Every other sentence, and the name of the process that dispatches.
+			s.oakra.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 503})
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- s.Run(ctx) }()
+			s.add("order-20/1", "shirt-blue-m", -1)
+			_, err := s.db.Exec("UPDATE oakra_outbox_change SET added = added - 3600000000 WHERE id = 'order-20/1'")
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { return s.status().Leader != "" }, timeLimit, tick)
+			eval[any](b, "refresh()")
+			b.see("Late The oldest change has waited for 41 days")
+			stop()
+			require.NoError(t, <-ended)
+			require.NoError(t, s.db.Close())
+			eval[any](b, "refresh()")
+			b.see("Unknown The database does not respond. What is shown below was read")
+			require.Contains(t, b.words(), "Parked 6 wait")
+			require.Zero(t, eval[float64](b, "window.moved"), "the layout shifted: %s", eval[string](b, "window.what || ''"))
 			require.InDelta(t, height, eval[float64](b, "document.documentElement.scrollHeight"), 0.5)
 
 			s.web.Close()
 			eval[any](b, "refresh()")
 			b.see("The page could not be refreshed. Load it again")
 			require.Contains(t, b.words(), "Parked 6 wait")
-			require.Zero(t, eval[float64](b, "window.moved"), "the layout shifted")
+			require.Zero(t, eval[float64](b, "window.moved"), "the layout shifted: %s", eval[string](b, "window.what || ''"))
 			b.mu.Lock()
 			b.faults = nil // of the connection that was refused
 			b.mu.Unlock()

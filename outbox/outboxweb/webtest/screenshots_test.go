@@ -22,11 +22,12 @@ var screenshots = flag.String("screenshots", "", "directory to write screenshots
 
 // TestScreenshots makes the pictures of the README:
 //
-//	go test ./outbox/outboxweb/webtest -run TestScreenshots -screenshots ../screenshots
+//	go test ./outbox/outboxweb/webtest -run TestScreenshots -screenshots screenshots
 func TestScreenshots(t *testing.T) {
 	if *screenshots == "" {
 		t.Skip("no -screenshots")
 	}
+	require.NoError(t, os.MkdirAll(*screenshots, 0o755))
 	s := newShow(t, false)
 	b := newBrowser(t, s)
 	for _, view := range views(s) {
