@@ -68,7 +68,7 @@ func newBrowser(t testing.TB, s *shop) *browser {
 	)
 	quiet := func(string, ...any) {} // what a newer Chromium says that chromedp does not know
 	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(quiet))
-	limited, end := context.WithTimeout(ctx, 3*timeLimit)
+	limited, end := context.WithTimeout(ctx, 10*timeLimit)
 	b := &browser{t: t, ctx: limited, at: s}
 	t.Cleanup(func() {
 		_ = chromedp.Cancel(ctx)
