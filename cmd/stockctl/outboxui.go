@@ -27,11 +27,14 @@ func (c *outboxUICommand) Run(ctx context.Context, a *app) error {
 	case !c.Write && c.By != "":
 		return plain("--by is for decisions: add --write, or leave it out")
 	}
-	b, err := c.open(ctx, a)
-	if err != nil {
-		return err
+	if c.Write && a.getenv(keyVariable) != "" { // without a key it cannot resume
+		return a.dispatching(ctx, outbox.Options{}, func(b *box, _ outbox.Status) error { return c.serve(ctx, a, b) })
 	}
-	defer b.close()
+	return a.withOutbox(ctx, nil, outbox.Options{}, func(b *box) error { return c.serve(ctx, a, b) })
+}
+
+// serve serves the pages until ctx ends.
+func (c *outboxUICommand) serve(ctx context.Context, a *app, b *box) error {
 	listener, err := listenHere(c.Addr)
 	if err != nil {
 		return err
@@ -63,14 +66,6 @@ func (c *outboxUICommand) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	return <-stopped
-}
-
-// open opens the outbox, with a client of Oakra if it may resume and there is a key.
-func (c *outboxUICommand) open(ctx context.Context, a *app) (*box, error) {
-	if c.Write && a.getenv(keyVariable) != "" {
-		return a.openDispatching(ctx, outbox.Options{})
-	}
-	return a.openOutbox(ctx, nil, outbox.Options{})
 }
 
 // listenHere listens at an address that no other computer reaches.

@@ -112,7 +112,7 @@ func TestOutboxUI(t *testing.T) {
 
 	s.setQuantity(1, 204_711)
 	s.add("order-2/1", "cap-navy", -1)
-	s.outbox(exitRefused, "drain", "--grace=20ms")
+	s.outbox(exitRejected, "drain", "--grace=20ms")
 	status, text = s.ask(writing+"resume", "", url.Values{"restored": {"no"}, "note": {"a stock take"}})
 	if status != http.StatusOK {
 		t.Error(status, text)
