@@ -176,3 +176,29 @@ func TestFirstRead(t *testing.T) {
 		require.Equal(t, test.want == "", d.halted == "")
 	}
 }
+
+// Row 5: an attempt that certainly was not sent is closed, and its request is sent again
+// without waiting for Grace.
+func TestUnsentIsSentAgain(t *testing.T) {
+	r := theRules
+	d, _ := r.decide(dispatcher{}, event{kind: eventLed, now: 1, pending: true, ledger: ledger{head: start, tail: start}})
+	d, p := r.decide(d, event{kind: eventRead, now: 2, began: 2, head: start, tail: start})
+	d, p = r.decide(d, event{kind: eventFormed, now: 3, request: p.request})
+	first := p.attempt
+	d, p = r.decide(d, event{kind: eventSent, now: 4, attempt: first, result: resultUnsent})
+	require.Equal(t, []write{{kind: writeUnsent, request: first - 1, attempt: attempt{id: first}}, {kind: writeQueued, request: first - 1}}, p.writes)
+	require.Empty(t, d.attempts())
+	require.Zero(t, d.counts.unknown)
+	now := instant(5)
+	for p.task != taskSend {
+		require.Less(t, now, r.grace)
+		if p.task == taskWait {
+			now = p.until
+			d, p = r.decide(d, event{kind: eventWoken, now: now})
+		} else {
+			require.Equal(t, taskRead, p.task)
+			d, p = r.decide(d, event{kind: eventRead, now: now, began: now, head: start, tail: start})
+		}
+	}
+	require.Equal(t, first-1, p.request)
+}
