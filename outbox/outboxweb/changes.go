@@ -56,7 +56,7 @@ func (h *handler) changes(r *http.Request) page {
 	if err != nil || f.Before < 0 || !known || d.Filtered() && !d.Filters {
 		return message(http.StatusBadRequest, "There is no such list", "Choose one of the states, or find a change by its ID.")
 	}
-	ctx, cancel := reads(r)
+	ctx, cancel := reads(r.Context())
 	defer cancel()
 	entries, err := h.box.List(ctx, f)
 	if err != nil {
@@ -118,7 +118,7 @@ type changeData struct {
 
 func (h *handler) change(r *http.Request) page {
 	id := r.URL.Query().Get("id")
-	ctx, cancel := reads(r)
+	ctx, cancel := reads(r.Context())
 	defer cancel()
 	found, err := h.box.Find(ctx, id)
 	if err == nil && len(found) == 0 {

@@ -76,7 +76,7 @@ func (h *handler) decide(r *http.Request) page {
 		return h.askDecision(r, name, ids, form{Note: note, Error: mistake, Token: token})
 	}
 	return h.clicks.once(by, token, func() page {
-		ctx, cancel := writes(r)
+		ctx, cancel := writes(r.Context())
 		defer cancel()
 		err := h.box.Resolve(ctx, outbox.Decision{Action: actions[name], By: by, Note: note}, ids...)
 		switch {
@@ -94,7 +94,7 @@ func (h *handler) decide(r *http.Request) page {
 
 // askDecision shows what a decision will do, and asks why it is made.
 func (h *handler) askDecision(r *http.Request, name string, ids []string, f form) page {
-	ctx, cancel := reads(r)
+	ctx, cancel := reads(r.Context())
 	defer cancel()
 	found, err := h.box.Find(ctx, ids...)
 	if err != nil {
@@ -202,7 +202,7 @@ func (h *handler) askResume(r *http.Request) page { return h.resumePage(r, 0, re
 
 // resumePage asks, unless the outbox is not halted.
 func (h *handler) resumePage(r *http.Request, status int, d resumeData) page {
-	ctx, cancel := reads(r)
+	ctx, cancel := reads(r.Context())
 	defer cancel()
 	s, err := h.box.Status(ctx)
 	switch {
@@ -231,7 +231,7 @@ func (h *handler) resume(r *http.Request) page {
 	}
 	by := h.writer(r)
 	return h.clicks.once(by, d.Token, func() page {
-		ctx, cancel := writes(r)
+		ctx, cancel := writes(r.Context())
 		defer cancel()
 		s, err := h.box.Status(ctx)
 		switch {

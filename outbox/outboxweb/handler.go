@@ -52,9 +52,9 @@ func Handler(box *outbox.Outbox, o Options) http.Handler {
 }
 
 const (
-	readTimeout  = 5 * time.Second // after which a page says that the database does not respond
-	writeTimeout = time.Minute     // of a decision, or of Resume, which reads the witnesses
-	maxBody      = 256 << 10       // more than any form of these pages has
+	readTimeout  = 10 * time.Second // after which a page says that the database does not respond
+	writeTimeout = time.Minute      // of a decision, or of Resume, which reads the witnesses
+	maxBody      = 256 << 10        // more than any form of these pages has
 )
 
 // contentSecurityPolicy lets a page load its own style sheet and script, and send its
@@ -197,14 +197,14 @@ func (h *handler) failed(r *http.Request, err error) page {
 }
 
 // reads returns the context of the reads for a page.
-func reads(r *http.Request) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(r.Context(), readTimeout)
+func reads(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, readTimeout)
 }
 
 // writes returns the context of a write. It goes on if the person leaves the page or
 // clicks twice, which breaks off the first request.
-func writes(r *http.Request) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(r.Context()), writeTimeout)
+func writes(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 }
 
 // layoutData is what the layout of every page shows.

@@ -39,7 +39,7 @@ type verdict struct {
 }
 
 func (h *handler) overview(r *http.Request) page {
-	ctx, cancel := reads(r)
+	ctx, cancel := reads(r.Context())
 	defer cancel()
 	status, err := h.box.Status(ctx)
 	now := time.Now()

@@ -70,7 +70,7 @@ func newShop(t testing.TB, db *sql.DB) *shop {
 	var err error
 	s.Outbox, err = outbox.New(t.Context(), db, client.Stock, outbox.Options{
 		Witnesses:      [2]oakra.StockKey{head, tail},
-		RequestTimeout: 5 * time.Second,
+		RequestTimeout: time.Minute,
 		Grace:          50 * time.Millisecond,
 		Lease:          time.Second,
 		Poll:           10 * time.Millisecond,
