@@ -82,6 +82,7 @@ func (d database) open(t testing.TB) *sql.DB {
 	if !ok {
 		dsn = d.newDSN(t)
 		dsns.Store(t.Name(), dsn)
+		t.Cleanup(func() { dsns.Delete(t.Name()) }) // for -count
 	}
 	return d.openDSN(t, dsn.(string))
 }

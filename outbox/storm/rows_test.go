@@ -429,6 +429,42 @@ func TestShorterGraceTakesOver(t *testing.T) {
 	})
 }
 
+// Row 10: a process whose lease runs is not replaced, and renews it during a request.
+func TestLeaseIsKept(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d database) {
+		for _, lease := range []time.Duration{time.Minute, 300 * time.Millisecond} {
+			t.Run(lease.String(), func(t *testing.T) {
+				o := options()
+				o.Lease = lease
+				s, w := newWrapped(t, d, 1, o)
+				sent, goOn := make(chan struct{}), make(chan struct{})
+				w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
+					close(sent)
+					<-goOn
+					return w.Stock.Change(ctx, changes)
+				}
+				until := func() (ms int64) {
+					require.NoError(t, s.db.QueryRow("SELECT until FROM oakra_outbox_account").Scan(&ms))
+					return ms
+				}
+				stop := s.run(t)
+				require.NoError(t, s.Add(t.Context(), sell(lease.String(), 0, 1)))
+				<-sent
+				leader, first := s.status(t).Leader, until()
+				if lease == time.Minute {
+					stopSecond := openShop(t, s.db, s.server, o).run(t)
+					require.Never(t, func() bool { return s.status(t).Leader != leader }, 200*time.Millisecond, 10*time.Millisecond)
+					stopSecond()
+				} else {
+					require.Eventually(t, func() bool { return until() > first }, time.Minute, 10*time.Millisecond)
+				}
+				close(goOn)
+				stop()
+			})
+		}
+	})
+}
+
 // Row 10: a process that was replaced while its request was under way records
 // nothing any more.
 func TestFence(t *testing.T) {
