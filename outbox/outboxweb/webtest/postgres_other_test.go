@@ -4,7 +4,7 @@ package webtest
 
 import "errors"
 
-type cluster struct{}
+type cluster struct{ dir string }
 
 func postgresMissing() string       { return "these tests start it on Unix only" }
 func newCluster() (*cluster, error) { return nil, errors.New(postgresMissing()) }
