@@ -126,7 +126,7 @@ func (o *Outbox) Add(ctx context.Context, changes ...Change) error {
 		return err
 	}
 	call := &addCall{changes: changes, done: make(chan error, 1)}
-	o.adder.enqueue(call, o.addAll)
+	o.adder.enqueue(call, o.dialect.commits, o.addAll)
 	select {
 	case err := <-call.done:
 		return err
@@ -135,12 +135,12 @@ func (o *Outbox) Add(ctx context.Context, changes ...Change) error {
 	}
 }
 
-// adder makes calls of Add share a commit: while one commit is under way, those
-// that arrive wait for the next.
+// adder makes calls of Add share a commit: while as many commits are under way as the
+// database is good for, those that arrive wait for the next.
 type adder struct {
 	mu      sync.Mutex
 	waiting []*addCall
-	running bool
+	running int // commits under way
 }
 
 type addCall struct {
@@ -151,14 +151,14 @@ type addCall struct {
 // maxShared is how many changes share a commit at most.
 const maxShared = 5000
 
-func (a *adder) enqueue(call *addCall, add func(calls []*addCall)) {
+func (a *adder) enqueue(call *addCall, most int, add func(calls []*addCall)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.waiting = append(a.waiting, call)
-	if a.running {
+	if a.running == most {
 		return
 	}
-	a.running = true
+	a.running++
 	go func() {
 		for calls := a.next(); len(calls) > 0; calls = a.next() {
 			add(calls)
@@ -167,7 +167,7 @@ func (a *adder) enqueue(call *addCall, add func(calls []*addCall)) {
 }
 
 // next takes the calls that share the next commit. Two calls with one ID do not
-// share one, so that only the later fails if their contents differ.
+// share one, so that only one of them fails if their contents differ.
 func (a *adder) next() []*addCall {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -186,7 +186,9 @@ func (a *adder) next() []*addCall {
 	}
 	calls := slices.Clone(a.waiting[:n])
 	a.waiting = slices.Delete(a.waiting, 0, n)
-	a.running = n > 0
+	if n == 0 {
+		a.running--
+	}
 	return calls
 }
 

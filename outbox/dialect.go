@@ -18,6 +18,7 @@ type dialect struct {
 	ddl      func(statement string) string
 	numbered string // prefix of a parameter's number
 	hasMeta  string // query that counts the table of the version: 0 or 1
+	commits  int    // number of commits of Add at one moment, at most
 	options  *sql.TxOptions
 	prepare  []string // statements before a join, in its transaction
 	check    func(ctx context.Context, db *sql.DB) error
@@ -60,6 +61,7 @@ var sqlite = &dialect{
 	).Replace,
 	numbered: "?",
 	hasMeta:  "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'oakra_outbox_meta'",
+	commits:  1, // there is one writer at a time
 	check:    checkSQLite,
 	now:      "CAST((julianday('now') - 2440587.5) * 86400000 AS integer)",
 	changes: "(SELECT json_extract(value, '$.id') AS id, json_extract(value, '$.sku') AS sku, json_extract(value, '$.location_id') AS location_id," +
@@ -78,6 +80,7 @@ var postgres = &dialect{
 	).Replace,
 	numbered: "$",
 	hasMeta:  "SELECT count(*) FROM pg_class WHERE oid = to_regclass('oakra_outbox_meta')",
+	commits:  4,
 	options:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
 	// Without statistics the planner takes a join of a hundred thousand rows for
 	// one of a few, and a nested loop over them takes minutes.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -159,6 +160,36 @@ func TestAddTxOfAnotherDB(t *testing.T) {
 		s.drain(t)
 		require.Equal(t, int64(998), s.quantity(0))
 	})
+}
+
+// On PostgreSQL a call of Add that waits for a transaction with the same ID does not
+// hold up others.
+func TestAddBesideOneThatWaits(t *testing.T) {
+	for _, d := range databases(t) {
+		if d.name != "pgx" && d.name != "pq" {
+			continue
+		}
+		t.Run(d.name, func(t *testing.T) {
+			s := newShop(t, d, 1, options())
+			tx, err := s.db.Begin()
+			require.NoError(t, err)
+			require.NoError(t, s.AddTx(t.Context(), tx, sell("a", 0, 2)))
+			waiting := make(chan error, 1)
+			go func() { waiting <- s.Add(t.Context(), sell("a", 0, 2)) }()
+			require.Eventually(t, func() bool {
+				var locks int
+				require.NoError(t, s.db.QueryRow("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'").Scan(&locks))
+				return locks > 0
+			}, time.Minute, 5*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			require.NoError(t, s.Add(ctx, sell("b", 0, 1)))
+			require.NoError(t, tx.Commit())
+			require.NoError(t, <-waiting)
+			s.drain(t)
+			require.Equal(t, int64(997), s.quantity(0))
+		})
+	}
 }
 
 // Several processes may create the tables at one moment.
