@@ -19,7 +19,7 @@ func main() {
 	small := flag.Bool("small", false, "measure little, in about a minute, and write nothing")
 	draw := flag.Bool("draw", false, "measure nothing: write the tables and the picture of the results.json that is there")
 	only := flag.String("only", "", "measure one thing, and write nothing: orders, adds, drain, storm, settled or accounts")
-	on := flag.String("on", "", "measure on one database, and write nothing: SQLite or PostgreSQL")
+	on := flag.String("on", "", "measure on one database, SQLite or PostgreSQL, and keep the results of the other")
 	seed := flag.Uint64("seed", 1, "decides which requests of the storm fail")
 	flag.Parse()
 
@@ -29,7 +29,7 @@ func main() {
 		p = quick
 	}
 	p.only, p.on, p.seed = *only, *on, *seed
-	err := run(ctx, p, *draw, !*small && *only == "" && *on == "")
+	err := run(ctx, p, *draw, !*small && *only == "")
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "benchmarks/outbox:", err)
@@ -53,9 +53,13 @@ func run(ctx context.Context, p plan, draw, write bool) error {
 		r.print(os.Stdout)
 		return err
 	}
-	r, err := p.measure(ctx, func(r results) error { return r.write(filepath.Join(dir, "results.json")) })
+	file := filepath.Join(dir, "results.json")
+	r, err := p.measure(ctx, func(r results) error { return r.keep(file, p.on) })
 	r.print(os.Stdout)
 	if err != nil {
+		return err
+	}
+	if r, err = readResults(file); err != nil {
 		return err
 	}
 	return r.publish(dir)
@@ -117,7 +121,7 @@ func (p plan) measure(ctx context.Context, keep func(results) error) (results, e
 	log := func(format string, args ...any) {
 		fmt.Fprintf(os.Stderr, "%4.0fs  %s\n", time.Since(started).Seconds(), fmt.Sprintf(format, args...))
 	}
-	r := results{Machine: thisMachine(), Versions: versions(), Seed: p.seed, Load: []string{loadAverage()}}
+	r := results{Machine: thisMachine(), Versions: versions(), Seed: p.seed}
 	for _, e := range engines {
 		if p.on != "" && p.on != e.name {
 			continue
@@ -132,8 +136,6 @@ func (p plan) measure(ctx context.Context, keep func(results) error) (results, e
 		if err != nil {
 			return r, fmt.Errorf("%s: %w", e.name, err)
 		}
-		r.Load = append(r.Load, loadAverage())
-		r.Minutes = rounded(time.Since(started).Minutes())
 		if err := keep(r); err != nil {
 			return r, err
 		}
@@ -147,6 +149,8 @@ func (p plan) measureOn(ctx context.Context, e engine, log func(string, ...any))
 		return r, err
 	}
 	defer h.close()
+	began := time.Now()
+	r.Load = []string{loadAverage()}
 	if r.Database, r.Version, err = e.name, h.version(ctx), nil; r.Version == "" {
 		return r, fmt.Errorf("the database does not say its version")
 	}
@@ -169,5 +173,7 @@ func (p plan) measureOn(ctx context.Context, e engine, log func(string, ...any))
 		}
 		log("%s: %s", e.name, step.name)
 	}
+	r.Load = append(r.Load, loadAverage())
+	r.Minutes = rounded(time.Since(began).Minutes())
 	return r, nil
 }

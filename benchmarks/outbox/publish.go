@@ -71,8 +71,8 @@ func (r results) comparison() string {
 	paragraph(&b, "%s", text)
 	paragraph(&b, "In the storm some 7 of 100 writes fail, in six ways, such as a reset after the write was applied. The same ones fail for all, counted in order of arrival, and each of the %s changes is in a request of its own. River and the outbox written by hand send again what is not proved to be applied, so some changes count twice; if they did not, others would be lost.",
 		thousands(r.Databases[0].storm(nameOutbox).Records))
-	paragraph(&b, "Measured in one run by [`benchmarks/outbox`](../benchmarks/outbox): %s, River %s, %s, %d CPUs that were shared with other work (load average %s), so the ratios mean more than the times.",
-		r.databases(), strings.TrimPrefix(r.Versions[nameRiver], "v"), r.Machine.Go, r.Machine.CPUs, strings.Join(r.Load, ", "))
+	paragraph(&b, "Measured by [`benchmarks/outbox`](../benchmarks/outbox) in one run on each database: %s, River %s, %s, on %d CPUs that were shared with other work, so the ratios mean more than the times.",
+		r.databases(), strings.TrimPrefix(r.Versions[nameRiver], "v"), r.Machine.Go, r.Machine.CPUs)
 	return b.String()
 }
 
@@ -230,7 +230,7 @@ func (r results) each(of func(measured) float64) string {
 func (r results) databases() string {
 	var parts []string
 	for _, d := range r.postgresFirst() {
-		parts = append(parts, d.Database+" "+d.Version)
+		parts = append(parts, fmt.Sprintf("%s %s at a load average of %s", d.Database, d.Version, strings.Join(d.Load, " to ")))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -18,8 +18,6 @@ type results struct {
 	Machine   machine           `json:"machine"`
 	Versions  map[string]string `json:"versions"`
 	Seed      uint64            `json:"seed"`
-	Load      []string          `json:"load_average"` // before the first database, and after each
-	Minutes   float64           `json:"minutes"`
 	LeftOut   []string          `json:"left_out,omitempty"`
 	Databases []measured        `json:"databases"`
 }
@@ -28,6 +26,8 @@ type results struct {
 type measured struct {
 	Database string      `json:"database"`
 	Version  string      `json:"version"`
+	Load     []string    `json:"load_average"` // before and after
+	Minutes  float64     `json:"minutes"`
 	Orders   []orderCost `json:"orders"`
 	Adds     []addRate   `json:"adds"`
 	Drains   []drained   `json:"drains"`
@@ -89,15 +89,34 @@ func (r results) write(file string) error {
 	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
 
+// keep writes the results. If only one database is measured, those of the other in the
+// file stay.
+func (r results) keep(file, on string) error {
+	if on != "" {
+		old, err := readResults(file)
+		if err != nil {
+			return err
+		}
+		all := old.Databases
+		for i := range all {
+			if all[i].Database == on {
+				all[i] = r.Databases[0]
+			}
+		}
+		r.Databases = all
+	}
+	return r.write(file)
+}
+
 // print writes everything that was measured.
 func (r results) print(w io.Writer) {
-	fmt.Fprintf(w, "%s/%s, %d CPUs, %s, load average %s; %v\n",
-		r.Machine.OS, r.Machine.Arch, r.Machine.CPUs, r.Machine.Go, strings.Join(r.Load, ", "), r.Versions)
+	fmt.Fprintf(w, "%s/%s, %d CPUs, %s; %v\n",
+		r.Machine.OS, r.Machine.Arch, r.Machine.CPUs, r.Machine.Go, r.Versions)
 	for _, left := range r.LeftOut {
 		fmt.Fprintf(w, "LEFT OUT: %s\n", left)
 	}
 	for _, d := range r.Databases {
-		fmt.Fprintf(w, "\n%s %s\n", d.Database, d.Version)
+		fmt.Fprintf(w, "\n%s %s, load average %s\n", d.Database, d.Version, strings.Join(d.Load, " to "))
 		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		for _, o := range d.Orders {
 			fmt.Fprintf(table, "order\t%s\t%.2f ms\t%s × alone\t%s × with an INSERT\n", o.Name, o.Millis, o.ToAlone, o.ToInsert)
