@@ -3,10 +3,10 @@ package webtest
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -411,36 +411,23 @@ func TestBrowserNarrowAndZoomed(t *testing.T) {
 	}
 }
 
-// axe is the text of axe-core, which finds what people who cannot see the page or use a
-// mouse would stumble over. It is fetched from npm for this test only.
-func axe(t testing.TB) string {
-	npm, err := exec.LookPath("npm")
-	if err != nil {
-		t.Skip("LEFT OUT: axe-core, since npm is not installed")
-	}
-	dir := t.TempDir()
-	ctx, cancel := context.WithTimeout(t.Context(), timeLimit)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, npm, "install", "--prefix", dir, "--no-audit", "--no-fund", "--ignore-scripts", "axe-core@4.10.3").CombinedOutput()
-	if err != nil {
-		t.Skipf("LEFT OUT: axe-core, which npm cannot fetch: %v: %s", err, out)
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "node_modules", "axe-core", "axe.min.js"))
-	require.NoError(t, err)
-	return string(text)
-}
+var axeFile = flag.String("axe", "", "axe.min.js of axe-core from npm, which finds what people who cannot see the page or use a mouse would stumble over")
 
 func TestBrowserAxe(t *testing.T) {
+	if *axeFile == "" {
+		t.Skip("LEFT OUT: axe-core, without -axe")
+	}
+	text, err := os.ReadFile(*axeFile)
+	require.NoError(t, err)
 	s := newShow(t, true)
 	b := newBrowser(t, s)
-	text := axe(t)
 	for _, view := range views(s) {
 		view.show(b)
 		for _, scheme := range []string{"light", "dark"} {
 			b.do(emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}))
 			for _, width := range []int64{1280, 380} {
 				b.size(width, 900)
-				eval[any](b, text+"; null")
+				eval[any](b, string(text)+"; null")
 				found := eval[[]string](b, `axe.run().then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.impact + " " + v.id + ": " + v.help + ": " + n.html)))`)
 				require.Empty(t, found, "%s, %s, %d", view.name, scheme, width)
 			}
