@@ -45,16 +45,16 @@ func newHost(ctx context.Context, e engine) (*host, error) {
 	h := &host{engine: e, dir: dir}
 	if e.name == onPostgres {
 		if h.cluster, err = newCluster(ctx, dir); err != nil {
-			h.close()
+			h.close(ctx)
 			return nil, err
 		}
 	}
 	return h, nil
 }
 
-func (h *host) close() {
+func (h *host) close(ctx context.Context) {
 	if h.cluster != nil {
-		h.cluster.stop()
+		h.cluster.stop(ctx)
 	}
 	_ = os.RemoveAll(h.dir)
 }

@@ -148,7 +148,7 @@ func (p plan) measureOn(ctx context.Context, e engine, log func(string, ...any))
 	if err != nil {
 		return r, err
 	}
-	defer h.close()
+	defer h.close(ctx)
 	began := time.Now()
 	r.Load = []string{loadAverage()}
 	if r.Database, r.Version, err = e.name, h.version(ctx), nil; r.Version == "" {

@@ -76,8 +76,8 @@ func (c *cluster) run(ctx context.Context, program string, args ...string) error
 	return err
 }
 
-func (c *cluster) stop() {
-	_ = c.run(context.Background(), "pg_ctl", "-D", c.data(), "-w", "-m", "immediate", "stop")
+func (c *cluster) stop(ctx context.Context) {
+	_ = c.run(context.WithoutCancel(ctx), "pg_ctl", "-D", c.data(), "-w", "-m", "immediate", "stop")
 }
 
 func (c *cluster) dsn(name string) string {

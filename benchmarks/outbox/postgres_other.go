@@ -15,7 +15,7 @@ func postgresMissing() string { return "it is started on Unix only" }
 
 func newCluster(context.Context, string) (*cluster, error) { return nil, errNotUnix }
 
-func (*cluster) stop() {}
+func (*cluster) stop(context.Context) {}
 
 func (*cluster) dsn(string) string { return "" }
 
