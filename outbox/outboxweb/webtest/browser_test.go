@@ -175,7 +175,7 @@ func TestBrowserHaltAndResume(t *testing.T) {
 	b.click("Show what is new")
 	b.see("Why it halted the witnesses have ")
 	b.see("+4711 and ")
-	b.see("Ask what happened at that time")
+	b.see("Find out what happened at that time")
 	b.click("Resume …")
 	b.see("Was the shop’s database restored")
 	require.False(t, eval[bool](b, `document.querySelector("form.confirm").reportValidity()`), "the browser asks for what is missing first")
