@@ -6,26 +6,26 @@ import (
 	"fmt"
 )
 
-// Apply does the plan's steps and no others, as the package comment says. It reads
-// the records again first. A step whose SKU and location now have another record,
-// or none, is NotTried; one whose quantity has changed is done, and a change keeps
-// the sale between.
+// Apply carries out the steps of the plan and no others, as the package comment
+// describes. It reads the records again first. A step whose SKU and location now
+// have another record, or none, is NotTried. A step whose record has changed its
+// quantity is still carried out, and ByChange keeps the sale between.
 //
-// The report is never nil. The error is ErrNoneKnown if there are targets and all
-// are NotFound, and nil if all are Synced or NotFound. Otherwise it says how many
-// have which status and what to do; it wraps ErrIncomplete, [oakra.ErrStopped] if
-// the run was stopped early, and the Err of the first result with the gravest status
-// (Unknown before NotTried before Differs before Rejected; of those NotTried, one that
-// is not [oakra.Retryable] if there is one), an [*oakra.Error] unless it is this package
-// that found fault.
+// The report is never nil. The error is nil if all targets are Synced or NotFound,
+// and ErrNoneKnown if there are targets and all are NotFound. Otherwise the error
+// says how many targets have which status and what to do. It wraps ErrIncomplete,
+// [oakra.ErrStopped] if the run was stopped early, and the Err of the first result
+// with the most severe status, which is an [*oakra.Error] unless this package found
+// the problem itself. Unknown is the most severe status, then NotTried, Differs and
+// Rejected. Among NotTried results, one that is not [oakra.Retryable] comes first.
 //
-// With other errors nothing was sent, and all steps are NotTried: ErrTooManySteps;
-// ErrApplied, if the plan was applied before, with any result; an error for a step
-// whose ID is not positive, or is that of another step.
+// With any other error nothing was sent, and all steps are NotTried: ErrTooManySteps;
+// ErrApplied if the plan was applied before, whatever the result; and an error for a
+// step whose ID is not positive or is also the ID of another step.
 //
-// When the context ends, so does the run: requests in flight are Unknown, what was
-// not sent is NotTried, and nothing is waited for or read again. A program that
-// shuts down should rather close [Options].Stop, which makes nothing unknown.
+// If the context ends, the run ends at once: requests in flight are Unknown, steps
+// that were not sent are NotTried, and nothing is read again. A program that shuts
+// down should close [Options].Stop instead, which makes no outcome unknown.
 func (p *Plan) Apply(ctx context.Context) (*Report, error) { return p.apply(ctx, false) }
 
 // apply reads the records again unless they were just read.
@@ -66,7 +66,7 @@ func (p *Plan) begin() error {
 	return nil
 }
 
-// notTried are results of the steps before anything is sent.
+// notTried returns the results of the steps before anything is sent.
 func (p *Plan) notTried(err error) []Result {
 	results := make([]Result, len(p.Steps))
 	for i, step := range p.Steps {

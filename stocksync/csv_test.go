@@ -159,8 +159,8 @@ func TestReadCSVNamesBadLines(t *testing.T) {
 	}
 }
 
-// TestReadCSVQuoteHidesRows: a quote that is part of a text seems to open a cell,
-// and the next one closes it some lines later.
+// TestReadCSVQuoteHidesRows checks a quote that is part of a text but looks like the
+// start of a cell, which the next quote closes some lines later.
 func TestReadCSVQuoteHidesRows(t *testing.T) {
 	for name, file := range map[string]string{
 		"an inch sign":           "sku,name,location_id,quantity\nhose,\"Hose,w1,3\nbelt,Belt,w1,4\ntube,Tube 1\",w1,80\n",
@@ -188,7 +188,7 @@ func TestReadCSVQuoteHidesRows(t *testing.T) {
 	}
 }
 
-// TestReadCSVCellsOverLines: cells that run over lines are legal, also if one of
+// TestReadCSVCellsOverLines checks that cells may span several lines, even if one of
 // the lines would be a row.
 func TestReadCSVCellsOverLines(t *testing.T) {
 	want := []stocksync.Target{{SKU: "a", LocationID: "w1", Quantity: 5}, {SKU: "b", LocationID: "w1", Quantity: 6}}
@@ -209,8 +209,8 @@ func TestReadCSVCellsOverLines(t *testing.T) {
 	}
 }
 
-// TestReadCSVQuotesBetweenTabs: text between tabs is not quoted, as marketplaces
-// write it, unless its quotes can be nothing else.
+// TestReadCSVQuotesBetweenTabs checks that quotes between tabs are part of the text,
+// as marketplaces write it, unless they enclose a whole cell.
 func TestReadCSVQuotesBetweenTabs(t *testing.T) {
 	for _, name := range []string{`Mug "Anna", blue`, `"Wide" shelf`, `Shelf 40"`, `"Shelf`, `""`, `"a""`, `"""`, `"a" "b"`, `a""b`} {
 		got, err := stocksync.ReadCSV(strings.NewReader("sku\tname\tlocation_id\tquantity\na\t" + name + "\tw1\t5\nb\tx\tw1\t6\n"))
@@ -222,7 +222,7 @@ func TestReadCSVQuotesBetweenTabs(t *testing.T) {
 	require.Equal(t, []stocksync.Target{{SKU: `pipe 14"`, LocationID: "w1", Quantity: 5}, {SKU: `"big" pipe`, LocationID: "w1", Quantity: 6}}, got)
 }
 
-// utf16File is text with a byte order mark.
+// utf16File returns text in UTF-16 with a byte order mark.
 func utf16File(order binary.AppendByteOrder, text string) string {
 	var file []byte
 	for _, unit := range utf16.Encode([]rune("\uFEFF" + text)) {
@@ -238,8 +238,8 @@ func TestReadCSVThousandsUnquoted(t *testing.T) {
 	}
 }
 
-// TestReadCSVShifted: an unquoted 1,234 is never read as 1, nor anything else as
-// what its column is not.
+// TestReadCSVShifted checks that an unquoted 1,234 is never read as 1, and that no
+// cell is read as part of another column.
 func TestReadCSVShifted(t *testing.T) {
 	for _, file := range []string{
 		"sku,location_id,quantity,\na,w1,1,234\n",
@@ -259,7 +259,8 @@ func TestReadCSVShifted(t *testing.T) {
 	}
 }
 
-// TestReadCSVLineNumbers counts the line that names the separator, too.
+// TestReadCSVLineNumbers checks that the line that names the separator is counted
+// too.
 func TestReadCSVLineNumbers(t *testing.T) {
 	_, err := stocksync.ReadCSV(strings.NewReader("sep=,\nsku,location_id,quantity\na,w1,5\na,w1,x\n"))
 	if err == nil || !strings.Contains(err.Error(), "line 4: the quantity") {

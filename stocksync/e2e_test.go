@@ -19,8 +19,8 @@ import (
 	"github.com/oakra/oakra-go/stocksync"
 )
 
-// size is how many targets the tests over the network have: STOCKSYNC_TARGETS,
-// or 2,000.
+// size is the number of targets in the tests over the network: STOCKSYNC_TARGETS, or
+// 2,000.
 func size(t *testing.T) int64 {
 	if text := os.Getenv("STOCKSYNC_TARGETS"); text != "" {
 		n, err := strconv.ParseInt(text, 10, 64)
@@ -32,7 +32,7 @@ func size(t *testing.T) int64 {
 	return 2000
 }
 
-// stock is what Oakra has before, with ID n for record n.
+// stock returns the records that Oakra has at first, with ID n for record n.
 func stock(n int64) []oakra.StockRecord {
 	records := recordsTo(n)
 	for i := range records {
@@ -42,7 +42,7 @@ func stock(n int64) []oakra.StockRecord {
 	return records
 }
 
-// feed are targets of all records; one in eight is equal already.
+// feed returns targets for all records, one in eight of which are equal already.
 func feed(n int64) []stocksync.Target {
 	var targets []stocksync.Target
 	for i, r := range stock(n) {
@@ -57,12 +57,12 @@ func newServer(t *testing.T, n int64) *oakratest.Server {
 	return server
 }
 
-// clientOf does not wait long before it sends again.
+// clientOf returns a client that does not wait long before it sends again.
 func clientOf(server *oakratest.Server, opts ...oakra.Option) *oakra.Client {
 	return server.Client(append(opts, oakra.WithRetryPolicy(oakra.RetryPolicy{MinBackoff: time.Millisecond, MaxBackoff: 5 * time.Millisecond}))...)
 }
 
-// trouble is what happens to all requests of the tests.
+// trouble injects the faults of all tests.
 func trouble(server *oakratest.Server, seed uint64) {
 	server.Inject(oakratest.Fault{Kind: oakratest.ResetAfter, Probability: 0.05, Seed: seed})
 	server.Inject(oakratest.Fault{Kind: oakratest.RespondAfter, Status: 502, Body: "<h1>Bad Gateway</h1>", Probability: 0.05, Seed: seed + 1})
@@ -70,7 +70,7 @@ func trouble(server *oakratest.Server, seed uint64) {
 	server.Inject(oakratest.Fault{Kind: oakratest.CutBody, Probability: 0.02, Seed: seed + 3})
 }
 
-// checkServer fails unless each record has its target, less what was sold.
+// checkServer fails unless each record has its target's quantity less the units sold.
 func checkServer(t *testing.T, server *oakratest.Server, targets []stocksync.Target, sold map[int64]int64) {
 	t.Helper()
 	wrong := 0
@@ -131,8 +131,8 @@ func TestFaults(t *testing.T) {
 
 const seller = "second-seller/1"
 
-// checkChangedOnce fails if the run changed a record twice. It returns which were
-// changed, and what the second seller sold.
+// checkChangedOnce fails if the run changed a record twice. It returns which records
+// were changed, and the units that the second seller sold.
 func checkChangedOnce(t *testing.T, server *oakratest.Server) (changed map[int64]bool, sold map[int64]int64) {
 	t.Helper()
 	changed, sold = make(map[int64]bool), make(map[int64]int64)
@@ -152,9 +152,9 @@ func checkChangedOnce(t *testing.T, server *oakratest.Server) (changed map[int64
 	return changed, sold
 }
 
-// TestSecondSeller: somebody sells while the run goes on, one unit at a time, so
-// that a sale is often as large as the difference. Without a pause between sales, most
-// records of a lost request are sold before it is settled.
+// TestSecondSeller sells during the run, one unit at a time, so that a sale is often
+// as large as the difference. Without a pause between sales, most records of a lost
+// request are sold before it is settled.
 func TestSecondSeller(t *testing.T) {
 	allLeft := 0
 	for _, pause := range []time.Duration{20 * time.Millisecond, 0} {
@@ -253,7 +253,7 @@ func TestKilled(t *testing.T) {
 			n := size(t)
 			server := newServer(t, n)
 			trouble(server, 3)
-			const pass = 15 // requests of 50 records; the others wait to be killed
+			const pass = 15 // requests of 50 records that pass; the others wait until the process is killed
 			server.Inject(oakratest.Fault{Op: opOf(mode), Kind: oakratest.Slow, Times: pass})
 			server.Inject(oakratest.Fault{Op: opOf(mode), Kind: oakratest.ResetBefore, Delay: time.Hour})
 			targets := feed(n)
@@ -300,7 +300,7 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// written is how many records were.
+// written returns how many records were written.
 func written(server *oakratest.Server) int64 {
 	all := make(map[int64]bool)
 	for _, request := range server.Requests() {

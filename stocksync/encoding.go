@@ -35,7 +35,7 @@ func decode(data []byte) (text, encoding string, err error) {
 	return text, encoding, nil
 }
 
-// decodeUTF16 writes U+FFFD for what is not valid.
+// decodeUTF16 returns the text, with U+FFFD in place of invalid code units.
 func decodeUTF16(data []byte, order binary.ByteOrder) string {
 	units := make([]uint16, len(data)/2)
 	for i := range units {

@@ -12,7 +12,7 @@ import (
 )
 
 func Example() {
-	// A server whose first response to a change is lost on the way.
+	// The server's first response to a change is lost on the way.
 	server := oakratest.NewServer(
 		oakra.StockRecord{SKU: "shirt-blue-m", LocationID: "warehouse-1", Quantity: 135},
 		oakra.StockRecord{SKU: "shirt-green-m", LocationID: "warehouse-1", Quantity: 142},
@@ -32,7 +32,7 @@ shirt-red-m;warehouse-1;7
 	}
 	report, err := stocksync.Sync(context.Background(), client.Stock, targets, stocksync.Options{
 		MaxSteps:    100,
-		SettleAfter: 10 * time.Millisecond, // a minute, if left out
+		SettleAfter: 10 * time.Millisecond, // one minute by default
 	})
 	for _, r := range report.Results {
 		fmt.Printf("%s: %v\n", r.SKU, r.Status)

@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// FeedOptions says how [ReadFeed] reads a file. The zero value reads what
-// [ReadCSV] does. These read the exports of shop systems, with the column names
-// that their documentation or source gives:
+// FeedOptions says how [ReadFeed] reads a file. The zero value reads the same files
+// as [ReadCSV]. The following options read the exports of shop systems, with the
+// column names from their documentation or source:
 //
 //	// Shopify, inventory (help.shopify.com, "Inventory CSV file format")
 //	FeedOptions{Quantity: "On hand (current)", Skip: []string{"not stocked"}, SkipUnnamed: true}
 //
 //	// WooCommerce, products (woocommerce.com, "Product CSV Importer and Exporter");
-//	// Stock is blank where stock is not managed, and "parent" where the parent's counts
+//	// Stock is blank if stock is not managed, and "parent" if the parent's stock counts
 //	FeedOptions{Quantity: "Stock", LocationID: "warehouse-1", Skip: []string{"", "parent"}, SkipUnnamed: true}
 //
 //	// Magento 2, stock sources, and products (the export modules of magento/inventory
@@ -30,49 +30,49 @@ import (
 //	FeedOptions{SKU: "Item", Location: "Warehouse", Quantity: "Balance Qty", SkipUnnamed: true}
 //	FeedOptions{SKU: "Item Code", Location: "Warehouse", Quantity: "Actual Quantity"}
 //
-// The locations are those of the file; a program whose locations have other names
-// in Oakra replaces the LocationID of the targets. A Shopify file that has one
-// column for each location is read once per location, with Quantity and LocationID.
+// The targets have the locations of the file. If Oakra has other names for them,
+// replace the LocationID of the targets. Read a Shopify file that has one column for
+// each location once per location, with Quantity and LocationID set.
 //
-// Choose the column of the units in stock. Oakra has counted units reserved for
-// orders apart from its quantity, so a column of units available for sale may
-// count reservations twice.
+// Choose the column with the units in stock. Oakra counts units reserved for orders
+// separately from its quantity, and a column with the units available for sale may
+// therefore count reservations twice.
 type FeedOptions struct {
-	// SKU, Location and Quantity name the columns, in any case; if empty, as for
-	// ReadCSV.
+	// SKU, Location and Quantity name the columns, in any case. If one is empty, its
+	// column has the names that ReadCSV accepts.
 	SKU, Location, Quantity string
 
-	// LocationID is the location of all targets, for a file without a column for
-	// it.
+	// LocationID is the location of all targets, for a file without a location
+	// column.
 	LocationID string
 
-	// Skip holds the texts, in any case, that stand in the place of a quantity where
-	// the shop keeps no stock. Such a line is skipped.
+	// Skip lists the texts, in any case, that replace the quantity of an item whose
+	// stock the shop does not track. Lines with such a text are skipped.
 	Skip []string
 
-	// SkipUnnamed skips the lines without a SKU or without a location, which no
-	// record of Oakra can match.
+	// SkipUnnamed skips the lines without a SKU or a location, which no record in
+	// Oakra can match.
 	SkipUnnamed bool
 }
 
-// Feed is what a file holds.
+// Feed is the content of a file.
 type Feed struct {
 	Targets []Target
 	Skipped []SkippedLine // in the order of the file
 }
 
-// SkippedLine is a line that FeedOptions leave out.
+// SkippedLine is a line that was skipped because of the FeedOptions.
 type SkippedLine struct {
-	Line   int    // counted as in [BadLine]
-	Reason string // such as: the quantity is "not stocked"
+	Line   int    // number of the line, as in [BadLine]
+	Reason string // reason, such as: the quantity is "not stocked"
 }
 
-// ReadFeed is [ReadCSV] for files with other columns, and with lines that hold no
-// quantity on purpose. Without an error every line is in the Feed, which has no
+// ReadFeed is like [ReadCSV], for files with other columns and with lines that have
+// no quantity on purpose. Without an error, every line is in the Feed; it has no
 // targets if all lines were skipped.
 //
-// Errors: as for ReadCSV, and for options that name a column twice, or that set
-// both Location and LocationID.
+// ReadFeed returns the errors of ReadCSV. It also fails if the options name a column
+// twice or set both Location and LocationID.
 func ReadFeed(r io.Reader, o FeedOptions) (Feed, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
@@ -134,7 +134,8 @@ func readRows(t *table, c *columns) (rows []row, skipped []SkippedLine, bad []Ba
 	}
 }
 
-// readQuantities makes targets of rows, by what the quantities of all of them show.
+// readQuantities returns the targets of the rows. It reads the quantity of each by
+// the conventions that the quantities of all rows show.
 func readQuantities(rows []row, comma string) (targets []Target, bad []BadLine) {
 	quantities := make([]string, len(rows))
 	for i, row := range rows {
@@ -152,7 +153,8 @@ func readQuantities(rows []row, comma string) (targets []Target, bad []BadLine) 
 	return targets, bad
 }
 
-// row is a line whose quantity is not yet read, since other lines may show how.
+// row is a line whose quantity is not yet read, because other lines may show how to
+// read it.
 type row struct {
 	line     int
 	target   Target
@@ -166,25 +168,25 @@ const (
 	quantityColumn
 )
 
-// columns says where in a record the columns are.
+// columns holds the positions of the columns in a record.
 type columns struct {
 	FeedOptions
 	header []string
-	named  int       // how many, up to the last with a name
+	named  int       // number of columns up to the last one with a name
 	names  [3]string // names of the columns, for errors
-	at     [3]int    // their indexes; -1 if there is no column of locations
+	at     [3]int    // indexes of the columns; -1 if there is no location column
 }
 
-// separator is a line that tells Excel what is between the columns.
+// separator matches the line that tells Excel what separates the columns.
 var separator = regexp.MustCompile(`(?i)^"?sep=.?"?\s*$`)
 
-// readHeader finds what separates the columns, and where they are.
+// readHeader finds the separator, and the columns in the header.
 func readHeader(lines []string, o FeedOptions) (t table, c columns, err error) {
 	begin := 0
 	if separator.MatchString(lines[0]) {
 		begin = 1
 	}
-	likeliest := 0 // columns of the separator that splits the header into most
+	likeliest := 0 // most columns that a separator splits the header into
 	for _, comma := range []string{",", ";", "\t"} {
 		candidate := table{lines: lines, comma: comma, next: begin}
 		rec, e := candidate.read()
@@ -249,17 +251,18 @@ func findColumns(header []string, o FeedOptions) (columns, error) {
 	return c, nil
 }
 
-// columnKey is what a column's name is compared by.
+// columnKey returns the form of a column's name that names are compared by.
 func columnKey(name string) string {
 	return strings.NewReplacer(" ", "_", "-", "_").Replace(strings.ToLower(strings.TrimSpace(name)))
 }
 
-// cell returns the cell of a column. A space of another kind is not trimmed.
+// cell returns the cell of a column without the spaces around it. It does not trim
+// other Unicode spaces, which checkText reports.
 func (c *columns) cell(cells []string, column int) string {
 	return strings.Trim(cells[c.at[column]], " \t\r\n")
 }
 
-// check reports whether the cells are those of the columns.
+// check returns an error if the cells do not match the columns.
 func (c *columns) check(cells []string) error {
 	for i, name := range c.header {
 		if i < len(cells) && strings.TrimSpace(name) == "" && strings.TrimSpace(cells[i]) != "" {
@@ -267,14 +270,14 @@ func (c *columns) check(cells []string) error {
 		}
 	}
 	more := len(cells) > len(c.header)
-	shifted := more && slices.Max(c.at[:]) < c.named-1 // by a comma in the quantity
+	shifted := more && slices.Max(c.at[:]) < c.named-1 // a comma in the quantity may have shifted the cells
 	if len(cells) < c.named || shifted || more && !blank(cells[len(c.header):]) {
 		return fmt.Errorf("it has %d columns, the header %d", len(cells), c.named)
 	}
 	return nil
 }
 
-// read reads a record, or says why it is skipped.
+// read reads a record, or returns why it is skipped.
 func (c *columns) read(rec record) (r row, skip string, err error) {
 	if err := c.check(rec.cells); err != nil {
 		return row{}, "", err
@@ -304,14 +307,14 @@ func (c *columns) read(rec record) (r row, skip string, err error) {
 	return r, "", nil
 }
 
-// skips reports whether Skip has the text of a quantity.
+// skips reports whether Skip lists the text of a quantity.
 func (c *columns) skips(quantity string) bool {
 	return slices.ContainsFunc(c.Skip, func(text string) bool { return strings.EqualFold(text, quantity) })
 }
 
-// hidesRows reports whether a record of several lines is likelier several records:
-// the quote that holds its lines together is part of a text if the first line and
-// a later one are rows without it.
+// hidesRows reports whether a record of several lines is more likely several
+// records. The quote that joins its lines is taken as part of the text if the first
+// line and a later one are rows without it.
 func (c *columns) hidesRows(rec record, t *table) bool {
 	if rec.open < 0 {
 		return false

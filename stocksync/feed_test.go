@@ -86,8 +86,8 @@ pot,Pot,,,,,,,pot-1,,,Main street,,0,0,3,-3,0,
 	}
 }
 
-// TestReadFeedNamesBadLines: what the options do not skip is bad, and with a bad
-// line there is no feed.
+// TestReadFeedNamesBadLines checks that a line without a quantity is bad unless the
+// options skip it, and that there is no feed if a line is bad.
 func TestReadFeedNamesBadLines(t *testing.T) {
 	file := "Item;Place;On hand\na;w1;5\n;w1;5\nb;;5\nc;w1;not stocked\nd;w1;\ne;w1;NOT STOCKED\n"
 	columns := stocksync.FeedOptions{SKU: "item", Location: "PLACE", Quantity: "on-hand"}
@@ -107,7 +107,8 @@ func TestReadFeedNamesBadLines(t *testing.T) {
 	require.Len(t, feed.Skipped, 5)
 }
 
-// TestReadFeedAllSkipped: a shop may keep no stock, which is no file cut short.
+// TestReadFeedAllSkipped checks that a file whose lines are all skipped is not taken
+// for one that was cut short: a shop may track no stock.
 func TestReadFeedAllSkipped(t *testing.T) {
 	feed, err := stocksync.ReadFeed(strings.NewReader("sku,location,qty\na,w1,-\n"), stocksync.FeedOptions{Skip: []string{"-"}})
 	require.NoError(t, err)
@@ -115,7 +116,8 @@ func TestReadFeedAllSkipped(t *testing.T) {
 	require.Equal(t, []stocksync.SkippedLine{{Line: 2, Reason: `the quantity is "-"`}}, feed.Skipped)
 }
 
-// TestReadFeedSkippedHidesRows: a line that would be skipped is a row, too.
+// TestReadFeedSkippedHidesRows checks that a line that would be skipped counts as a
+// row too.
 func TestReadFeedSkippedHidesRows(t *testing.T) {
 	file := "sku,name,location_id,quantity\nhose,\"Hose,w1,n/a\ntube,Tube 1\",w1,80\n"
 	_, err := stocksync.ReadFeed(strings.NewReader(file), stocksync.FeedOptions{Skip: []string{"N/A"}})
@@ -138,7 +140,7 @@ func TestReadFeedColumns(t *testing.T) {
 		_, err := stocksync.ReadFeed(strings.NewReader(tt.header+"\na,w1,5,5\n"), tt.options)
 		require.ErrorContains(t, err, want)
 	}
-	// Only the columns that are read must be there once.
+	// Only the columns that are read must be unique.
 	feed, err := stocksync.ReadFeed(strings.NewReader("sku,note,note,quantity,qty,location\na,x,y,5,6,w2\n"), stocksync.FeedOptions{Quantity: "QTY", LocationID: "w1"})
 	require.NoError(t, err)
 	require.Equal(t, []stocksync.Target{{SKU: "a", LocationID: "w1", Quantity: 6}}, feed.Targets)
@@ -155,7 +157,7 @@ mug-red,Main street,0,not stocked
 		return
 	}
 	for i := range feed.Targets {
-		feed.Targets[i].LocationID = "warehouse-1" // as Oakra calls the main street
+		feed.Targets[i].LocationID = "warehouse-1" // Oakra's name for the main street
 	}
 	fmt.Println(feed.Targets)
 	fmt.Println(feed.Skipped)

@@ -14,14 +14,14 @@ import (
 	"github.com/oakra/oakra-go/stocksync"
 )
 
-// TestModel runs random targets against a shop in which everything goes wrong at
-// random, and holds the report against what the shop knows to have happened.
+// TestModel syncs random targets with a shop in which anything may go wrong at random,
+// and compares the report with the shop's own record of what happened.
 func TestModel(t *testing.T) {
 	runs := 800
 	if testing.Short() {
 		runs = 150
 	}
-	var met [6]int // statuses, over all runs
+	var met [6]int // results by status, over all runs
 	for name, mode := range modes {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(runs) {
@@ -51,13 +51,13 @@ type model struct {
 	mode stocksync.Mode
 	shop *shop
 	met  [6]int
-	cut  bool // the run ended early
+	cut  bool // whether the run ended early
 }
 
 func (m *model) chance(percent int) bool { return m.rand.IntN(100) < percent }
 
-// sale is a multiple of more than any difference, so that none is taken for a
-// write that was applied or lost.
+// sale is larger than any difference. Units are sold in multiples of it, so that no
+// sale is taken for a write that was applied or lost.
 const sale = 100_000
 
 func (m *model) run(t *testing.T) {
@@ -134,7 +134,7 @@ func (m *model) run(t *testing.T) {
 		}
 		return
 	}
-	if m.chance(30) { // a person takes steps out
+	if m.chance(30) { // a person removes steps
 		plan.Steps = slices.DeleteFunc(plan.Steps, func(s stocksync.Step) bool {
 			target := stocksync.Target{SKU: s.Key.SKU, LocationID: s.Key.LocationID, Quantity: s.To}
 			if m.chance(20) {
@@ -147,7 +147,7 @@ func (m *model) run(t *testing.T) {
 	sold := m.sellMeanwhile(records)
 	report, err = plan.Apply(ctx)
 	m.cut = ctx.Err() != nil || errors.Is(err, oakra.ErrStopped)
-	time.Sleep(5 * time.Minute) // all that is late has landed, and all is sold
+	time.Sleep(5 * time.Minute) // every late write has arrived, and every sale is made
 	synctest.Wait()
 	if _, again := plan.Apply(t.Context()); again == nil {
 		t.Error("the plan was applied twice")
@@ -200,7 +200,7 @@ func (m *model) run(t *testing.T) {
 		}
 	}
 
-	// Running it again, when all is quiet, syncs what can be synced.
+	// Another run while nothing else happens syncs whatever can be synced.
 	m.shop.next, m.shop.reading, m.shop.shows, o.MaxSteps, o.Stop = nil, nil, nil, 0, nil
 	m.shop.bad = make(map[int64]bool)
 	report, _ = stocksync.Sync(t.Context(), m.shop, targets, o)
@@ -217,7 +217,7 @@ func (m *model) run(t *testing.T) {
 	}
 }
 
-// check holds the result of a step against what was written.
+// check compares the result of a step with what was written.
 func (m *model) check(t *testing.T, r stocksync.Result, step stocksync.Step) {
 	writes := m.shop.writes[step.ID]
 	n := step.To
@@ -242,7 +242,7 @@ func (m *model) check(t *testing.T, r stocksync.Result, step stocksync.Step) {
 		}
 	case stocksync.NotTried, stocksync.Rejected:
 		if m.shop.byItem && (m.cut || m.mode == stocksync.ByUpdate) {
-			return // nobody looked whether a rejection was one of the whole request
+			return // nothing was read after a rejection, and the server may have saved this record
 		}
 		if len(writes) > 0 {
 			t.Errorf("%v was written %v", r, writes)
@@ -252,8 +252,8 @@ func (m *model) check(t *testing.T, r stocksync.Result, step stocksync.Step) {
 	}
 }
 
-// targets are of most of the records, some twice, some with two quantities, and
-// of some that are not there.
+// targets returns targets for most of the records, some of them twice and some with
+// two quantities, and for some records that do not exist.
 func (m *model) targets(records []oakra.StockRecord) []stocksync.Target {
 	var targets []stocksync.Target
 	for _, r := range records {
@@ -277,7 +277,7 @@ func (m *model) targets(records []oakra.StockRecord) []stocksync.Target {
 	return targets
 }
 
-// sellMeanwhile lets a second seller sell at random times, and says how much.
+// sellMeanwhile sells as a second seller at random times, and returns how much.
 func (m *model) sellMeanwhile(records []oakra.StockRecord) map[int64]int64 {
 	sold := make(map[int64]int64)
 	if m.chance(50) {
@@ -291,7 +291,7 @@ func (m *model) sellMeanwhile(records []oakra.StockRecord) map[int64]int64 {
 	return sold
 }
 
-// duration is less than most.
+// duration returns a random duration of less than most.
 func (m *model) duration(most time.Duration) time.Duration {
 	return time.Duration(m.rand.Int64N(int64(most)))
 }

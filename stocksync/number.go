@@ -8,7 +8,7 @@ import (
 	"unicode"
 )
 
-// convention is what the comma and the point are for in the numbers of a file.
+// convention says what the comma and the point mean in the numbers of a file.
 type convention int
 
 const (
@@ -16,15 +16,15 @@ const (
 	commaDecimal                        // 1.234,00
 )
 
-// A number that begins with 0 has no thousands.
+// A number that begins with 0 has no group of thousands.
 var (
 	pointWhole = regexp.MustCompile(`^-?([0-9]+|[1-9][0-9]{0,2}(,[0-9]{3})+)(\.0+)?$`)
 	commaWhole = regexp.MustCompile(`^-?([0-9]+|[1-9][0-9]{0,2}(\.[0-9]{3})+)(,0+)?$`)
 	oneGroup   = regexp.MustCompile(`^-?[1-9][0-9]{0,2}[.,][0-9]{3}$`) // thousands or decimals
 )
 
-// conventions returns the conventions that the numbers show: those with a comma or
-// a point that have one reading.
+// conventions returns the conventions that the numbers show. Only a number with a
+// comma or a point that can be read in one way shows a convention.
 func conventions(numbers []string) (shown convention) {
 	for _, text := range numbers {
 		if !strings.ContainsAny(text, ".,") || oneGroup.MatchString(text) {
@@ -37,7 +37,7 @@ func conventions(numbers []string) (shown convention) {
 	return shown
 }
 
-// conventionOf is that of a number with one reading.
+// conventionOf returns the convention of a number that can be read in one way.
 func conventionOf(text string) convention {
 	if commaWhole.MatchString(text) {
 		return commaDecimal
@@ -45,8 +45,8 @@ func conventionOf(text string) convention {
 	return pointDecimal
 }
 
-// readQuantity reads a quantity of a file that shows the given conventions, and
-// has comma between its cells.
+// readQuantity reads a quantity of a file that shows the given conventions and
+// separates its cells by comma.
 func readQuantity(text string, shown convention, comma string) (int64, error) {
 	if !oneGroup.MatchString(text) {
 		return readWhole(text, conventionOf(text))
@@ -82,10 +82,10 @@ func readWhole(text string, c convention) (int64, error) {
 	return n, nil
 }
 
-// scientific is a number as spreadsheets rewrite long ones, which loses digits.
+// scientific matches a long number as spreadsheets rewrite it, which loses digits.
 var scientific = regexp.MustCompile(`(?i)^-?[0-9]+([.,][0-9]+)?e[+-]?[0-9]+$`)
 
-// whyNot says what is likeliest wrong with a quantity.
+// whyNot returns what is most likely wrong with a quantity.
 func whyNot(text string) string {
 	other := func(r rune) bool {
 		return r > unicode.MaxASCII && (unicode.IsDigit(r) || unicode.Is(unicode.Pd, r) || r == '\u2212')

@@ -13,7 +13,7 @@ import (
 	"github.com/oakra/oakra-go/stocksync"
 )
 
-// readNumbers reads a file with these quantities, quoted, between the separators.
+// readNumbers reads a file with these quantities, in quotes, and the separator.
 func readNumbers(separator string, quantities ...string) ([]int64, error) {
 	file := strings.ReplaceAll("sku,location_id,quantity\n", ",", separator)
 	for i, q := range quantities {
@@ -81,8 +81,8 @@ func TestQuantityWithTwoReadings(t *testing.T) {
 	require.Equal(t, []int64{1000, -12000}, got)
 }
 
-// TestQuantityShownByOthers: the numbers before and after it show what the comma
-// and the point of a file are for.
+// TestQuantityShownByOthers checks that the numbers of other lines, before and after,
+// show what the comma and the point of a file mean.
 func TestQuantityShownByOthers(t *testing.T) {
 	for _, tt := range []struct {
 		shows string
@@ -170,7 +170,8 @@ func TestQuantityIsBad(t *testing.T) {
 	}
 }
 
-// reading is the value of a number whose thousands and decimals are separated so.
+// reading returns the value of a number whose thousands and decimals are separated by
+// the given characters.
 func reading(text, thousands, point string) (value string, ok bool) {
 	whole, decimals, has := strings.Cut(text, point)
 	if strings.Trim(decimals, "0123456789") != "" || has && decimals == "" {
@@ -194,7 +195,7 @@ func reading(text, thousands, point string) (value string, ok bool) {
 	return strings.TrimRight(number.String()+"."+decimals, "0"), true
 }
 
-// FuzzQuantity compares what is read with all readings that a text has.
+// FuzzQuantity compares the number that is read with all possible readings of a text.
 func FuzzQuantity(f *testing.F) {
 	for _, text := range []string{"5", "-5", "+5", "1,234", "1.234", "12,000", "1,234,567", "1.234,00", "12.0000", "0.000", "00,000", "1e3", "9223372036854775808", "1,234.5", "-0", "007", "-1.234.567,0"} {
 		f.Add(text)

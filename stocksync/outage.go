@@ -10,9 +10,9 @@ import (
 	"github.com/oakra/oakra-go/internal/hold"
 )
 
-// listThroughOutage is list, but waits for a service that does not respond as a bulk
-// run of package oakra does, and tries any number of times: unlike a write, a read
-// that fails leaves nothing unknown.
+// listThroughOutage is like list, but waits for a service that does not respond, as
+// a bulk run of package oakra does. It tries any number of times, because a read
+// that fails, unlike a write, makes no outcome unknown.
 func (r *reader) listThroughOutage(ctx context.Context, keys []oakra.StockKey, p Progress) ([]oakra.StockRecord, error) {
 	var clock hold.Clock
 	failures := 0 // in a row
@@ -67,7 +67,7 @@ func (r *reader) await(ctx context.Context, clock *hold.Clock, location string) 
 	}
 }
 
-// responds asks whether the service responds.
+// responds sends a lookup to find out whether the service responds.
 func (r *reader) responds(ctx context.Context, within time.Duration, location string) bool {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
@@ -75,9 +75,10 @@ func (r *reader) responds(ctx context.Context, within time.Duration, location st
 	return err == nil || !r.outage(err) && !errors.Is(err, oakra.ErrNoRoute) // which a proxy may say too
 }
 
-// outage reports whether a read failed because the service does not respond: not if
-// it asks to wait, as the client has waited as long as it may. An unreadable success,
-// such as a page of a proxy, counts only if the base URL is known to be right.
+// outage reports whether a read failed because the service does not respond. A
+// response that asks to wait is not an outage, because the client has already waited
+// as long as it may. An unreadable success, such as a page of a proxy, counts as an
+// outage only if the base URL is known to be right.
 func (r *reader) outage(err error) bool {
 	var e *oakra.Error
 	if !errors.As(err, &e) || e.StatusCode == 429 && e.RetryAfter > 0 {

@@ -16,7 +16,7 @@ import (
 	"github.com/oakra/oakra-go/stocksync"
 )
 
-// outages are what a proxy or a host does when the service is gone.
+// outages lists what a proxy or a host does when the service is down.
 var outages = map[string]struct {
 	oakratest.Fault
 	is error
@@ -32,8 +32,8 @@ var outages = map[string]struct {
 
 const outageLasts = 30 * time.Second
 
-// TestOutage: an outage costs time only, whichever read of a run it meets, and the
-// run says meanwhile what it waits for. Nothing is written during it.
+// TestOutage checks that an outage during any read of a run only costs time. The run
+// reports what it waits for, and writes nothing meanwhile.
 func TestOutage(t *testing.T) {
 	for kind, outage := range outages {
 		for _, during := range []string{"first read", "second chunk", "Apply's read", "settling"} {
@@ -89,7 +89,7 @@ func TestOutage(t *testing.T) {
 							checkChangedOnce(t, server)
 						}
 						if during == "settling" && mode == stocksync.ByUpdate && policy.MaxAttempts == 0 {
-							return // the client has sent the update again, so nothing was settled
+							return // the client has sent the update again itself, and nothing had to be settled
 						}
 						lasted := time.Since(begin)
 						require.GreaterOrEqual(t, lasted, outageLasts)
@@ -126,7 +126,7 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestOutageForGood: after OutageTimeout the run ends, and nothing was written.
+// TestOutageForGood checks that the run ends after OutageTimeout without a write.
 func TestOutageForGood(t *testing.T) {
 	for name, outage := range outages {
 		if name == "page" {
@@ -168,7 +168,7 @@ func TestOutageForGood(t *testing.T) {
 	}
 }
 
-// TestOutageTimeoutOfWrites: a bulk run gets the option too.
+// TestOutageTimeoutOfWrites checks that the bulk runs get the option too.
 func TestOutageTimeoutOfWrites(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		server := oakratest.Start(t, recordsTo(100)...)
@@ -189,7 +189,7 @@ func TestOutageTimeoutOfWrites(t *testing.T) {
 	})
 }
 
-// TestOutageEnds: by Stop, or by the context.
+// TestOutageEnds checks that Stop and the context each end the wait.
 func TestOutageEnds(t *testing.T) {
 	for name, cause := range map[string]error{"Stop": oakra.ErrStopped, "context": context.DeadlineExceeded} {
 		t.Run(name, func(t *testing.T) {
@@ -215,14 +215,14 @@ func TestOutageEnds(t *testing.T) {
 	}
 }
 
-// slow is a limiter that gives up, since the context would end before its turn.
+// slow is a limiter that gives up because the context would end before its turn.
 type slow struct{}
 
 var errSlow = errors.New("it would exceed the deadline")
 
 func (slow) Wait(context.Context) error { return errSlow }
 
-// TestNoOutage: what is wrong is not the service, and is reported at once.
+// TestNoOutage checks that failures that are not an outage are reported at once.
 func TestNoOutage(t *testing.T) {
 	for name, fault := range map[string]oakratest.Fault{
 		"a page, perhaps of another host": {Kind: oakratest.Respond, Status: 200, Body: "<html>Welcome.</html>"},
@@ -244,7 +244,7 @@ func TestNoOutage(t *testing.T) {
 			})
 		})
 	}
-	t.Run("a limiter", func(t *testing.T) { // which sends nothing
+	t.Run("a limiter", func(t *testing.T) { // nothing is sent
 		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 			defer cancel()
@@ -257,12 +257,12 @@ func TestNoOutage(t *testing.T) {
 	})
 }
 
-// TestOutageEndsWithRejection: when the service responds again, the key is wrong.
+// TestOutageEndsWithRejection checks an outage after which the key is rejected.
 func TestOutageEndsWithRejection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := oakratest.Start(t, recordsTo(2)...)
 		server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 503, Times: 30})
-		server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 404, Times: 2, Body: "<html>default backend</html>"}) // of a proxy, still
+		server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 404, Times: 2, Body: "<html>default backend</html>"}) // the proxy is still up
 		server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: 401, Body: `{"detail":"No."}`})
 		_, err := stocksync.Compare(t.Context(), server.Client().Stock, plus(1, recordsTo(2)...), stocksync.Options{})
 		require.ErrorIs(t, err, oakra.ErrUnauthorized)

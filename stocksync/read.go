@@ -8,12 +8,13 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// readChunk is how many keys are read at once, so that a failure repeats no more.
+// readChunk is the number of keys read at once. No more than that is read again
+// after a failure.
 const readChunk = 2000
 
-// found is what Oakra has of the keys that were read.
+// found holds the records that Oakra has for the keys that were read.
 type found struct {
-	records map[oakra.StockKey][]oakra.StockRecord // one for each key, as a rule
+	records map[oakra.StockKey][]oakra.StockRecord // usually one record for each key
 	similar map[oakra.StockKey]oakra.StockKey      // keys of records that differ from the key only in case
 }
 
@@ -22,7 +23,7 @@ type reader struct {
 	stock   Stock
 	options Options
 	phase   Phase
-	proven  bool // the service has responded to a read before
+	proven  bool // whether the service has responded to a read before
 }
 
 // read reads the records of keys, through an outage, until the run is stopped.
@@ -51,13 +52,13 @@ func readNotSent(cause error) error {
 	return &oakra.Error{Op: "stock.list", Outcome: oakra.OutcomeNotApplied, Err: cause}
 }
 
-// lister is a Stock that yields all records of a key, where Lookup fails if there
-// are several.
+// lister is a Stock that can list several records of one key, for which Lookup
+// fails.
 type lister interface {
 	ListSeq(ctx context.Context, params oakra.StockListParams) iter.Seq2[oakra.StockRecord, error]
 }
 
-// list returns at least the records of keys.
+// list returns the records of keys, and possibly others.
 func list(ctx context.Context, stock Stock, keys []oakra.StockKey) (records []oakra.StockRecord, err error) {
 	all, ok := stock.(lister)
 	if !ok {
@@ -83,7 +84,7 @@ func list(ctx context.Context, stock Stock, keys []oakra.StockKey) (records []oa
 	return records, nil
 }
 
-// add sorts records by the keys that were asked for.
+// add adds the records that match the requested keys, or differ only in case.
 func (f *found) add(keys []oakra.StockKey, records []oakra.StockRecord) {
 	wanted := make(map[oakra.StockKey]bool, len(keys))
 	folded := make(map[oakra.StockKey][]oakra.StockKey, len(keys))
@@ -106,7 +107,7 @@ func (f *found) add(keys []oakra.StockKey, records []oakra.StockRecord) {
 	}
 }
 
-// fold returns what keys that differ only in case have in common.
+// fold returns the key in lower case.
 func fold(key oakra.StockKey) oakra.StockKey {
 	return oakra.StockKey{SKU: strings.ToLower(key.SKU), LocationID: strings.ToLower(key.LocationID)}
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/oakra/oakra-go/stocksync"
 )
 
-// TestSeveralRecordsOfOneKey: the account's data are at fault, which is no reason to
-// leave the other targets as they are.
+// TestSeveralRecordsOfOneKey checks that a key with several records, a fault in the
+// account's data, does not keep the other targets from being synced.
 func TestSeveralRecordsOfOneKey(t *testing.T) {
 	for name, mode := range modes {
 		t.Run(name, func(t *testing.T) {
@@ -42,11 +42,11 @@ func TestSeveralRecordsOfOneKey(t *testing.T) {
 	}
 }
 
-// listing is a shop that yields its records as Oakra does, which may compare SKUs
-// without regard to case.
+// listing is a shop that lists its records as Oakra does. Like Oakra, it may ignore
+// the case of SKUs.
 type listing struct {
 	*shop
-	twice bool // lists each record twice
+	twice bool // whether each record is listed twice
 }
 
 func (l listing) ListSeq(ctx context.Context, params oakra.StockListParams) iter.Seq2[oakra.StockRecord, error] {
@@ -102,7 +102,7 @@ func TestCaseDiffers(t *testing.T) {
 	require.ErrorContains(t, err, `first SKU "SKU-1" at "w1": there is SKU "sku-1"`)
 }
 
-// TestListedTwice: a record that is listed twice is still one.
+// TestListedTwice checks that a record that is listed twice counts as one.
 func TestListedTwice(t *testing.T) {
 	stock := listing{newShop(recordsTo(3)...), true}
 	report, err := stocksync.Sync(t.Context(), stock, plus(1, recordsTo(3)...), stocksync.Options{})
@@ -110,7 +110,8 @@ func TestListedTwice(t *testing.T) {
 	require.Equal(t, 3, report.Count(stocksync.Synced))
 }
 
-// TestRereadAmongSeveral: a record that got a twin meanwhile is identified by its ID.
+// TestRereadAmongSeveral checks that a record is identified by its ID if its key has
+// got a second record meanwhile.
 func TestRereadAmongSeveral(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		stock := listing{shop: newShop(record(5))}
@@ -130,7 +131,7 @@ func TestRereadAmongSeveral(t *testing.T) {
 	})
 }
 
-// TestReadingBySeq: reading through ListSeq is tried again as Lookup is.
+// TestReadingBySeq checks that reading with ListSeq is tried again, as with Lookup.
 func TestReadingBySeq(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stock, failures := listing{shop: newShop(recordsTo(2)...)}, 3
@@ -147,8 +148,8 @@ func TestReadingBySeq(t *testing.T) {
 	})
 }
 
-// TestSeen: the quantity that the last response or read showed, unless the record was
-// sent since.
+// TestSeen checks that Seen is the quantity that the last response or read showed,
+// unless the record was sent since.
 func TestSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shop := newShop(recordsTo(4)...)

@@ -15,7 +15,7 @@ import (
 	"github.com/oakra/oakra-go/stocksync"
 )
 
-// opOf returns the operation by which a mode writes.
+// opOf returns the operation that a mode writes with.
 func opOf(mode stocksync.Mode) string {
 	if mode == stocksync.ByUpdate {
 		return "stock.update"
@@ -23,7 +23,7 @@ func opOf(mode stocksync.Mode) string {
 	return "stock.change"
 }
 
-// writes returns how many requests the server got that write stock.
+// writes returns how many requests the server received that write stock.
 func writes(server *oakratest.Server) (n int) {
 	for _, request := range server.Requests() {
 		if request.Op == opOf(stocksync.ByChange) || request.Op == opOf(stocksync.ByUpdate) {
@@ -34,11 +34,11 @@ func writes(server *oakratest.Server) (n int) {
 }
 
 // TestRejectedByServer sends a thousand targets, two of them negative, to servers that
-// reject these, with the good records of the request saved or not.
+// reject negative quantities. Some of the servers save the good records of the request.
 func TestRejectedByServer(t *testing.T) {
 	for name, tt := range map[string]struct {
 		dialect oakratest.Dialect
-		writes  int // by change: two requests, and what they sent again
+		writes  int // number of write requests by change: two, and those sent again
 	}{
 		"whole":          {oakratest.Dialect{RejectNegative: true}, 4},
 		"item by item":   {oakratest.Dialect{RejectNegative: true, ItemByItem: true}, 2},
@@ -94,7 +94,8 @@ func (s *stale) ListSeq(ctx context.Context, params oakra.StockListParams) iter.
 	}
 }
 
-// TestUnknownIDs: the response to an unknown id names none, but a look does.
+// TestUnknownIDs checks ids that the server does not know. The response does not name
+// them, but reading the records again does.
 func TestUnknownIDs(t *testing.T) {
 	for _, byItem := range []bool{false, true} {
 		inModes(t, func(t *testing.T, mode stocksync.Mode) {
@@ -122,8 +123,8 @@ func TestUnknownIDs(t *testing.T) {
 	}
 }
 
-// TestLimit: a server that takes fewer records than a request has does not say so in
-// a way that can be read.
+// TestLimit checks a server that accepts fewer records than a request has, and whose
+// response does not say so in a form that a program can read.
 func TestLimit(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		server := oakratest.Start(t, recordsTo(2000)...)
@@ -139,8 +140,8 @@ func TestLimit(t *testing.T) {
 	})
 }
 
-// TestSetupAtFault: a response that would be the same for every record is no reason
-// to send each of them alone, nor to call them rejected.
+// TestSetupAtFault checks that records are neither sent one by one nor Rejected if the
+// response would be the same for every record.
 func TestSetupAtFault(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		server := oakratest.Start(t, recordsTo(2000)...)
@@ -156,9 +157,9 @@ func TestSetupAtFault(t *testing.T) {
 	})
 }
 
-// TestRejectionLookup: what is read after a rejection of several records decides.
-// Records 1 to 8 are to get one unit more; somebody sells or brings units at the time
-// of the rejected request.
+// TestRejectionLookup checks that the records that are read after a rejection of
+// several records decide their statuses. Records 1 to 8 are to get one more unit.
+// Somebody sells or returns units at the time of the rejected request.
 func TestRejectionLookup(t *testing.T) {
 	for name, tt := range map[string]struct {
 		bad     []int64
@@ -166,7 +167,7 @@ func TestRejectionLookup(t *testing.T) {
 		brought map[int64]int64
 		want    []stocksync.Status
 		sent    int
-		lookups int // after those of Compare
+		lookups int // number of lookups after those of Compare
 	}{
 		"one bad, named": {
 			[]int64{3}, func(s *shop) { s.named = true }, nil,
@@ -176,7 +177,7 @@ func TestRejectionLookup(t *testing.T) {
 			[]int64{1, 2, 3, 4, 5, 6, 7, 8}, func(s *shop) { s.named = true }, nil,
 			[]stocksync.Status{stocksync.Rejected, stocksync.Rejected, stocksync.Rejected, stocksync.Rejected, stocksync.Rejected, stocksync.Rejected, stocksync.Rejected, stocksync.Rejected}, 1, 0,
 		},
-		"one bad, not named": { // 8, 4, 2, 1, 1, 2, 4; of these the first three and one single are rejected
+		"one bad, not named": { // requests of 8, 4, 2, 1, 1, 2, 4 records; the first three and one of the single ones are rejected
 			[]int64{3}, func(*shop) {}, nil,
 			[]stocksync.Status{stocksync.Synced, stocksync.Synced, stocksync.Rejected, stocksync.Synced, stocksync.Synced, stocksync.Synced, stocksync.Synced, stocksync.Synced}, 7, 3,
 		},
@@ -256,8 +257,8 @@ func TestRejectionLookup(t *testing.T) {
 	}
 }
 
-// TestRejectionNotRead: nobody knows whether the others of a rejected request were
-// saved if they cannot be read.
+// TestRejectionNotRead checks that the other records of a rejected request are Unknown
+// if they cannot be read: the server may have saved them.
 func TestRejectionNotRead(t *testing.T) {
 	for _, byItem := range []bool{false, true} {
 		shop := newShop(recordsTo(3)...)
@@ -275,8 +276,8 @@ func TestRejectionNotRead(t *testing.T) {
 	}
 }
 
-// TestNotRejected: the record is not at fault if the response comes from somewhere
-// else, or is about something else.
+// TestNotRejected checks that a record is not Rejected if the response comes from
+// another server or is about something else.
 func TestNotRejected(t *testing.T) {
 	for name, respond := range map[string]oakratest.Fault{
 		"a page":       {Status: 400, Body: "<html>Bad Request</html>"},
@@ -304,8 +305,8 @@ func TestNotRejected(t *testing.T) {
 	}
 }
 
-// TestRejectedAmongPassing: a request that was not applied for a passing cause waits,
-// though another one of the same call was rejected.
+// TestRejectedAmongPassing checks that a request that failed for a temporary reason
+// waits, even if another request of the same call was rejected.
 func TestRejectedAmongPassing(t *testing.T) {
 	for name, event := range map[string]event{"limited": limited, "unreachable": unreachable} {
 		t.Run(name, func(t *testing.T) {
@@ -324,8 +325,8 @@ func TestRejectedAmongPassing(t *testing.T) {
 	}
 }
 
-// TestRunEnds: after a failure that every request would meet, nothing is sent, but what
-// is unknown is still settled.
+// TestRunEnds checks that nothing is sent after a failure that every request would
+// meet, but that unknown outcomes are still settled.
 func TestRunEnds(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		for _, first := range []event{limited, lost, responseLost} {

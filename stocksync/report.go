@@ -13,27 +13,27 @@ import (
 type Status int
 
 const (
-	// NotTried means that nothing was applied, and the target itself is not at fault: the
-	// run ended before its turn, the cause is a passing one, such as 429 or no
-	// connection, that lasted for all rounds, or the setup is at fault, such as the key.
-	// It also means that the record is no longer the one that was compared.
+	// NotTried means that nothing was applied, and that the target itself is not at
+	// fault: the run ended first, a temporary failure such as a 429 or no connection
+	// lasted for all rounds, or the setup is wrong, such as the API key. It is also the
+	// status if the record is no longer the one that was compared.
 	NotTried Status = iota
-	// Synced means that Oakra had the target's quantity when it was read, or the step was
-	// applied. A change was applied exactly once (except in the case that the
-	// package comment describes), which leaves the record at the target minus what
-	// was sold meanwhile.
+	// Synced means that Oakra had the target's quantity when it was read, or that the
+	// step was applied. A change was applied exactly once (except in the case that the
+	// package comment describes), which leaves the record at the target minus the units
+	// sold meanwhile.
 	Synced
 	// NotFound means that Oakra has no such SKU at that location. Nothing was written.
 	NotFound
-	// Rejected means that nothing was applied, and trying again will not help: Oakra rejected
-	// the record (see [oakra.Rejected]) or has several for the key, there is another
-	// target for it, or the difference does not fit into 64 bits.
+	// Rejected means that nothing was applied, and that running again will not help:
+	// Oakra rejected the record (see [oakra.Rejected]) or has several records for the
+	// key, the record has several targets, or the difference does not fit into 64 bits.
 	Rejected
-	// Differs means that an update was accepted, and the response shows another quantity,
-	// [Result].Seen: for example, because the server does not go below zero.
+	// Differs means that an update was accepted, but the response shows another quantity,
+	// which is in [Result].Seen. For example, the server may not go below zero.
 	Differs
 	// Unknown means that the step may have been applied, or may still be. A change was
-	// applied at most once, with the same exception.
+	// applied at most once, with the same exception as for Synced.
 	Unknown
 )
 
@@ -60,18 +60,18 @@ func (s Status) String() string {
 // Result says how one target ended.
 type Result struct {
 	Target
-	ID     int64 // id of the record; 0 if the target was no step of the plan
+	ID     int64 // id of the record; 0 if the target was not a step of the plan
 	Status Status
-	Err    error // why; nil for Synced, and for NotFound unless there is a similar key
+	Err    error // reason for the Status; nil for Synced, and for NotFound unless there is a similar key
 
-	// Seen is the quantity that the last response or read showed; nil if none did
-	// since the record was last sent.
+	// Seen is the quantity in the last response or read that showed the record, or nil
+	// if none has shown it since it was last sent.
 	Seen *int64
 }
 
-// Report has one result for each target of a plan: those of its Steps in their
-// order, then Equal, NotFound, Ambiguous and Conflicts. A conflict has one for each of its
-// quantities.
+// Report has one result for each target of a plan: first the Steps in their order,
+// then Equal, NotFound, Ambiguous and Conflicts. A conflict has one result for each of
+// its quantities.
 type Report struct {
 	Results []Result
 }
@@ -87,7 +87,7 @@ func (r *Report) Count(s Status) int {
 	return n
 }
 
-// report adds to the results of the steps those of all other targets.
+// report returns a report of the steps' results and those of all other targets.
 func (p *Plan) report(results []Result, err error) *Report {
 	for _, t := range p.Equal {
 		results = append(results, Result{Target: t, Status: Synced, Seen: &t.Quantity})
@@ -122,7 +122,7 @@ func (p *Plan) report(results []Result, err error) *Report {
 	return &Report{Results: results}
 }
 
-// err is the error of a run with these results.
+// err returns the error of a run with these results.
 func (r *Report) err(o Options) error {
 	if n := r.Count(NotFound); n > 0 && n == len(r.Results) {
 		for _, result := range r.Results {
@@ -141,7 +141,7 @@ func (r *Report) err(o Options) error {
 		case s == NotTried:
 			return "nothing of those not tried was applied: correct what stopped the run, and run again"
 		case s == Differs:
-			return "those that differ were set, and the server made another quantity of it"
+			return "those that differ were accepted, but the server shows another quantity"
 		default:
 			return "nothing of the rejected ones was applied, and running again will not help"
 		}
@@ -170,8 +170,8 @@ func (r *Report) err(o Options) error {
 	return nil
 }
 
-// first returns the first result with the status, or nil; of those not tried, the
-// first one that running again does not help, if there is one.
+// first returns the first result with the status, or nil. For NotTried, it prefers
+// the first result that running again does not help.
 func (r *Report) first(s Status) (first *Result) {
 	for i := range r.Results {
 		result := &r.Results[i]

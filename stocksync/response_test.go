@@ -12,8 +12,8 @@ import (
 	"github.com/oakra/oakra-go/stocksync"
 )
 
-// TestDiffers: a server that does not go below zero accepts an update to -3, and says
-// that it has made 0 of it. A change is applied all the same.
+// TestDiffers checks a server that does not go below zero: it accepts an update to -3
+// and responds with 0. A change is still Synced.
 func TestDiffers(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop := newShop(recordsTo(3)...)
@@ -35,13 +35,13 @@ func TestDiffers(t *testing.T) {
 			"sku-1@w1=2": stocksync.Synced, "sku-2@w1=-3": stocksync.Differs, "sku-3@w1=4": stocksync.Synced,
 		})
 		require.ErrorIs(t, err, stocksync.ErrIncomplete)
-		require.ErrorContains(t, err, "of 3 targets, 2 synced, 1 differs; those that differ were set, and the server made another quantity of it; "+
+		require.ErrorContains(t, err, "of 3 targets, 2 synced, 1 differs; those that differ were accepted, but the server shows another quantity; "+
 			`first differs, SKU "sku-2" at "w1": it was set to -3, and the response shows 0`)
 		require.Equal(t, 1, shop.sent)
 	})
 }
 
-// TestShownByPart: a response that lacks a record still shows the others.
+// TestShownByPart checks that a response that lacks a record still shows the others.
 func TestShownByPart(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop := newShop(recordsTo(3)...)
@@ -63,7 +63,8 @@ func TestShownByPart(t *testing.T) {
 	})
 }
 
-// TestResponseNamesAnotherSKU: nobody knows which record was written.
+// TestResponseNamesAnotherSKU checks that a record is Unknown if the response names
+// another SKU: it is not known which record was written.
 func TestResponseNamesAnotherSKU(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop := newShop(recordsTo(3)...)
@@ -82,8 +83,8 @@ func TestResponseNamesAnotherSKU(t *testing.T) {
 	})
 }
 
-// TestApplyReadsAgain: between Compare and Apply a person looks at the plan, and
-// records may become others.
+// TestApplyReadsAgain checks that Apply reads again: while a person reviews the plan,
+// records may change.
 func TestApplyReadsAgain(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop := newShop(recordsTo(5)...)
@@ -115,7 +116,7 @@ func TestApplyReadsAgain(t *testing.T) {
 	})
 }
 
-// TestApplyCannotReadAgain: nothing is written without a look.
+// TestApplyCannotReadAgain checks that nothing is written if reading again fails.
 func TestApplyCannotReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shop := newShop(recordsTo(2)...)
@@ -133,7 +134,8 @@ func TestApplyCannotReadAgain(t *testing.T) {
 	})
 }
 
-// TestSettledFromWhatApplyRead: a sale before Apply is no sale during it.
+// TestSettledFromWhatApplyRead checks that a sale before Apply is not mistaken for a
+// sale during it.
 func TestSettledFromWhatApplyRead(t *testing.T) {
 	for name, event := range map[string]event{"lost": lost, "applied": responseLost, "limited": limited} {
 		t.Run(name, func(t *testing.T) {
@@ -152,7 +154,7 @@ func TestSettledFromWhatApplyRead(t *testing.T) {
 	}
 }
 
-// TestSyncReadsOnce: it has just read.
+// TestSyncReadsOnce checks that Sync does not read again before it writes.
 func TestSyncReadsOnce(t *testing.T) {
 	shop := newShop(recordsTo(2)...)
 	_, err := stocksync.Sync(t.Context(), shop, plus(1, recordsTo(2)...), stocksync.Options{})
@@ -160,8 +162,8 @@ func TestSyncReadsOnce(t *testing.T) {
 	require.Equal(t, 1, shop.lookups)
 }
 
-// TestReadBeforeSentAgain: a change that was not applied for a passing cause is sent
-// again only to the record that was compared.
+// TestReadBeforeSentAgain checks that a change that was not applied for a temporary
+// reason is sent again only to the record that was compared.
 func TestReadBeforeSentAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		shop := newShop(recordsTo(2)...)
@@ -179,7 +181,7 @@ func TestReadBeforeSentAgain(t *testing.T) {
 	})
 }
 
-// TestMultiStatus: the records of a 207 prove nothing.
+// TestMultiStatus checks that the records of a 207 prove nothing.
 func TestMultiStatus(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		server := oakratest.Start(t, recordsTo(2)...)

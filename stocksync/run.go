@@ -12,28 +12,28 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// rounds is how often a step is sent at most, each time after its write before
-// was not applied: with one request in four failing, one in 65,000 steps is left
-// over. Requests that were rejected because of other records are not counted.
+// rounds is how often a step is sent at most. A step is sent again only if its
+// previous write was not applied. If one request in four fails, one in 65,000 steps
+// remains. Requests that were rejected because of other records are not counted.
 const rounds = 8
 
-// run applies steps, which are named by their index. The results are true at
-// any time, were the run to stop there.
+// run applies steps, which it refers to by index. The results are valid at any
+// time, so that the run can stop anywhere.
 type run struct {
 	stock   Stock
 	options Options
 	steps   []Step
 	results []Result
-	from    []int64  // quantities that the records had when they were last read and not yet sent
-	next    []int    // what is to be sent in the next round,
-	parts   []parcel // and what of that is sent apart, because of a rejection
+	from    []int64  // quantities of the records when they were last read before they were sent
+	next    []int    // steps to send in the next round
+	parts   []parcel // steps to send separately, because of a rejection
 	synced  int
 
-	batch    int   // records that one request writes; 0 is the default
-	byItem   bool  // the server saves the good records of a request that it rejects
-	nameless int   // single records rejected without a name
-	isolated []int // those of them that others were sent apart from
-	ended    bool  // by a failure that every later request would meet
+	batch    int   // records in one request; 0 means the default
+	byItem   bool  // whether the server saves the good records of a request that it rejects
+	nameless int   // number of single records rejected by a response that names no record
+	isolated []int // nameless records that were separated from others of a rejected request
+	ended    bool  // whether a failure ended the run that every later request would meet
 }
 
 func newRun(p *Plan) *run {
@@ -61,7 +61,8 @@ func difference(s Step) (d int64, ok bool) {
 	return d, (d > 0) == (s.To > s.From)
 }
 
-// to is the quantity that a record has after its step, if nobody else changes it.
+// to returns the quantity that a record has after its step, if nobody else changes
+// it.
 func (r *run) to(i int) int64 {
 	if r.options.Mode == ByUpdate {
 		return r.steps[i].To
@@ -70,7 +71,7 @@ func (r *run) to(i int) int64 {
 	return r.from[i] + d
 }
 
-// check reads the records again, and leaves out the steps whose record is another.
+// check reads the records again, and leaves out the steps whose record was replaced.
 func (r *run) check(ctx context.Context) {
 	steps := r.next
 	if r.next = nil; len(steps) == 0 {
@@ -105,14 +106,14 @@ func (r *run) do(ctx context.Context) {
 			break
 		}
 	}
-	if r.synced > 0 { // or the setup may be at fault, and not the records
+	if r.synced > 0 { // otherwise the setup may be at fault instead of the records
 		for _, i := range r.isolated {
 			r.decide(i, Rejected, r.results[i].Err)
 		}
 	}
 }
 
-// over reports why nothing more is to be sent, read or waited for, if it is so.
+// over returns why the run must end, or nil if it may go on.
 func (r *run) over(ctx context.Context) error {
 	if r.options.stopped() {
 		return oakra.ErrStopped
@@ -120,7 +121,7 @@ func (r *run) over(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// cutShort notes that requests are left as they are.
+// cutShort decides the steps of requests that a run that ends leaves unsettled.
 func (r *run) cutShort(ctx context.Context, left []request) {
 	cause := r.over(ctx)
 	for _, q := range left {
@@ -141,7 +142,7 @@ func (r *run) op() string {
 	return "stock.change"
 }
 
-// decide notes the status of a step, which may change until the run ends.
+// decide sets the status of a step, which may change until the run ends.
 func (r *run) decide(i int, s Status, err error) {
 	if result := &r.results[i]; result.Status != s {
 		switch Synced {
@@ -174,21 +175,21 @@ func (r *run) wait(ctx context.Context, open []request) bool {
 	return r.over(ctx) == nil
 }
 
-// parcel is what is sent by one call.
+// parcel holds the steps that one call sends.
 type parcel struct {
 	steps []int
-	part  bool    // it is a part of a rejected request
-	whole *halved // what it is a half of, if it is one
+	part  bool    // whether it is a part of a rejected request
+	whole *halved // rejected request that it is a half of, or nil
 }
 
-// halved is a request that was rejected without a name.
+// halved is a rejected request whose response names no record.
 type halved struct {
 	size   int
-	passed int // number of its halves that passed
+	passed int // number of its halves that were applied
 }
 
-// send sends what is next, and again what was rejected because of others. It returns
-// the requests that are to be settled.
+// send sends the steps of the next round, and sends those again that were rejected
+// because of others. It returns the requests that have to be settled.
 func (r *run) send(ctx context.Context) (open []request) {
 	left := r.parts // the last one is sent first
 	if len(r.next) > 0 {
@@ -214,8 +215,8 @@ func (r *run) send(ctx context.Context) (open []request) {
 	return open
 }
 
-// learn lowers the size of requests if both halves of a rejected one have passed: no
-// record was at fault, and the server has a limit. What is left is cut anew.
+// learn lowers the size of requests if both halves of a rejected one were applied:
+// no record was at fault, and the server has a limit. The rest is divided again.
 func (r *run) learn(p parcel, left []parcel) []parcel {
 	if p.whole == nil {
 		return left
@@ -241,11 +242,11 @@ func (r *run) learn(p parcel, left []parcel) []parcel {
 	return []parcel{joined}
 }
 
-// mostNameless is how many single records may be rejected without a name before any
-// is synced: then the setup is at fault.
+// mostNameless is the number of single records rejected by responses that name no
+// record after which the setup is at fault, if no record was synced before.
 const mostNameless = 10
 
-// rejectSingle decides a single record that was rejected without a name.
+// rejectSingle decides a single record whose rejection names no record.
 func (r *run) rejectSingle(i int, part bool) {
 	err := r.results[i].Err
 	if oakra.Rejected(err) {
@@ -261,7 +262,7 @@ func (r *run) rejectSingle(i int, part bool) {
 	}
 }
 
-// size is how many records one request may write.
+// size returns how many records one request may write.
 func (r *run) size() int {
 	if r.byItem {
 		return 1

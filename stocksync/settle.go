@@ -18,7 +18,8 @@ func (r *run) read(ctx context.Context, phase Phase, steps []int) (found, error)
 	return reader.read(ctx, keys)
 }
 
-// look notes the quantity of a step's record, and reports whether it is there.
+// look sets Seen to the quantity of a step's record, and reports whether the record
+// is still there.
 func (r *run) look(i int, stocked found) bool {
 	step := r.steps[i]
 	records := stocked.records[step.Key]
@@ -31,7 +32,7 @@ func (r *run) look(i int, stocked found) bool {
 	return true
 }
 
-// gone decides a step whose record is not there.
+// gone decides a step whose record is no longer there.
 func (r *run) gone(i int, s Status, stocked found) {
 	step, before := r.steps[i], r.results[i].Err
 	now := "no record"
@@ -45,8 +46,8 @@ func (r *run) gone(i int, s Status, stocked found) {
 	r.decide(i, s, err)
 }
 
-// readAnew begins a step anew from what was read, and reports whether it can be sent:
-// its record must still be there.
+// readAnew starts a step again from the quantity that was read. It reports whether
+// the step can be sent, which requires that its record is still there.
 func (r *run) readAnew(i int, stocked found) bool {
 	if !r.look(i, stocked) {
 		r.gone(i, NotTried, stocked)
@@ -56,12 +57,13 @@ func (r *run) readAnew(i int, stocked found) bool {
 	return true
 }
 
-// settle reads the records of requests again, and adds what was not applied to what
-// is sent next. It returns the requests that could not be read for now.
+// settle reads the records of requests again, and queues the steps that were not
+// applied. It returns the requests to read again in the next round, because reading
+// failed.
 func (r *run) settle(ctx context.Context, open []request, last bool) []request {
 	open = slices.DeleteFunc(open, func(q request) bool {
 		sent := q.kind == passing && r.options.Mode == ByUpdate
-		if sent { // the number is the same, whatever is read
+		if sent { // an update sends the same quantity whatever is read
 			r.next = append(r.next, q.steps...)
 		}
 		return sent
@@ -87,9 +89,9 @@ func (r *run) settle(ctx context.Context, open []request, last bool) []request {
 	return nil
 }
 
-// settleRead settles requests by what was read.
+// settleRead settles requests by the records that were read.
 func (r *run) settleRead(open []request, stocked found) {
-	rest := parcel{part: true} // what is left of rejected requests, for one request
+	rest := parcel{part: true} // remaining steps of rejected requests, sent as one request
 	for _, q := range open {
 		switch q.kind {
 		case lost:
@@ -137,13 +139,13 @@ func (r *run) notRead(requests []request, err error) {
 	}
 }
 
-// sorted are the steps of a request by what their records have.
+// sorted groups the steps of a request by the quantities of their records.
 type sorted struct {
 	atTo, atFrom, elsewhere []int
 }
 
-// sortRead sorts the steps of a request, except those whose record is gone, which get
-// the status.
+// sortRead groups the steps of a request. Steps whose record is gone get the status
+// gone instead.
 func (r *run) sortRead(q request, stocked found, gone Status) (s sorted) {
 	for _, i := range q.steps {
 		if !r.look(i, stocked) {
@@ -162,12 +164,12 @@ func (r *run) sortRead(q request, stocked found, gone Status) (s sorted) {
 	return s
 }
 
-// settleLost settles the steps of a request of unknown outcome.
+// settleLost settles the steps of a request whose outcome is unknown.
 func (r *run) settleLost(q request, stocked found) {
 	s := r.sortRead(q, stocked, Unknown)
-	// A request is applied whole or not at all, and sales hide which: more than half
-	// of its records must agree. By an update, To is as wanted whoever made it so, and
-	// may be set again.
+	// A request is applied as a whole or not at all, but sales can hide which. More than
+	// half of its records must therefore agree. An update needs no majority: a record at
+	// To is right whoever set it, and it is safe to set it again.
 	half := (len(q.steps) + q.confirmed) / 2
 	believed := func(records int) bool { return r.options.Mode == ByUpdate || records > half }
 	applied, unapplied := believed(len(s.atTo)+q.confirmed), believed(len(s.atFrom))
@@ -194,14 +196,14 @@ func (r *run) settleLost(q request, stocked found) {
 // settleRejected decides the steps of a rejected request that was saved in part, and
 // returns those that were not saved.
 //
-// A server that saves item by item does so in order. Up to the last record at To, it
-// has saved all that it does not name; if more of these are at From than at To, it
-// has saved none, and somebody else changed those at To. After the last record at To,
-// it has saved none if it stopped at one that it names.
+// A server that saves item by item does so in order. It has then saved every record
+// up to the last one at To, except those that it names. If more of these are at From
+// than at To, it has saved none, and somebody else changed those at To. After the last
+// record at To it has saved none if it stopped at a record that it names.
 func (r *run) settleRejected(q request, stocked found) (again []int) {
 	s := r.sortRead(q, stocked, NotTried)
 	half := len(q.steps) / 2
-	last, before := -1, 0 // last step at To, and number of those at From before it
+	last, before := -1, 0 // last step at To, and number of steps at From before it
 	if len(s.atTo) > 0 {
 		last = s.atTo[len(s.atTo)-1]
 		before, _ = slices.BinarySearch(s.atFrom, last)
@@ -232,7 +234,7 @@ func (r *run) settleRejected(q request, stocked found) (again []int) {
 		for _, i := range again {
 			r.readAnew(i, stocked)
 		}
-	default: // too many were sold meanwhile to tell
+	default: // too many were sold meanwhile to decide
 		for _, i := range slices.Concat(s.atTo, s.atFrom, s.elsewhere) {
 			r.contradict(i)
 		}
@@ -240,13 +242,14 @@ func (r *run) settleRejected(q request, stocked found) (again []int) {
 	return again
 }
 
-// changedByOthers leaves a step unknown whose record somebody else has changed.
+// changedByOthers makes a step Unknown because somebody else changed its record.
 func (r *run) changedByOthers(i int) {
 	r.decide(i, Unknown, fmt.Errorf("read again, it is at %d, neither %d nor %d, so somebody else changed it: %w",
 		*r.results[i].Seen, r.from[i], r.to(i), r.results[i].Err))
 }
 
-// contradict leaves a step unknown that the others of its request speak against.
+// contradict makes a step Unknown because the other records of its request show
+// another outcome.
 func (r *run) contradict(i int) {
 	r.decide(i, Unknown, fmt.Errorf("read again, it is at %d, but the other records of its request do not show the same: %w",
 		*r.results[i].Seen, r.results[i].Err))

@@ -12,42 +12,42 @@ import (
 	"github.com/oakra/oakra-go/stocksync"
 )
 
-// event is what becomes of a request to the shop.
+// event is what happens to a request to the shop.
 type event int
 
 const (
 	applied      event = iota
-	unreachable        // not applied, passing
+	unreachable        // not applied, for a temporary reason
 	limited            // 429
-	rejected           // 400 that names all of it
-	unsupported        // 400 that names nothing
+	rejected           // 400 that names every item
+	unsupported        // 400 that names no item
 	forbidden          // 403, which stops the run
 	noRoute            // 404 with a cause
-	lost               // unknown, and never applied
-	responseLost       // unknown, and applied
-	late               // unknown, and applied in some time
-	omitted            // applied, and the last record is not in the response
+	lost               // outcome unknown, never applied
+	responseLost       // outcome unknown, applied
+	late               // outcome unknown, applied later
+	omitted            // applied, but the last record is not in the response
 	skipped            // applied and in the response, except for the last record
 )
 
-// shop is a Stock in memory, whose requests meet what next says, and which tells
-// what was really done. Use it in a synctest bubble if anything is late.
+// shop is a Stock in memory that records what was really written. Its next field
+// decides what happens to each write. Use it in a synctest bubble if a write is late.
 type shop struct {
-	next    func(ids []int64) event // of a write; nil is applied
-	reading func() error            // of a Lookup; nil is nil
-	takes   time.Duration           // a write
-	delay   func() time.Duration    // of a late one
+	next    func(ids []int64) event // event of a write; applied if nil
+	reading func() error            // error of a Lookup; no error if nil
+	takes   time.Duration           // duration of a write
+	delay   func() time.Duration    // delay of a late write
 
 	mu      sync.Mutex
 	records map[int64]oakra.StockRecord
-	bad     map[int64]bool                            // rejected, with the batch that holds it
-	named   bool                                      // the response names the bad ones
-	byItem  bool                                      // the others are applied all the same
-	prefix  bool                                      // so are those before the first bad one, the only one that is named
-	most    int                                       // items of a request, if not 0
-	shows   func(oakra.StockRecord) oakra.StockRecord // what a response shows of a record; nil: the same
+	bad     map[int64]bool                            // records that are rejected, with their whole batch
+	named   bool                                      // whether a rejection names the bad records
+	byItem  bool                                      // whether the good records of a rejected batch are still written
+	prefix  bool                                      // whether the records before the first bad one are written, and only that one is named
+	most    int                                       // most items in a request; 0 means no limit
+	shows   func(oakra.StockRecord) oakra.StockRecord // form of a record in the response; unchanged if nil
 	writes  map[int64][]int64
-	sent    int // requests
+	sent    int // number of write requests
 	lookups int
 }
 
@@ -87,7 +87,7 @@ func (s *shop) Lookup(ctx context.Context, keys []oakra.StockKey) (map[oakra.Sto
 }
 
 type item struct {
-	index int // in the run
+	index int // index in the run
 	id, n int64
 }
 
@@ -107,10 +107,10 @@ func (s *shop) ChangeAll(ctx context.Context, changes []oakra.StockChange, o oak
 	return s.writeAll(ctx, "stock.change", items, o, func(q, n int64) int64 { return q + n })
 }
 
-// errInnocent is how the shop makes an error without a status that is Retryable.
+// errInnocent makes an error of the shop Retryable although it has no status.
 var errInnocent = fmt.Errorf("another item of its request was rejected: %w", context.Canceled)
 
-// writeAll returns what oakra's bulk does.
+// writeAll returns the errors that a bulk run of package oakra would.
 func (s *shop) writeAll(ctx context.Context, op string, items []item, o oakra.BulkOptions, to func(q, n int64) int64) error {
 	result := &oakra.BulkError{Op: op}
 	fail := func(batch []item, e *oakra.Error) {
@@ -180,7 +180,7 @@ func (s *shop) writeAll(ctx context.Context, op string, items []item, o oakra.Bu
 	return result
 }
 
-// shown are the records that a response to items shows.
+// shown returns the records in the response for items.
 func (s *shop) shown(items []item) (records []oakra.StockRecord) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -194,7 +194,7 @@ func (s *shop) shown(items []item) (records []oakra.StockRecord) {
 	return records
 }
 
-// request is one request; the items that failed are the last ones.
+// request sends one request. The items that failed are the last ones.
 func (s *shop) request(ctx context.Context, op string, batch []item, to func(q, n int64) int64) (*oakra.Error, []item) {
 	if err := ctx.Err(); err != nil {
 		return &oakra.Error{Op: op, Outcome: oakra.OutcomeNotApplied, Err: err}, batch
@@ -301,7 +301,7 @@ func (s *shop) request(ctx context.Context, op string, batch []item, to func(q, 
 	return nil, nil
 }
 
-// sell is what a second seller does.
+// sell sells units as a second seller would.
 func (s *shop) sell(id, units int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -316,14 +316,14 @@ func (s *shop) quantity(id int64) int64 {
 	return s.records[id].Quantity
 }
 
-// timesWritten is how often a record was written.
+// timesWritten returns how often a record was written.
 func (s *shop) timesWritten(id int64) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.writes[id])
 }
 
-// record n has ID n, SKU sku-n, and n units.
+// record returns the record with ID n, SKU sku-n, and n units.
 func record(n int64) oakra.StockRecord {
 	return oakra.StockRecord{ID: n, LocationID: "w1", SKU: fmt.Sprintf("sku-%d", n), Quantity: n}
 }
@@ -336,7 +336,7 @@ func recordsTo(n int64) []oakra.StockRecord {
 	return records
 }
 
-// plus are targets of the records, each d more than they have.
+// plus returns targets for the records, each d units above the record's quantity.
 func plus(d int64, records ...oakra.StockRecord) []stocksync.Target {
 	var targets []stocksync.Target
 	for _, r := range records {
@@ -345,7 +345,7 @@ func plus(d int64, records ...oakra.StockRecord) []stocksync.Target {
 	return targets
 }
 
-// inTurn gives one event after the other, and then applied.
+// inTurn returns one event after the other, and then applied.
 func inTurn(events ...event) func([]int64) event {
 	return func([]int64) event {
 		if len(events) == 0 {

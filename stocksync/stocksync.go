@@ -1,5 +1,5 @@
-// Package stocksync brings Oakra to the quantities that a shop's own records
-// hold.
+// Package stocksync sets the quantities in Oakra to those in a shop's own
+// records.
 //
 //	targets, err := stocksync.ReadCSV(file)
 //	if err != nil {
@@ -13,49 +13,54 @@
 //	}
 //	return err
 //
-// [Compare] reads what Oakra has and says what would change, for a person or a
-// program to look at; [Plan.Apply] does it; [Sync] does both. Every target ends
-// with exactly one [Status]. Records that are no target are left alone.
+// [Compare] reads the stock from Oakra and returns a plan of what would change,
+// for a person or a program to review. [Plan.Apply] carries it out. [Sync] does
+// both. Every target ends with exactly one [Status]. Records that are not a target
+// are left alone.
 //
 // # Writes whose outcome is unknown
 //
-// The response to a write can be lost while the write is not. Such a write is
-// settled by looking. After [Options].SettleAfter, Oakra is read again. A record
-// at the step's To is Synced. One at its From is sent again; if it is still there
-// after the eighth round, it is [Unknown]. One at anything else was changed by
-// somebody else: it is Unknown, with the quantity that was seen, and left alone.
+// The response to a write can be lost although the write was applied. The outcome
+// of such a write is settled by reading the records again after
+// [Options].SettleAfter. A record whose quantity is the step's To is Synced. A
+// record whose quantity is still From is sent again; if it is still at From after
+// the eighth round, it is [Unknown]. A record with any other quantity was changed
+// by somebody else: it is Unknown, with the quantity that was seen, and left alone.
 //
-// Somebody else may have changed a record by exactly the difference, so that it
-// is at To though nothing was applied, or back at From though it was. ByChange
-// therefore holds the records of one request against each other, since Oakra
-// applies a request whole or not at all: what more than half of them show is
-// believed, and those that show anything else are Unknown. If no more than half
-// agree, because most were sold meanwhile, all are Unknown. One mistake remains
-// possible: if sales as large as the differences hit more than half of the records
-// of a request (easily, if it has one), a record may be reported as Synced though its
-// difference was not applied, or the difference may be applied twice. Run at a quiet
-// time, or with large batches, if many sales are as large as the differences.
+// Somebody else may have changed a record by exactly the difference. The record is
+// then at To although nothing was applied, or back at From although the step was
+// applied. ByChange therefore compares the records of one request with each other,
+// because Oakra applies a request as a whole or not at all. If more than half of
+// them show the same outcome, it is taken as that of the request, and the records
+// that show anything else are Unknown. If there is no such majority, because most
+// of the records were sold meanwhile, all are Unknown.
+//
+// One mistake remains possible. If sales as large as the differences affect more
+// than half of the records of a request (which is likely if it has only one), a
+// record may be reported as Synced although its difference was not applied, or the
+// difference may be applied twice. If many sales are as large as the differences,
+// run at a quiet time or with large batches.
 //
 // # Rejected requests
 //
 // If a request is rejected because of some of its records, the others are sent again:
-// together if the response names the bad ones, else in halves. Oakra should have
-// applied nothing of a rejected request, but some servers save its good records, and
-// a change sent again would count twice there. ByChange therefore reads the records
-// first. Those at From are sent again. If some are at To, the server saves item by
-// item: these are Synced, and from then on each request has one record. Records that
-// the others speak against are Unknown, and so are all if most were sold meanwhile. A
-// run that ends before it can read reports the records as NotTried, since the response
-// said that nothing was applied.
+// together if the response names the bad ones, otherwise in halves. Oakra should not
+// have applied any part of a rejected request, but some servers save its good records,
+// and a change sent again would count twice there. ByChange therefore reads the
+// records first. Those at From are sent again. If some are at To, the server saves
+// item by item: these are Synced, and from then on each request has one record. A
+// record that contradicts the others of its request is Unknown. If most were sold
+// meanwhile, all are Unknown. A run that ends before it can read reports the records
+// as NotTried, because the response said that nothing was applied.
 //
 // # Running it again
 //
-// Nothing is kept between runs: each reads Oakra anew, and what is right is left
-// alone. So it is safe to run it again after any failure, once the requests of
-// the run before have landed or are lost: after an Unknown, after a context that
-// ended, and after a process that was killed, wait SettleAfter first. After
-// [Options].Stop only the Unknown need that wait. Two runs at the same time for the
-// same records are not safe.
+// Nothing is kept between runs. Each run reads Oakra again and leaves alone the
+// records that are already right. It is therefore safe to run again after any
+// failure, once no request of the previous run can still arrive: after an Unknown
+// result, after the context ended, and after the process was killed, wait for
+// SettleAfter first. After [Options].Stop, only Unknown results need that wait.
+// Two runs at the same time for the same records are not safe.
 package stocksync
 
 import (
@@ -72,89 +77,92 @@ import (
 	"github.com/oakra/oakra-go/internal/hold"
 )
 
-// Stock is what Compare, Apply and Sync need of Oakra; [oakra.StockService] is
-// one. Another must keep to what that documents: the error of UpdateAll and
-// ChangeAll is an [oakra.BulkError] that lists every item that is not known to be
-// applied, the items of one request with the same error. Any other error is taken to
-// concern all items. Both must heed the [oakra.BulkOptions].
+// Stock is the part of Oakra's API that Compare, Apply and Sync use.
+// [oakra.StockService] implements it. Another implementation must behave as that
+// one documents: UpdateAll and ChangeAll must respect the [oakra.BulkOptions] and
+// return an [oakra.BulkError] that lists every item that is not known to be
+// applied, with the same error for all items of one request. Any other error is
+// taken to concern all items.
 //
-// A Stock that also has the method ListSeq of StockService is read with that
-// instead of Lookup. Lookup fails if one key has several records; ListSeq lets the
-// others be synced, and shows records that differ from a target only in case.
+// A Stock that also has the ListSeq method of StockService is read with that
+// instead of Lookup. Lookup fails if one key has several records. With ListSeq the
+// other targets can still be synced, and records that differ from a target only in
+// case are found.
 type Stock interface {
 	Lookup(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error)
 	UpdateAll(ctx context.Context, updates []oakra.StockUpdate, o oakra.BulkOptions) error
 	ChangeAll(ctx context.Context, changes []oakra.StockChange, o oakra.BulkOptions) error
 }
 
-// Target is how many units of an item a shop's records hold at one location.
+// Target is the quantity of an item at one location in the shop's records.
 type Target struct {
 	SKU, LocationID string
 	Quantity        int64 // in units; may be negative where the shop oversold
 }
 
-// Key is what Oakra knows the target by.
+// Key returns the key of the target's record in Oakra.
 func (t Target) Key() oakra.StockKey {
 	return oakra.StockKey{SKU: t.SKU, LocationID: t.LocationID}
 }
 
-// name is not called String: Result would inherit that, and print as a Target.
+// name describes the target in errors. It is not called String, because Result
+// would inherit that and print as a Target.
 func (t Target) name() string { return fmt.Sprintf("SKU %.60q at %.60q", t.SKU, t.LocationID) }
 
-// Mode is how a step is written.
+// Mode says how a step is written.
 type Mode int
 
 const (
-	// ByChange sends the difference between the target and what was read, which
-	// the API reference recommends: a sale between reading and writing is kept,
-	// and the record ends at the target minus what was sold.
+	// ByChange sends the difference between the target and the quantity that was
+	// read, as the API reference recommends. A sale between reading and writing is
+	// kept, and the record ends at the target minus the units sold.
 	ByChange Mode = iota
-	// ByUpdate sends the target's number: a sale between reading and writing is
-	// undone. It is for a shop that stands still, or for a count of the shelves.
+	// ByUpdate sends the target's quantity. A sale between reading and writing is
+	// overwritten. Use it while nothing is sold, such as for a stocktake.
 	ByUpdate
 )
 
-// Options tunes a run; the zero value is good.
+// Options tunes a run. The zero value is ready to use.
 type Options struct {
-	Mode        Mode // ByChange, unless set
-	BatchSize   int  // records that one request writes at most; 0 is the default of [oakra.BulkOptions]; small ones leave more unknown outcomes to a person
-	Concurrency int  // writes in flight at most; 0 is that default
+	Mode        Mode // ByChange by default
+	BatchSize   int  // most records in one request; 0 means the default of [oakra.BulkOptions]; with small batches fewer unknown outcomes can be settled
+	Concurrency int  // most writes in flight; 0 means the default of [oakra.BulkOptions]
 
-	// MaxSteps is how many records a run may change; 0 is any number. A plan with
-	// more is not applied, with ErrTooManySteps. Set it to a little more than a usual
-	// run changes, so that a feed gone wrong stops before it does harm.
+	// MaxSteps is the most records that a run may change; 0 means no limit. A plan
+	// with more steps is not applied and fails with ErrTooManySteps. Set it to a
+	// little more than a usual run changes, to stop a broken feed before it does harm.
 	MaxSteps int
 
 	// SumDuplicates adds up the quantities of targets with the same SKU and
-	// location, such as lines of bins, lots or serial numbers. Otherwise these
-	// targets are a Conflict, also if their quantities are equal.
+	// location, such as one line for each bin, lot or serial number. Otherwise these
+	// targets are a Conflict, even if their quantities are equal.
 	SumDuplicates bool
 
-	// SettleAfter is how long a write whose outcome is unknown may still land.
-	// That long after the writes of a round, and not sooner, Oakra is read again
-	// to see; and that long a write that was not applied for a passing cause,
-	// such as 429, waits for the next round; so a run waits eight times at most.
-	// A write that lands even later may count twice. 0 is one minute: a proxy
-	// before a Django server commonly gives up on a request after 60 s, and
-	// gunicorn stops one that takes 30 s. Tests on the fake server set a few
-	// milliseconds.
+	// SettleAfter is how long a write whose outcome is unknown may still arrive. The
+	// run waits that long after the writes of a round before it reads Oakra again.
+	// Writes that were not applied for a temporary reason, such as a 429, wait for
+	// the next round too. A run waits at most eight times. A write that arrives even
+	// later may count twice. 0 means one minute: a proxy in front of a Django server
+	// commonly gives up on a request after 60 s, and gunicorn stops one that takes
+	// 30 s. Tests with the fake server set a few milliseconds.
 	SettleAfter time.Duration
 
 	// OutageTimeout is how long a write or a read waits for a service that stops
-	// responding, as in [oakra.BulkOptions]; 0 is one minute. With a negative one
-	// nothing is waited for. A read that waited in vain ends Compare, and Apply if
-	// nothing was written; later, it is tried again in the next round.
+	// responding, as in [oakra.BulkOptions]. 0 means one minute, and a negative value
+	// means not to wait. When the wait of a read is over, Compare fails, and so does
+	// Apply if nothing was written. A later read is tried again in the next round.
 	OutageTimeout time.Duration
 
 	// Stop ends the run early without making an outcome unknown. Once it is closed,
-	// nothing more is sent, read or waited for, and the writes in flight finish. An
-	// outcome that was unknown before stays Unknown, the rest is NotTried, and the
-	// errors match [oakra.ErrStopped]. It is usually the Done channel of the program's
-	// signal context, while the call itself gets [context.WithoutCancel] of it.
+	// the run sends and reads nothing more and does not wait; the writes in flight
+	// finish. Outcomes that were unknown before stay Unknown, the rest are NotTried,
+	// and the errors match [oakra.ErrStopped]. Stop is usually the Done channel of the
+	// program's signal context, while the call itself gets [context.WithoutCancel] of
+	// that context.
 	Stop <-chan struct{}
 
-	// OnProgress is called now and then, and when the run begins or ends to wait for
-	// the service, by one goroutine at a time; the run waits for it.
+	// OnProgress is called as the run progresses, and when it begins or stops waiting
+	// for the service. Calls do not overlap, and the run waits for each.
 	OnProgress func(Progress)
 }
 
@@ -211,9 +219,9 @@ type Phase string
 
 // The phases of a run.
 const (
-	Reading  Phase = "reading"  // Compare or Apply reads before anything is written; counted in records asked for
-	Writing  Phase = "writing"  // Apply writes; counted in steps, of which the synced ones are done
-	Settling Phase = "settling" // Apply waits to read again, or reads; counted in steps that are to be settled
+	Reading  Phase = "reading"  // Compare or Apply reads before anything is written; counts requested records
+	Writing  Phase = "writing"  // Apply writes; counts steps, of which the synced ones are done
+	Settling Phase = "settling" // Apply waits to read again, or reads; counts steps whose outcome is unknown
 )
 
 // Progress says how far a phase has come.
@@ -221,21 +229,22 @@ type Progress struct {
 	Phase       Phase
 	Done, Total int
 
-	Waiting      bool      // for a service that does not respond
-	WaitingSince time.Time // time of the failure that the wait began with
+	Waiting      bool      // whether the run waits for a service that does not respond
+	WaitingSince time.Time // time of the failure that started the wait
 	WaitingFor   error     // that failure, which wraps an [oakra.Error]
 }
 
 var (
 	// ErrTooManySteps means that the plan changes more records than [Options].MaxSteps.
 	ErrTooManySteps = errors.New("stocksync: more steps than MaxSteps")
-	// ErrApplied means that the plan was applied before, so its numbers are no longer true.
+	// ErrApplied means that the plan was applied before, and its quantities may be out
+	// of date.
 	ErrApplied = errors.New("stocksync: the plan was applied before: compare anew")
-	// ErrIncomplete means that a plan was applied, and some targets are Rejected, Unknown,
-	// NotTried, or Differ.
+	// ErrIncomplete means that a plan was applied, and some targets are Rejected,
+	// Differs, Unknown or NotTried.
 	ErrIncomplete = errors.New("stocksync: not every target is synced")
-	// ErrNoneKnown means that all targets are NotFound, so the locations or the SKUs are
-	// likely written in another way in Oakra.
+	// ErrNoneKnown means that all targets are NotFound. Most likely Oakra spells the
+	// locations or the SKUs in another way.
 	ErrNoneKnown = errors.New("stocksync: Oakra knows none of the targets: are the SKUs and locations written as there?")
 )
 
@@ -243,36 +252,37 @@ var (
 type Step struct {
 	ID       int64 // id of the record
 	Key      oakra.StockKey
-	From, To int64 // what was read, and the target
+	From, To int64 // quantity that was read, and quantity of the target
 }
 
-// Conflict is a record for which there are several targets, without
-// [Options].SumDuplicates, or with a sum that does not fit into 64 bits.
+// Conflict is a record with several targets, where [Options].SumDuplicates is not
+// set or the sum does not fit into 64 bits.
 type Conflict struct {
 	Key        oakra.StockKey
 	Quantities []int64 // quantities of the targets, in the order given
 }
 
-// Ambiguity is a target for which Oakra has several records, though there should
-// be one for a SKU at a location. Which one to write to is for the owner of the
-// account to say.
+// Ambiguity is a target for which Oakra has several records, although there should
+// be one for a SKU at a location. Only the owner of the account can decide which of
+// them is right.
 type Ambiguity struct {
 	Target  Target
 	Records []oakra.StockRecord
 }
 
-// Plan is what Compare found. Each target is in exactly one of the lists, which
-// are in the order given. Steps may be taken out before Apply, which does those
-// that are left and no others.
+// Plan is the result of Compare. Each target is in exactly one of the lists, which
+// keep the order of the targets. Steps may be removed before Apply, which carries
+// out only those that are left.
 type Plan struct {
-	Steps     []Step      // would change
-	Equal     []Target    // have the quantity already
-	NotFound  []Target    // Oakra has no such SKU at that location
-	Ambiguous []Ambiguity // Oakra has several records; Apply reports the targets as Rejected
-	Conflicts []Conflict  // there are several targets; Apply reports them as Rejected
+	Steps     []Step      // records that would change
+	Equal     []Target    // targets whose record has the quantity already
+	NotFound  []Target    // targets without a record in Oakra
+	Ambiguous []Ambiguity // targets with several records; Apply reports them as Rejected
+	Conflicts []Conflict  // records with several targets; Apply reports these as Rejected
 
-	// Similar maps keys of NotFound to that of a record whose SKU or location differs
-	// only in case, if there is one. Oakra tells only if it searches so.
+	// Similar maps the key of a NotFound target to that of a record whose SKU or
+	// location differs only in case, if there is one. Such a record is found only if
+	// Oakra's search ignores case.
 	Similar map[oakra.StockKey]oakra.StockKey
 
 	unread  []Target // targets of Sync, when reading failed
@@ -281,12 +291,14 @@ type Plan struct {
 	applied atomic.Bool
 }
 
-// Compare reads what Oakra has and says what would change; it writes nothing.
+// Compare reads the stock from Oakra and returns what would change. It writes
+// nothing.
 //
-// Errors: of the options; of the first target that has a blank SKU or location,
-// before anything is read; of reading, wrapping an [oakra.Error], for a service that
-// does not respond after [Options].OutageTimeout. ErrTooManySteps comes with the plan, to look at; without an
-// error, or with that one, there is a plan, with any other there is none.
+// Compare fails before it reads anything if an option is invalid or a target has a
+// blank SKU or location. If reading fails, the error wraps an [oakra.Error]; if the
+// service does not respond, that is after [Options].OutageTimeout. With
+// ErrTooManySteps the plan is returned too, for review. With any other error it is
+// nil.
 func Compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Plan, error) {
 	plan, err := compare(ctx, stock, targets, o)
 	if err != nil && !errors.Is(err, ErrTooManySteps) {
@@ -295,9 +307,9 @@ func Compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Pl
 	return plan, err
 }
 
-// Sync is Compare and Apply. The report is never nil: what failed before
-// anything was written is reported as not tried. The error is that of Compare or
-// that of Apply.
+// Sync calls Compare and Apply, and returns the error of the one that failed. The
+// report is never nil. If Compare failed, targets whose record was not read, or
+// needs a write, are reported as NotTried.
 func Sync(ctx context.Context, stock Stock, targets []Target, o Options) (*Report, error) {
 	plan, err := compare(ctx, stock, targets, o)
 	if err != nil {
@@ -306,7 +318,7 @@ func Sync(ctx context.Context, stock Stock, targets []Target, o Options) (*Repor
 	return plan.apply(ctx, true)
 }
 
-// compare always returns a plan; where it could not read, all targets are unread.
+// compare always returns a plan. If it could not read, all targets are unread.
 func compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Plan, error) {
 	plan := &Plan{stock: stock, options: o, unread: targets}
 	if err := o.check(); err != nil {
@@ -356,7 +368,7 @@ func compare(ctx context.Context, stock Stock, targets []Target, o Options) (*Pl
 	return plan, plan.tooMany()
 }
 
-// group returns the quantities of each record, and the order of the records.
+// group returns the quantities for each key, and the keys in order.
 func group(targets []Target) (keys []oakra.StockKey, quantities map[oakra.StockKey][]int64) {
 	quantities = make(map[oakra.StockKey][]int64, len(targets))
 	for _, t := range targets {
@@ -368,7 +380,7 @@ func group(targets []Target) (keys []oakra.StockKey, quantities map[oakra.StockK
 	return keys, quantities
 }
 
-// addUp replaces the quantities of each record with their sum, if it fits.
+// addUp replaces the quantities for each key with their sum, if it fits.
 func addUp(quantities map[oakra.StockKey][]int64) {
 	for key, all := range quantities {
 		if len(all) == 1 {

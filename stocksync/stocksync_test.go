@@ -20,7 +20,7 @@ import (
 
 var modes = map[string]stocksync.Mode{"ByChange": stocksync.ByChange, "ByUpdate": stocksync.ByUpdate}
 
-// inModes runs a test in both modes, with a clock that waits for nobody.
+// inModes runs a test in both modes, each in a synctest bubble.
 func inModes(t *testing.T, test func(t *testing.T, mode stocksync.Mode)) {
 	for name, mode := range modes {
 		t.Run(name, func(t *testing.T) {
@@ -86,7 +86,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// checkStatuses compares the status of each target, which must be in the report once.
+// checkStatuses compares the status of each target. Each must be in the report once.
 func checkStatuses(t *testing.T, report *stocksync.Report, want map[string]stocksync.Status) {
 	t.Helper()
 	got := make(map[string]stocksync.Status)
@@ -116,7 +116,7 @@ func checkStatuses(t *testing.T, report *stocksync.Report, want map[string]stock
 	}
 }
 
-// statuses of targets plus(1, recordsTo(n)...), by number.
+// statuses returns the statuses of the targets plus(1, recordsTo(n)...), by number.
 func statuses(all ...stocksync.Status) map[string]stocksync.Status {
 	want := make(map[string]stocksync.Status)
 	for i, f := range all {
@@ -125,8 +125,8 @@ func statuses(all ...stocksync.Status) map[string]stocksync.Status {
 	return want
 }
 
-// TestDuplicates: several lines of one record are bins, lots or serial numbers, or
-// one of them is wrong. Nothing says which, and equal ones are no exception.
+// TestDuplicates checks several lines of one record. They may be bins, lots or serial
+// numbers, or one of them may be wrong. Nothing says which, even if they are equal.
 func TestDuplicates(t *testing.T) {
 	targets := []stocksync.Target{
 		{"sku-1", "w1", 1}, {"sku-2", "w1", 5}, {"sku-1", "w1", 1}, {"sku-1", "w1", 1},
@@ -164,8 +164,8 @@ func TestDuplicates(t *testing.T) {
 	require.Equal(t, 3, report.Count(stocksync.Synced))
 }
 
-// TestDuplicatesNotRead: what could not be read is in the report as it would have
-// been compared.
+// TestDuplicatesNotRead checks that duplicates are in the report as Compare would have
+// reported them, even if reading failed.
 func TestDuplicatesNotRead(t *testing.T) {
 	targets := []stocksync.Target{{"sku-1", "w1", 1}, {"sku-1", "w1", 1}}
 	for sum, want := range map[bool][]int64{false: {1, 1}, true: {2}} {
@@ -198,7 +198,8 @@ func TestNothingToDo(t *testing.T) {
 	}
 }
 
-// TestNoneKnown: a feed that spells every location in another way is no success.
+// TestNoneKnown checks that a feed that spells every location in another way is an
+// error.
 func TestNoneKnown(t *testing.T) {
 	shop := newShop(recordsTo(3)...)
 	report, err := stocksync.Sync(t.Context(), shop, []stocksync.Target{{"sku-1", "W1", 1}, {"sku-2", "W1", 1}}, stocksync.Options{})
@@ -322,7 +323,7 @@ func TestMaxSteps(t *testing.T) {
 		t.Fatal("sent something")
 	}
 
-	plan.Steps = plan.Steps[1:] // a person may take steps out
+	plan.Steps = plan.Steps[1:] // a person may remove steps
 	if report, err = plan.Apply(t.Context()); err != nil || len(report.Results) != 3 || shop.quantity(1) != 1 || shop.quantity(2) != 3 {
 		t.Errorf("Apply: %v, %v", report, err)
 	}
@@ -386,8 +387,8 @@ func TestDifferenceTooLarge(t *testing.T) {
 	})
 }
 
-// TestUnknown: what happens to one request, what somebody else does until it is read
-// again, and what is made of that. From is 1, To is 2.
+// TestUnknown checks the status that results from the event of one request and from
+// what somebody else does until the record is read again. From is 1, To is 2.
 func TestUnknown(t *testing.T) {
 	for name, tt := range map[string]struct {
 		events   []event
@@ -474,8 +475,8 @@ func TestSettleAfter(t *testing.T) {
 	})
 }
 
-// TestByTheRest: records of one request settle each other. Their differences are
-// 1 and 1 is sold of some, or brought back.
+// TestByTheRest checks that the records of one request settle each other. Their
+// differences are 1, and of some records one unit is sold or returned.
 func TestByTheRest(t *testing.T) {
 	const synced, unknown = stocksync.Synced, stocksync.Unknown
 	for name, tt := range map[string]struct {
@@ -519,7 +520,7 @@ func TestByTheRest(t *testing.T) {
 		})
 	}
 
-	t.Run("requests apart", func(t *testing.T) { // one lost, one applied: no contradiction
+	t.Run("requests apart", func(t *testing.T) { // a lost request does not contradict an applied one
 		synctest.Test(t, func(t *testing.T) {
 			shop := newShop(recordsTo(4)...)
 			shop.next = inTurn(lost, responseLost)
@@ -530,7 +531,7 @@ func TestByTheRest(t *testing.T) {
 			checkStatuses(t, report, statuses(synced, synced, synced, synced))
 		})
 	})
-	t.Run("updates", func(t *testing.T) { // the number is there, or is sent again
+	t.Run("updates", func(t *testing.T) { // the record is at To, or the update is sent again
 		synctest.Test(t, func(t *testing.T) {
 			shop := newShop(recordsTo(4)...)
 			shop.next = inTurn(responseLost)
@@ -621,7 +622,7 @@ func TestReadingAgainFails(t *testing.T) {
 			switch {
 			case !forGood:
 				want[0], least, most = stocksync.Synced, time.Minute, 2*time.Minute
-			case mode == stocksync.ByChange: // not sent again without a look
+			case mode == stocksync.ByChange: // not sent again before it is read
 				want[1], sent = stocksync.NotTried, 2
 			}
 			checkStatuses(t, report, statuses(want...))
@@ -638,7 +639,8 @@ func TestReadingAgainFails(t *testing.T) {
 	})
 }
 
-// TestReadingAgainIsRejected: a key that is revoked meanwhile is not waited for.
+// TestReadingAgainIsRejected checks that the run does not wait if the key was revoked
+// meanwhile.
 func TestReadingAgainIsRejected(t *testing.T) {
 	revoked := &oakra.Error{Op: "stock.list", StatusCode: 401, Outcome: oakra.OutcomeNotApplied}
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
@@ -660,8 +662,8 @@ func TestReadingAgainIsRejected(t *testing.T) {
 	})
 }
 
-// TestReadingRateLimited: the client has waited as it was asked to; reading again
-// at once would only add to the load.
+// TestReadingRateLimited checks that a read that is rate limited is not tried again at
+// once. The client has already waited as long as it was told to.
 func TestReadingRateLimited(t *testing.T) {
 	shop := newShop(recordsTo(2)...)
 	shop.reading = func() error {
@@ -705,7 +707,7 @@ func TestContextEnds(t *testing.T) {
 	})
 }
 
-// other is a Stock whose writes fail with an error of its own.
+// other is a Stock whose writes fail with an error that is not an oakra.BulkError.
 type other struct {
 	*shop
 	err error

@@ -40,7 +40,8 @@ func TestStopBeforeReading(t *testing.T) {
 	})
 }
 
-// TestStopCutsReadingShort: by Compare, by Apply before it writes, and to settle.
+// TestStopCutsReadingShort checks reading by Compare, by Apply before it writes, and
+// to settle.
 func TestStopCutsReadingShort(t *testing.T) {
 	hang := oakratest.Fault{Op: "stock.list", Kind: oakratest.Slow, Delay: time.Hour}
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
@@ -86,8 +87,8 @@ func TestStopCutsReadingShort(t *testing.T) {
 	})
 }
 
-// TestStopWhileWriting: the writes in flight finish, the others are not sent, and no
-// outcome is unknown.
+// TestStopWhileWriting checks that the writes in flight finish, that the others are not
+// sent, and that no outcome is unknown.
 func TestStopWhileWriting(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		server := oakratest.Start(t, recordsTo(100)...)
@@ -108,8 +109,8 @@ func TestStopWhileWriting(t *testing.T) {
 	})
 }
 
-// TestStopWhileSettling: what is unknown stays so, and what was to be sent again is
-// not tried.
+// TestStopWhileSettling checks that unknown outcomes stay Unknown, and that steps that
+// were to be sent again are NotTried.
 func TestStopWhileSettling(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop := newShop(recordsTo(3)...)
@@ -126,7 +127,8 @@ func TestStopWhileSettling(t *testing.T) {
 	})
 }
 
-// TestStopInOutage: the wait for a service that does not respond ends at once.
+// TestStopInOutage checks that the wait for a service that does not respond ends at
+// once.
 func TestStopInOutage(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		server := oakratest.Start(t, recordsTo(100)...)
@@ -134,7 +136,7 @@ func TestStopInOutage(t *testing.T) {
 		report, err := stocksync.Sync(t.Context(), server.Client().Stock, plus(1, recordsTo(100)...), stocksync.Options{
 			Mode: mode, BatchSize: 5, Stop: stopAfter(20 * time.Second),
 			OnProgress: func(p stocksync.Progress) {
-				if p.Phase == stocksync.Reading { // it goes down after that
+				if p.Phase == stocksync.Reading { // the service goes down after reading
 					server.Inject(oakratest.Fault{Kind: oakratest.Respond, Status: http.StatusBadGateway, Body: "<html>"})
 				}
 			},
@@ -147,8 +149,8 @@ func TestStopInOutage(t *testing.T) {
 	})
 }
 
-// TestStopAfterRejection: the others of a rejected request are not tried, as its
-// response says.
+// TestStopAfterRejection checks that the other records of a rejected request are
+// NotTried, as its response says.
 func TestStopAfterRejection(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop, stop := newShop(recordsTo(3)...), make(chan struct{})
@@ -165,7 +167,7 @@ func TestStopAfterRejection(t *testing.T) {
 	})
 }
 
-// TestStopTooLate: there is nothing left to stop.
+// TestStopTooLate checks that Stop changes nothing while the last request is in flight.
 func TestStopTooLate(t *testing.T) {
 	inModes(t, func(t *testing.T, mode stocksync.Mode) {
 		shop := newShop(recordsTo(3)...)
@@ -176,8 +178,8 @@ func TestStopTooLate(t *testing.T) {
 	})
 }
 
-// TestStopBySignalContext: the program's context ends, and the call gets one that does
-// not.
+// TestStopBySignalContext checks the pattern of the Stop field's documentation: the
+// program's context ends, and the call has a context that does not.
 func TestStopBySignalContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)

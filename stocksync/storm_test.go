@@ -17,8 +17,8 @@ import (
 )
 
 // TestStorm syncs through faults of every kind and outages of some seconds, on
-// servers that reject negative quantities, and compares each result with the ledger of
-// the server. Nobody else sells, so no status may be wrong.
+// servers that reject negative quantities, and compares each result with the server's
+// ledger. Nobody else sells, and therefore every status must be right.
 func TestStorm(t *testing.T) {
 	waits := 0
 	for seed := range uint64(12) {
@@ -29,13 +29,13 @@ func TestStorm(t *testing.T) {
 	require.Positive(t, waits, "no outage was met: the test does not test that")
 }
 
-// storm returns how many outages began.
+// storm runs one storm and returns how many outages began.
 func storm(t *testing.T, mode stocksync.Mode, seed uint64) (outages int) {
 	const n = 600
 	random := rand.New(rand.NewPCG(seed, uint64(mode)))
 	byItem, stopped := seed%3 == 1, seed%4 == 3
-	// Where nobody looks whether a rejected request was rejected as a whole, a server
-	// that saves item by item may have the record though the response said no.
+	// If nothing is read after a rejection, a server that saves item by item may have
+	// written a record of the request although its response was a rejection.
 	looked := !byItem || !stopped && mode == stocksync.ByChange
 	server := oakratest.Start(t, stock(n)...)
 	server.SetDialect(oakratest.Dialect{RejectNegative: true, ItemByItem: byItem, BatchLimit: []int{0, 25}[seed/6%2]})
@@ -88,7 +88,7 @@ func storm(t *testing.T, mode stocksync.Mode, seed uint64) (outages int) {
 		}
 	}
 	report, err := stocksync.Sync(t.Context(), clientOf(server).Stock, targets, o)
-	time.Sleep(time.Minute) // what is late has landed
+	time.Sleep(time.Minute) // every late write has arrived
 	synctest.Wait()
 
 	changed := make(map[int64]bool)
@@ -122,7 +122,7 @@ func storm(t *testing.T, mode stocksync.Mode, seed uint64) (outages int) {
 	t.Logf("seed %d: %d negative; %d synced, %d rejected, %d unknown, %d not tried; %v", seed, negative,
 		report.Count(stocksync.Synced), report.Count(stocksync.Rejected), report.Count(stocksync.Unknown), report.Count(stocksync.NotTried), err)
 
-	// Another run, when all is quiet, leaves only what is rejected.
+	// Another run without faults leaves only the rejected targets.
 	server.ClearFaults()
 	o.Stop, o.OnProgress = nil, nil
 	report, err = stocksync.Sync(t.Context(), clientOf(server).Stock, targets, o)
@@ -141,7 +141,7 @@ func storm(t *testing.T, mode stocksync.Mode, seed uint64) (outages int) {
 	return outages
 }
 
-// idOf returns the ID of the record with a SKU as record makes it.
+// idOf returns the ID in a SKU that record made.
 func idOf(sku string) (id int64) {
 	_, _ = fmt.Sscanf(sku, "sku-%d", &id)
 	return id

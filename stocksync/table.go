@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// table reads the records of a file one after the other. It is not encoding/csv,
-// which has no mode for text between tabs: its LazyQuotes lets one quote swallow
-// the rest of the file.
+// table reads the records of a file one after the other. It does not use
+// encoding/csv, which has no mode for plain text between tabs: with LazyQuotes, one
+// quote can swallow the rest of the file.
 type table struct {
 	lines []string
-	comma string // between the cells
+	comma string // separator of the cells
 	next  int    // index of the line to read next
 }
 
@@ -20,11 +20,12 @@ type table struct {
 type record struct {
 	first, last int // lines, counted from 1
 	cells       []string
-	open        int    // index of the first cell that runs over the end of a line, or -1
-	tail        string // rest of the first line, from that cell on
+	open        int    // index of the first cell that continues on the next line, or -1
+	tail        string // rest of the first line, starting with that cell
 }
 
-// splitLines also splits at a bare CR if the first line ends with one.
+// splitLines returns the lines of text. It splits at a bare CR too if the first line
+// ends with one.
 func splitLines(text string) []string {
 	if i := strings.IndexAny(text, "\r\n"); i >= 0 && text[i] == '\r' && !strings.HasPrefix(text[i:], "\r\n") {
 		text = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text)
@@ -36,9 +37,9 @@ func splitLines(text string) []string {
 	return lines
 }
 
-// read returns the next record that is not blank, or io.EOF. After another error,
-// which concerns the first line of the record, it goes on with the line after
-// that, which a quote that is not closed seemed to hide.
+// read returns the next record that is not blank, or io.EOF. Any other error is about
+// the first line of the record. The next call then continues with the line after it,
+// because a quote that is not closed may have hidden that line.
 func (t *table) read() (record, error) {
 	for t.next < len(t.lines) {
 		rec, err := t.parse(t.next)
@@ -83,8 +84,9 @@ var (
 	errNotClosed = errors.New("it has a quote that is not closed")
 )
 
-// cell reads the cell that text, a part of line i, begins with. It returns what
-// follows it in line end: nothing, or a separator and more.
+// cell reads the cell at the beginning of text, which is a part of line i. It also
+// returns the rest of the line in which the cell ends, which is empty or begins with
+// a separator, and the index of that line.
 func (t *table) cell(text string, i int) (cell, rest string, end int, err error) {
 	if inside, ok := strings.CutPrefix(text, `"`); ok {
 		cell, rest, end, err = t.quoted(inside, i)
@@ -102,7 +104,7 @@ func (t *table) cell(text string, i int) (cell, rest string, end int, err error)
 	return text[:at], text[at:], i, nil
 }
 
-// quoted is cell for what follows a quote.
+// quoted is like cell, for text that follows an opening quote.
 func (t *table) quoted(text string, i int) (cell, rest string, end int, err error) {
 	var b strings.Builder
 	for {

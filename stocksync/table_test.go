@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// FuzzTable compares the records between commas with those of encoding/csv, where
-// that reads them.
+// FuzzTable compares comma-separated records with those of encoding/csv, if it can
+// read them.
 func FuzzTable(f *testing.F) {
 	for _, text := range []string{"a,b\nc,d\n", "\"a,\"\"b\"\"\n\",c", "a, \"b\" ,\n\n,,\n\"c", "a\"b,c\nd"} {
 		f.Add(text)

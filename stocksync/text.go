@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// checkText checks what the cells of all three columns have in common.
+// checkText makes the checks that the cells of all three columns have in common.
 func checkText(column, text string) error {
 	switch {
 	case text == "":
@@ -28,8 +28,8 @@ func checkText(column, text string) error {
 	return nil
 }
 
-// rewritten is a long number, such as a barcode, as a spreadsheet shows it. A SKU
-// such as 1E5 or 5E-10 may be somebody's own.
+// rewritten matches a long number, such as a barcode, as a spreadsheet shows it. It
+// does not match 1E5 or 5E-10, which may be real SKUs.
 var rewritten = regexp.MustCompile(`(?i)^[0-9]([.,][0-9]+e[+-][0-9]+|e\+[0-9]+)$`)
 
 // checkName checks a SKU or a location.
@@ -39,15 +39,15 @@ func checkName(column, text string) error {
 	}
 	switch {
 	case text[0] == '\'':
-		return fmt.Errorf("the %s %.40q begins with an apostrophe, which may be no part of it", column, text)
+		return fmt.Errorf("the %s %.40q begins with an apostrophe, which may not be part of it", column, text)
 	case rewritten.MatchString(text):
 		return fmt.Errorf("the %s %.40q is a number that a spreadsheet rewrote, which loses digits: format the column as text", column, text)
 	}
 	return nil
 }
 
-// findUnseen returns the first character that cannot be seen, or that looks like a
-// space and is none.
+// findUnseen returns the first character that is invisible or only looks like a
+// space.
 func findUnseen(text string) (r rune, found bool) {
 	before, after := rune(0), text
 	for after != "" {
@@ -59,7 +59,7 @@ func findUnseen(text string) (r rune, found bool) {
 		case unicode.Is(unicode.Variation_Selector, r):
 			found = !shapesEmoji(before, r, after)
 		default:
-			found = r == '\u2800' || // a blank pattern of Braille
+			found = r == '\u2800' || // the blank Braille pattern
 				unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zs, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point)
 		}
 		if found {
@@ -70,20 +70,20 @@ func findUnseen(text string) (r rune, found bool) {
 	return 0, false
 }
 
-// shapesEmoji reports whether a variation selector says how to draw the emoji
-// before it.
+// shapesEmoji reports whether a variation selector follows an emoji and says how to
+// draw it.
 func shapesEmoji(before, selector rune, after string) bool {
 	switch {
 	case selector != '\uFE0E' && selector != '\uFE0F':
 		return false
 	case strings.ContainsRune("0123456789#*", before):
-		return strings.HasPrefix(after, "\u20E3") // which makes it a key
+		return strings.HasPrefix(after, "\u20E3") // an enclosing keycap
 	}
 	return emoji.MatchString(string(before))
 }
 
-// emoji matches those of Unicode's emoji-data.txt, and all of the blocks of
-// pictographs.
+// emoji matches the emoji of Unicode's emoji-data.txt, and all characters of the
+// pictograph blocks.
 var emoji = regexp.MustCompile("[" +
 	"©®‼⁉™ℹ↔-↙↩↪⌚⌛⌨⏏⏩-⏳⏸-⏺Ⓜ▪▫▶◀◻-◾☀-☄☎☑☔☕☘☝☠☢☣☦☪☮☯☸-☺♀♂♈-♓♟♠♣♥♦♨♻" +
 	"♾♿⚒-⚗⚙⚛⚜⚠⚡⚧⚪⚫⚰⚱⚽⚾⛄⛅⛈⛎⛏⛑⛓⛔⛩⛪⛰-⛵⛷-⛺⛽✂✅✈-✍✏✒✔✖✝✡✨✳✴❄❇❌❎❓-❕❗❣❤➕-➗" +

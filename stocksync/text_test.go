@@ -21,7 +21,8 @@ func readNames(sku, location string) (stocksync.Target, error) {
 	return targets[0], nil
 }
 
-// TestUnseenCharacters: nobody sees why a SKU with one of these is not found.
+// TestUnseenCharacters checks that invisible characters are reported: without that,
+// nobody can see why a SKU with one of them is not found.
 func TestUnseenCharacters(t *testing.T) {
 	for _, r := range []rune{
 		0x01, '\t', 0x7f, 0x85, // Cc
@@ -56,7 +57,7 @@ func TestVariationSelectors(t *testing.T) {
 		"mug-\u203c\ufe0f":           false,
 		"mug-\u2194\ufe0f":           false,
 		"mug-\U0001F54A\ufe0f":       false, // a dove
-		"mug-1\ufe0f\u20e3":          false, // a key
+		"mug-1\ufe0f\u20e3":          false, // a keycap
 		"mug-#\ufe0f\u20e3":          false,
 		"mug-1\ufe0f":                true,
 		"mug-\u2764\ufe0f\ufe0f":     true,
@@ -67,10 +68,10 @@ func TestVariationSelectors(t *testing.T) {
 		"mug-\u0967\ufe0f\u20e3":     true, // a Devanagari digit
 		"\ufe0fmug":                  true,
 		"mug \ufe0f":                 true,
-		"mug-\u2229\ufe00":           true, // a symbol of mathematics
+		"mug-\u2229\ufe00":           true, // a mathematical symbol
 		"mug-\u845b\U000E0100":       true, // a form of an ideograph
 		"mug-\u1820\u180b":           true, // a form of a Mongolian letter
-		"mug-\U0001F469\u200d\u2695": true, // joined by U+200D, of kind Cf
+		"mug-\U0001F469\u200d\u2695": true, // joined by U+200D, which is of category Cf
 	} {
 		_, err := readNames(text, "w1")
 		require.Equal(t, bad, err != nil, "%+q: %v", text, err)
@@ -111,8 +112,8 @@ func TestNamesThatAreNotTheText(t *testing.T) {
 	}
 }
 
-// TestLoneSurrogates: a UTF-16 file that is not valid does not lose characters
-// without a word.
+// TestLoneSurrogates checks that an invalid UTF-16 file does not lose characters
+// silently.
 func TestLoneSurrogates(t *testing.T) {
 	file := utf16File(binary.LittleEndian, "sku,location_id,quantity\na?b,w1,5\n")
 	_, err := stocksync.ReadCSV(strings.NewReader(strings.Replace(file, "?\x00", "\x00\xd8", 1)))

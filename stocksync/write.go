@@ -10,27 +10,27 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// request is what is left of a request that failed: the steps that are not decided.
+// request holds the steps of a failed request that are not decided yet.
 type request struct {
 	kind      kind
 	steps     []int
 	confirmed int   // number of its other steps that the response showed as written
-	named     []int // steps of the same call that are rejected by name
+	named     []int // steps of the same call that a rejection names
 }
 
-// kind is how a request failed.
+// kind says how a request failed.
 type kind int
 
 const (
-	lost     kind = iota // its outcome is unknown
-	passing              // not applied, for a cause that passes
-	innocent             // rejected because of other records, which it names
-	nameless             // rejected, and no record is named
-	decided              // not applied, for a cause that does not pass by itself
+	lost     kind = iota // outcome unknown
+	passing              // not applied, for a temporary reason
+	innocent             // rejected because of other records, which the response names
+	nameless             // rejected by a response that names no record
+	decided              // not applied, for a reason that does not pass by itself
 )
 
-// write sends the steps of a parcel, decides those whose result is certain, and
-// returns the others by request.
+// write sends the steps of a parcel, decides those whose outcome is certain, and
+// returns the others grouped by request.
 func (r *run) write(ctx context.Context, p parcel) []request {
 	shown := make(map[int64]oakra.StockRecord)
 	show := func(records []oakra.StockRecord) {
@@ -67,7 +67,7 @@ func (r *run) write(ctx context.Context, p parcel) []request {
 	return r.sort(p, failures)
 }
 
-// call sends steps.
+// call sends steps by the method of the run's mode.
 func (r *run) call(ctx context.Context, steps []int, o oakra.BulkOptions) error {
 	if r.options.Mode == ByUpdate {
 		updates := make([]oakra.StockUpdate, len(steps))
@@ -84,7 +84,7 @@ func (r *run) call(ctx context.Context, steps []int, o oakra.BulkOptions) error 
 	return r.stock.ChangeAll(ctx, changes, o)
 }
 
-// accept decides a step that was applied, by what the response shows.
+// accept decides a step that was applied, by the record in the response.
 func (r *run) accept(i int, shown map[int64]oakra.StockRecord) {
 	step, result := r.steps[i], &r.results[i]
 	record, ok := shown[step.ID]
@@ -101,7 +101,8 @@ func (r *run) accept(i int, shown map[int64]oakra.StockRecord) {
 	}
 }
 
-// sort decides the failures that are certain, and returns the others by request.
+// sort decides the failures that are certain, and returns the others grouped by
+// request.
 func (r *run) sort(p parcel, failures []oakra.BulkFailure) (left []request) {
 	var named []int
 	for _, f := range failures {
@@ -153,8 +154,8 @@ func (r *run) sort(p parcel, failures []oakra.BulkFailure) (left []request) {
 	return left
 }
 
-// kindOf says how the request of an item failed; named says whether any request of
-// the call was rejected because of some of its items.
+// kindOf returns how the request of an item failed. The argument named says whether
+// any rejection in the same call names an item.
 func (r *run) kindOf(f oakra.BulkFailure, named bool) kind {
 	switch {
 	case f.Outcome == oakra.OutcomeUnknown:
@@ -171,15 +172,16 @@ func (r *run) kindOf(f oakra.BulkFailure, named bool) kind {
 	return decided
 }
 
-// isInnocent reports whether err is that of items whose request was rejected because
-// of others: it was sent, and err has no status.
+// isInnocent reports whether err is the error of items whose request was rejected
+// because of others. Such a request was sent, and err has no status.
 func isInnocent(err error) bool {
 	var e *oakra.Error
 	return errors.As(err, &e) && e.StatusCode == 0 && e.Attempts > 0 && oakra.Retryable(err) && !errors.Is(err, oakra.ErrUnreachable)
 }
 
 // provenRecords returns the records that were certainly written by a request that
-// failed with err. Those of a 207 only show what Oakra has.
+// failed with err. The records of a 207 only show what Oakra has now, and prove
+// nothing.
 func provenRecords(err error) []oakra.StockRecord {
 	var e *oakra.Error
 	if !errors.As(err, &e) || e.StatusCode == http.StatusMultiStatus {
