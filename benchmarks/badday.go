@@ -18,20 +18,20 @@ import (
 	"github.com/oakra/oakra-go/stocksync"
 )
 
-// badDay says how large the measures of bulk runs and syncs on a bad day are. All of them
-// go over real connections to oakratest and in real time, and compare what the run
-// reports with what the server did.
+// badDay sets the size of the bulk runs and syncs on a bad day. All of them use real
+// connections to oakratest and real time, and compare what the run reports with what
+// the server did.
 type badDay struct {
-	items     int           // of a run through an outage, or through resets
+	items     int           // items of a run through an outage or resets
 	stopped   int           // items of a run that is stopped
-	targets   int           // of a sync
+	targets   int           // targets of a sync
 	limited   int           // items of a run on a server with a limit
-	pairs     int           // of runs through resets
-	outage    time.Duration // length of one that passes
-	lasting   time.Duration // OutageTimeout of runs through one that lasts
+	pairs     int           // number of pairs of runs through resets
+	outage    time.Duration // length of an outage that passes
+	lasting   time.Duration // OutageTimeout of a run through an outage that lasts
 	options   oakra.BulkOptions
-	latency   time.Duration // of a request
-	perRecord time.Duration
+	latency   time.Duration // server time for a request
+	perRecord time.Duration // additional server time for each record
 }
 
 func fullBadDay() badDay {
@@ -46,8 +46,8 @@ func fullBadDay() badDay {
 type measured struct {
 	what, must string
 	ending
-	cost   string // time or requests
-	right  bool   // all that must be, except for the time
+	cost   string // time or number of requests
+	right  bool   // whether everything except the time is as it must be
 	inTime bool
 }
 
@@ -96,15 +96,15 @@ func printMeasured(w io.Writer, all []measured) error {
 	return nil
 }
 
-// site is a server, and a client of it with default options, which opens a connection
-// for each request.
+// site is a server and a client of it. The client has default options, and opens a
+// connection for each request.
 type site struct {
 	*oakratest.Server
 	client  *oakra.Client
-	refuses atomic.Bool // connections
+	refuses atomic.Bool // whether connections are refused
 
 	mu      sync.Mutex
-	longest time.Duration // of an attempt
+	longest time.Duration // duration of the longest attempt
 }
 
 func (d badDay) newSite(n int, dialect oakratest.Dialect) (*site, error) {
@@ -134,16 +134,16 @@ func (d badDay) newSite(n int, dialect oakratest.Dialect) (*site, error) {
 	return s, nil
 }
 
-// ending is what a run of ChangeAll reports, beside what the server did.
+// ending is what a run of ChangeAll reports, compared with what the server did.
 type ending struct {
 	applied, notApplied, unknown int
-	wrong                        int  // items whose reported outcome is not true
-	retryable                    bool // every item that is not applied
+	wrong                        int  // items whose reported outcome is wrong
+	retryable                    bool // whether every item that was not applied is retryable
 	took                         time.Duration
 }
 
-// changeAll changes n records. When so many items as at have an outcome it calls then,
-// and the time counts from there.
+// changeAll changes n records. As soon as at items have an outcome, it calls then and
+// starts to measure the time.
 func (s *site) changeAll(n int, o oakra.BulkOptions, at int, then func()) ending {
 	start, begun := time.Now(), false
 	o.OnProgress = func(p oakra.BulkProgress) {
@@ -193,7 +193,7 @@ func endingOf(n int, err error, requests []oakratest.Request) ending {
 	return e
 }
 
-// outages are what a service does that is down.
+// outages lists the ways in which a service can be down.
 var outages = []struct {
 	name  string
 	begin func(*site)
@@ -210,7 +210,7 @@ func (s *site) endOutage() {
 	s.refuses.Store(false)
 }
 
-// mostUnknown is how many items an outage may leave unknown.
+// mostUnknown returns how many outcomes an outage may leave unknown.
 func (d badDay) mostUnknown() int { return (d.options.Concurrency + 4) * d.options.BatchSize }
 
 // passingOutages measures runs through an outage that passes.
@@ -238,8 +238,8 @@ func (d badDay) passingOutages() ([]measured, error) {
 	return rows, nil
 }
 
-// lastingOutages measures runs through an outage that does not end, all at the same
-// time, since they mostly wait.
+// lastingOutages measures runs through an outage that does not end. The runs are made
+// at the same time, because they mostly wait.
 func (d badDay) lastingOutages() ([]measured, error) {
 	rows := make([]measured, len(outages))
 	errs := make([]error, len(outages))
@@ -270,12 +270,12 @@ func (d badDay) lastingOutages() ([]measured, error) {
 	return rows, errors.Join(errs...)
 }
 
-// randomResets measures what the care after a failure costs: a run of ChangeAll beside
-// one that follows each failure with the next request at once.
+// randomResets measures what the caution after a failure costs. It compares a run of
+// ChangeAll with one that sends the next request right after each failure.
 func (d badDay) randomResets() ([]measured, error) {
 	const most = 1.15
 	var ratios []float64
-	var all ending // of all pairs
+	var all ending // sum of all pairs
 	for pair := range d.pairs {
 		var took [2]time.Duration
 		for j := range took {
@@ -310,7 +310,7 @@ func (d badDay) randomResets() ([]measured, error) {
 	}}, nil
 }
 
-// heedless makes the requests of changeAll, whatever happens to them.
+// heedless makes the same requests as changeAll, and ignores failures.
 func (s *site) heedless(n int, o oakra.BulkOptions) time.Duration {
 	start := time.Now()
 	batches := make(chan []oakra.StockChange)
@@ -400,7 +400,7 @@ func (d badDay) syncs() ([]measured, error) {
 	return rows, nil
 }
 
-// limit measures a run on a server that takes fewer items a request.
+// limit measures a run on a server that accepts fewer items per request.
 func (d badDay) limit() ([]measured, error) {
 	const limit = 20
 	s, err := d.newSite(d.limited, oakratest.Dialect{BatchLimit: limit})
@@ -426,7 +426,8 @@ func (d badDay) limit() ([]measured, error) {
 	}}, nil
 }
 
-// updates measures the bulk run of the benchmarks, beside the time that its server takes.
+// updates measures the bulk run of the benchmarks, and compares it with the time that
+// its server takes.
 func (d badDay) updates() ([]measured, error) {
 	const most = 1.25
 	address, stop, err := startServer(newHandler(nil))

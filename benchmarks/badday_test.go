@@ -11,7 +11,7 @@ import (
 	"github.com/oakra/oakra-go/oakratest"
 )
 
-// TestBadDay takes all measures, each of a small run, and looks at everything except
+// TestBadDay takes all measurements with small runs, and checks everything except the
 // times.
 func TestBadDay(t *testing.T) {
 	t.Parallel()
@@ -48,14 +48,14 @@ func TestPrintMeasured(t *testing.T) {
 	}
 }
 
-// TestEnding checks that a report that is not true is found.
+// TestEnding checks that a wrong report is found.
 func TestEnding(t *testing.T) {
 	failures := &oakra.BulkError{Failures: []oakra.BulkFailure{
 		{Index: 1, Outcome: oakra.OutcomeNotApplied, Err: errors.New("no")},
 		{Index: 2, Outcome: oakra.OutcomeUnknown, Err: errors.New("unknown")},
 	}}
 	for _, test := range []struct {
-		ids   []int64 // applied
+		ids   []int64 // ids of the applied changes
 		wrong int
 	}{
 		{[]int64{1}, 0},

@@ -14,7 +14,7 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// Every client returns what the server sent.
+// TestClientsAgree checks that every client returns the records that the server sent.
 func TestClientsAgree(t *testing.T) {
 	sizes := []int{1, 7, 300}
 	server := httptest.NewServer(newHandler(sizes))
@@ -39,7 +39,7 @@ func TestClientsAgree(t *testing.T) {
 	}
 }
 
-// The response states its length if the setup says so.
+// TestContentLength checks that the response has a Content-Length if the setup says so.
 func TestContentLength(t *testing.T) {
 	server := httptest.NewServer(newHandler([]int{1, 100}))
 	defer server.Close()
@@ -143,7 +143,7 @@ func TestPrint(t *testing.T) {
 	}
 }
 
-// Every bound is of something that a full run measures.
+// TestBounds checks that a full run measures something for every bound.
 func TestBounds(t *testing.T) {
 	sizes := slices.Concat(full().sizes, []int{100_000})
 	seen := map[string]bool{}

@@ -8,7 +8,7 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// bulkResult is how long UpdateAll takes.
+// bulkResult holds how long UpdateAll takes.
 type bulkResult struct {
 	Updates   int       `json:"updates"`
 	LatencyMS float64   `json:"server_ms_per_request"`
@@ -17,11 +17,11 @@ type bulkResult struct {
 	Runs      []bulkRun `json:"runs"`
 }
 
-// oneByOne is a request for each record, one after the other. The time of all is
-// computed from that of as many as Measured says.
+// oneByOne is the result of one request for each record, one after the other. The time
+// for all of them is computed from that of the number in Measured.
 type oneByOne struct {
 	Measured int     `json:"measured"`
-	Seconds  float64 `json:"seconds"` // for all updates
+	Seconds  float64 `json:"seconds"` // time for all updates
 }
 
 type bulkRun struct {

@@ -25,7 +25,7 @@ const (
 	nameGitHub    = "go-github style"
 	nameOAPI      = "oapi-codegen"
 
-	// Those that go through the storm only.
+	// The following clients only go through the storm.
 	nameBackoff       = "cenkalti/backoff"
 	nameRetryableOnce = "go-retryablehttp without POST"
 )
@@ -42,24 +42,23 @@ const (
 // client is one of the clients that are compared.
 type client struct {
 	name string
-	// prepare returns a call of op that sends n items. What the call needs is
-	// made here, so that only the call is measured.
+	// prepare returns a call of op that sends n items. It creates everything that
+	// the call needs, so that only the call itself is measured.
 	prepare func(op string, n int) call
 }
 
-// call makes a request and returns how many records came back, which it puts
-// into keep if that is not nil.
+// call makes a request and returns the number of records in the response. It stores
+// the records in keep if that is not nil.
 type call func(ctx context.Context, keep *[]oakra.StockRecord) (int, error)
 
-// api is what a client can do, with its own types.
+// api has the calls of a client, with the client's own types.
 type api[R, U, C any] interface {
 	list(ctx context.Context, sku string) ([]R, error)
 	update(ctx context.Context, updates []U) ([]R, error)
 	change(ctx context.Context, changes []C) ([]R, error)
 }
 
-// The linter does not see that the methods are used where newClients infers the types
-// of an api.
+// The linter misses that newClients uses these methods when it infers an api's types.
 var (
 	_ api[oakra.StockRecord, oakra.StockUpdate, oakra.StockChange] = oakraClient{}
 	_ api[oapi.StockRecord, oapi.StockUpdate, oapi.StockChange]    = oapiClient{}
@@ -100,7 +99,7 @@ func newClient[
 	}}
 }
 
-// newClients returns all clients. Each has a transport of its own, from t.
+// newClients returns all clients. Each gets a transport of its own from t.
 func newClients(baseURL string, t func() http.RoundTripper) ([]client, error) {
 	own, err := oakra.NewClient(appKey, oakra.WithBaseURL(baseURL), oakra.WithHTTPClient(&http.Client{Transport: t()}))
 	if err != nil {
@@ -169,7 +168,7 @@ func (c oakraClient) change(ctx context.Context, changes []oakra.StockChange) ([
 	return c.Stock.Change(ctx, changes)
 }
 
-// netHTTPClient is what is written by hand with net/http and encoding/json.
+// netHTTPClient is a client written by hand with net/http and encoding/json.
 type netHTTPClient struct {
 	http *http.Client
 	base string
@@ -229,7 +228,7 @@ func readBody(response *http.Response, result any) error {
 	return json.Unmarshal(b, result)
 }
 
-// statusError is the error of a response that is no success.
+// statusError is the error of a response that is not a success.
 type statusError struct {
 	code int
 	body []byte
@@ -264,7 +263,7 @@ func (c retryableClient) change(ctx context.Context, changes []oakra.StockChange
 }
 
 func (c retryableClient) do(ctx context.Context, method, path string, body, result any) error {
-	var raw any // untyped nil, or []byte, which retryablehttp takes as it is
+	var raw any // untyped nil for no body, or a []byte
 	if body != nil {
 		b, err := json.Marshal(body)
 		if err != nil {
@@ -325,9 +324,8 @@ func restyError(response *resty.Response, err error) error {
 	return err
 }
 
-// githubClient is in the manner of go-github: a request is made by newRequest,
-// from a path that is resolved against the base URL, and do decodes the response
-// as it comes.
+// githubClient is a client in the style of go-github. Its newRequest resolves a path
+// against the base URL, and do decodes the response as a stream.
 type githubClient struct {
 	http *http.Client
 	base *url.URL

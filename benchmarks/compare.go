@@ -30,17 +30,17 @@ type comparison struct {
 	Clients   []tally           `json:"clients"`
 }
 
-// tally counts the changes of one client by what it said and what the server did. Each
-// change is counted in one of the fields from Doubled to Right.
+// tally counts the changes of one client by what the client reported and what the
+// server did. Each change is counted in one of the fields from Doubled to Right.
 type tally struct {
 	Client         string `json:"client"`
-	Doubled        int    `json:"doubled"`               // applied twice or more, whatever the client said
-	FailedApplied  int    `json:"failed_but_applied"`    // applied once, though the client said that it failed
-	DoneNotApplied int    `json:"done_but_not_applied"`  // not applied, though the client said that it was
-	Unknown        int    `json:"unknown"`               // applied once or not, and the client said that it does not know
-	Right          int    `json:"right"`                 // as the client said
+	Doubled        int    `json:"doubled"`               // changes applied twice or more, whatever the client reported
+	FailedApplied  int    `json:"failed_but_applied"`    // changes applied once, but reported as failed
+	DoneNotApplied int    `json:"done_but_not_applied"`  // changes not applied, but reported as applied
+	Unknown        int    `json:"unknown"`               // changes applied at most once, and reported as unknown
+	Right          int    `json:"right"`                 // changes reported as they were
 	Errors         int    `json:"errors"`                // calls that returned an error
-	Arrived        int    `json:"requests_that_arrived"` // at the server
+	Arrived        int    `json:"requests_that_arrived"` // requests that arrived at the server
 }
 
 // sum returns the number of changes.
@@ -57,8 +57,8 @@ type changer struct {
 	make func(baseURL string, transport http.RoundTripper) (changeFunc, error)
 }
 
-// changers are the clients, each with the defaults of its library, except for the timeout
-// of one attempt.
+// changers lists the clients. Each has the defaults of its library, except that all
+// have the same timeout for one attempt.
 var changers = []changer{
 	{nameNetHTTP, func(baseURL string, transport http.RoundTripper) (changeFunc, error) {
 		return netHTTPClient{withTimeout(transport), baseURL}.change, nil
@@ -113,17 +113,18 @@ func withTimeout(transport http.RoundTripper) *http.Client {
 // mayPass reports whether a retry loop sends a request again after a status.
 func mayPass(status int) bool { return status == http.StatusTooManyRequests || status >= 500 }
 
-// silent is a logger of resty.
+// silent is a logger for resty that discards everything.
 type silent struct{}
 
 func (silent) Errorf(string, ...any) {}
 func (silent) Warnf(string, ...any)  {}
 func (silent) Debugf(string, ...any) {}
 
-// inStorm is how many changes are under way at a time.
+// inStorm is the number of changes in flight at a time.
 const inStorm = 200
 
-// compareInStorm sends n changes through the storm of seed with each client in turn.
+// compareInStorm sends n changes through the storm with the seed, with each client in
+// turn.
 func compareInStorm(n int, seed uint64, log func(string, ...any)) (comparison, error) {
 	c := comparison{Versions: versions(), Changes: n, Seed: seed, TimeoutMS: stormTimeout.Milliseconds(), Faults: faults}
 	maps.DeleteFunc(c.Versions, func(name, _ string) bool {
@@ -140,8 +141,8 @@ func compareInStorm(n int, seed uint64, log func(string, ...any)) (comparison, e
 	return c, nil
 }
 
-// weather sends n changes, each in one call and of a record of its own, and returns the
-// error of each call and what arrived at the server.
+// weather sends n changes, each in one call and for a record of its own. It returns the
+// error of each call and the requests that arrived at the server.
 func weather(n int, seed uint64, newClient func(string, http.RoundTripper) (changeFunc, error)) ([]error, []oakratest.Request, error) {
 	server := oakratest.NewServer(stock(n)...)
 	defer server.Close()
@@ -177,7 +178,7 @@ func weather(n int, seed uint64, newClient func(string, http.RoundTripper) (chan
 	}
 	close(next)
 	workers.Wait()
-	stop() // waits for what is applied late
+	stop() // waits for changes that are applied late
 	return errs, server.Requests(), storm.err
 }
 
@@ -190,7 +191,7 @@ func stock(n int) []oakra.StockRecord {
 	return records
 }
 
-// changes returns a change of each of the records 1 to n.
+// changes returns a change for each of the records 1 to n.
 func changes(n int) []oakra.StockChange {
 	all := make([]oakra.StockChange, n)
 	for i := range all {
@@ -210,8 +211,8 @@ func applied(requests []oakratest.Request) map[int64]int {
 	return times
 }
 
-// count compares the error of each change, those of the ids from 1, with what the
-// server did.
+// count compares the error of each change with what the server did. The first error is
+// that of id 1.
 func count(client string, errs []error, requests []oakratest.Request) tally {
 	t := tally{Client: client, Arrived: len(requests)}
 	times := applied(requests)
@@ -235,8 +236,8 @@ func count(client string, errs []error, requests []oakratest.Request) tally {
 	return t
 }
 
-// outcomeOf returns what a client says about a change. An error of the other clients
-// says that the change failed.
+// outcomeOf returns the outcome that a client reports for a change. An error of another
+// client than this library is taken to say that the change failed.
 func outcomeOf(err error) oakra.Outcome {
 	var own *oakra.Error
 	if err == nil || errors.As(err, &own) {
@@ -245,7 +246,7 @@ func outcomeOf(err error) oakra.Outcome {
 	return oakra.OutcomeNotApplied
 }
 
-// print writes the table.
+// print writes the comparison as a table.
 func (c comparison) print(w io.Writer) {
 	fmt.Fprintf(w, "%s changes through the storm of seed %d\n", thousands(c.Changes), c.Seed)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)

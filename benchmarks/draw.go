@@ -12,19 +12,19 @@ import (
 	"strings"
 )
 
-// picture is an SVG of some panels, one below the other: it is as narrow as a phone, and
-// there is one for light surroundings and one for dark ones.
+// picture is an SVG with some panels, one below the other. It is narrow enough for a
+// phone, and is drawn for a light and for a dark background.
 type picture struct {
 	name   string
 	panels []panel
 }
 
-// panel has rows with a dot each, on one logarithmic axis.
+// panel is a chart with one dot per row, on a logarithmic axis.
 type panel struct {
 	title string
-	notes []string // lines
+	notes []string // lines of text
 	ticks []tick
-	mark  float64 // tick with a stronger line, or 0
+	mark  float64 // tick with a stronger line, or 0 for none
 	rows  []row
 }
 
@@ -37,12 +37,12 @@ type tick struct {
 type row struct {
 	label string
 	dot   spread
-	text  string // the value
-	own   bool   // it is this library's
+	text  string // value as text
+	own   bool   // whether the row is that of this library
 }
 
-// pictures returns all pictures of the results. The README of the repository shows
-// the first.
+// pictures returns all pictures of the results. The README of the repository shows the
+// first one.
 func pictures(r results) []picture {
 	bulkSizes := []int{500}
 	var all []int
@@ -64,7 +64,7 @@ var (
 	drawnSizes   = []int{1, 100, 10_000}
 )
 
-// ratioPanel compares the clients with net/http.
+// ratioPanel returns a panel that compares the clients with net/http.
 func (r results) ratioPanel(op, transport string) panel {
 	p := panel{
 		title: op + ": time beside net/http and encoding/json",
@@ -88,7 +88,7 @@ func (r results) ratioPanel(op, transport string) panel {
 	return p
 }
 
-// bulkPanel shows how long all updates take.
+// bulkPanel returns the panel that shows how long all updates take.
 func (r results) bulkPanel(sizes []int) panel {
 	b := r.Bulk
 	p := panel{
@@ -112,7 +112,7 @@ func (b *bulkResult) row(concurrency int, seconds float64, own bool) row {
 	return row{fmt.Sprintf("%d in flight", concurrency), spread{seconds, seconds, seconds}, secondsText(seconds), own}
 }
 
-// alt is the text of the picture for those who do not see it, with its numbers.
+// alt returns the alternative text of the picture, with its numbers.
 func (p picture) alt() string {
 	var text []string
 	for _, panel := range p.panels {
@@ -132,7 +132,7 @@ func (p picture) alt() string {
 	return strings.Join(text, " ")
 }
 
-// theme has the colours for one kind of surroundings.
+// theme has the colours for a light or a dark background.
 type theme struct {
 	name                                  string
 	paper, text, muted, grid, own, others string
@@ -145,7 +145,7 @@ var themes = []theme{
 
 func (p picture) file(t theme) string { return fmt.Sprintf("%s-%s.svg", p.name, t.name) }
 
-// picturesDir is where the pictures are, in the directory of this module.
+// picturesDir is the directory of the pictures, in the directory of this module.
 const picturesDir = "pictures"
 
 // drawAll draws all pictures into the directory of pictures in dir.
@@ -264,7 +264,7 @@ func (s *svg) panel(p panel, y int) int {
 	return bottom + 24
 }
 
-// span returns the ends of the axis, a little beyond all dots and whiskers.
+// span returns the ends of the axis, which are a little beyond all dots and whiskers.
 func (p panel) span() (low, high float64) {
 	low, high = math.Inf(1), 0
 	for _, row := range p.rows {
@@ -275,7 +275,7 @@ func (p panel) span() (low, high float64) {
 	return low / 1.3, high * 1.3
 }
 
-// secondsText rounds to what a reader wants to know.
+// secondsText returns the seconds, rounded to the digits that matter to a reader.
 func secondsText(s float64) string {
 	switch {
 	case s >= 120:

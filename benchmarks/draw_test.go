@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// sample returns results of every kind that is printed and drawn.
+// sample returns results with every kind of value that is printed or drawn.
 func sample() results {
 	r := results{Machine: machine{"linux", "amd64", 2, "go1.26"}, Versions: map[string]string{nameResty: "v2"}, Pairs: 25}
 	for _, transport := range []string{overMemory, overLoopback} {
@@ -80,7 +80,7 @@ func wellFormed(svg []byte) error {
 	}
 }
 
-// TestSpan checks that all of a dot and its whisker is on the axis.
+// TestSpan checks that every dot lies on the axis, with its whole whisker.
 func TestSpan(t *testing.T) {
 	for _, p := range pictures(sample()) {
 		for _, panel := range p.panels {

@@ -1,5 +1,5 @@
-// Benchmarks measures this library, beside other ways to make the same calls: how fast
-// it is, what it reports in a storm of failures, and how bulk runs get through a bad day.
+// Benchmarks compares this library with other ways to make the same calls: how fast it
+// is, what it reports in a storm of failures, and how bulk runs get through a bad day.
 // See README.md.
 package main
 
@@ -24,7 +24,7 @@ Commands:
 Flags:
 `
 
-// options are the command line.
+// options holds the values of the command line.
 type options struct {
 	command     string
 	out         string
@@ -32,7 +32,8 @@ type options struct {
 	quick, draw bool
 }
 
-// parse reads the command line. It prints what is wrong with it, or the help.
+// parse reads the command line. It prints the help if it is requested, or what is wrong
+// with the command line.
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
@@ -78,7 +79,7 @@ func main() {
 	}
 }
 
-// logger returns a function that says on standard error what was done, and when.
+// logger returns a function that logs to standard error what was done, and when.
 func logger() func(format string, args ...any) {
 	started := time.Now()
 	return func(format string, args ...any) {
@@ -86,7 +87,7 @@ func logger() func(format string, args ...any) {
 	}
 }
 
-// dir is where the files go.
+// dir returns the directory for the files.
 func (o options) dir() string {
 	if o.out != "" {
 		return o.out
@@ -94,8 +95,8 @@ func (o options) dir() string {
 	return moduleDir()
 }
 
-// moduleDir is the directory of this module, seen from the root of the repository or
-// from inside.
+// moduleDir returns the path of this module's directory, relative to the root of the
+// repository or to the module itself.
 func moduleDir() string {
 	if _, err := os.Stat("benchmarks/go.mod"); err == nil {
 		return "benchmarks"
@@ -103,7 +104,8 @@ func moduleDir() string {
 	return "."
 }
 
-// refresh writes the blocks into their files, unless the data goes elsewhere.
+// refresh writes the blocks into their files, unless the data is written to another
+// directory.
 func (o options) refresh(blocks []block) error {
 	if o.out != "" {
 		return nil
@@ -130,7 +132,7 @@ func bulkOnBadDay() error {
 	return printMeasured(os.Stdout, all)
 }
 
-// compare runs the command of that name.
+// compare runs the command compare.
 func (o options) compare() error {
 	file := filepath.Join(o.dir(), comparisonFile)
 	var c comparison
@@ -147,7 +149,7 @@ func (o options) compare() error {
 	return o.refresh(c.blocks())
 }
 
-// speed runs the command of that name.
+// speed runs the command speed.
 func (o options) speed() error {
 	file := filepath.Join(o.dir(), resultsFile)
 	var r results
@@ -183,12 +185,12 @@ func (o options) speed() error {
 	return o.refresh(r.blocks())
 }
 
-// plan is what is measured of the speed.
+// plan says what the command speed measures.
 type plan struct {
 	pairs int
-	block time.Duration // for which one client runs over memory; over loopback twice as long
+	block time.Duration // time that one client runs over memory; twice as long over loopback
 	sizes []int
-	bulk  int // updates
+	bulk  int // number of updates
 }
 
 func full() plan {
@@ -213,7 +215,7 @@ func (p plan) run(log func(string, ...any)) (results, error) {
 	measure := func(pairs int, s setup, only ...string) error {
 		block := p.block
 		if s.Transport == overLoopback {
-			block *= 2 // the scheduler's part in it varies
+			block *= 2 // the scheduler adds variance
 		}
 		t, err := timeClients(s, server, pairs, block, only...)
 		if err == nil {
@@ -234,8 +236,8 @@ func (p plan) run(log func(string, ...any)) (results, error) {
 			}
 		}
 	}
-	// Without Content-Length, and a very long response: this library alone, beside
-	// net/http.
+	// Responses without Content-Length and very long ones are measured with this library
+	// and net/http only.
 	for _, transport := range []string{overMemory, overLoopback} {
 		for _, op := range []string{opList, opUpdate} {
 			for _, n := range p.sizes {

@@ -16,11 +16,11 @@ const (
 	overLoopback = "loopback"
 )
 
-// setup is what the clients are compared at.
+// setup is a call that the clients are compared with.
 type setup struct {
 	Op        string `json:"op"`
 	Transport string `json:"transport"`
-	Length    bool   `json:"content_length"` // the response states it
+	Length    bool   `json:"content_length"` // whether the response has a Content-Length
 	Records   int    `json:"records"`
 }
 
@@ -32,7 +32,7 @@ func (s setup) String() string {
 	return text
 }
 
-// baseURL is where the server of that name responds as s says.
+// baseURL returns the base URL at which the server responds as s requires.
 func (s setup) baseURL(server string) string {
 	kind := "records"
 	if !s.Length {
@@ -49,14 +49,14 @@ func (s setup) clients(server string) ([]client, error) {
 	return newClients(s.baseURL(server), func() http.RoundTripper { return oakra.DefaultTransport() })
 }
 
-// timed is what one client took.
+// timed is the time and memory that one client took.
 type timed struct {
 	Client string  `json:"client"`
-	Nanos  float64 `json:"ns_per_call"`            // the median
-	Ratio  spread  `json:"ratio"`                  // to net/http in the same pair
-	Allocs float64 `json:"allocs_per_call"`        // over memory alone, else 0
-	Bytes  float64 `json:"alloc_bytes_per_call"`   // the same
-	Once   float64 `json:"alloc_bytes_first_call"` // the same, with nothing pooled
+	Nanos  float64 `json:"ns_per_call"`            // median
+	Ratio  spread  `json:"ratio"`                  // ratio to net/http in the same pair
+	Allocs float64 `json:"allocs_per_call"`        // allocations, measured over memory only; otherwise 0
+	Bytes  float64 `json:"alloc_bytes_per_call"`   // allocated bytes, measured over memory only
+	Once   float64 `json:"alloc_bytes_first_call"` // allocated bytes with nothing pooled, measured over memory only
 }
 
 type timedSetup struct {
@@ -66,9 +66,8 @@ type timedSetup struct {
 	Clients []timed `json:"clients"`
 }
 
-// timeClients measures all clients at s. For each pair every client runs a block of
-// calls that takes about as long as block says; each pair begins with another
-// client.
+// timeClients measures all clients with s. For each pair, every client runs calls for
+// about the duration of block. Each pair begins with another client.
 func timeClients(s setup, server string, pairs int, block time.Duration, only ...string) (timedSetup, error) {
 	clients, err := s.clients(server)
 	if err != nil {
@@ -104,8 +103,8 @@ func timeClients(s setup, server string, pairs int, block time.Duration, only ..
 		took := make([]float64, len(clients))
 		for j := range clients {
 			i := (pair + j) % len(clients)
-			// What the client before left is collected here, and what a
-			// collection took out of a pool is put back.
+			// This collects the garbage of the previous client. The call after it
+			// refills the pools that the collection emptied.
 			runtime.GC()
 			if _, err := run(calls[i], 1); err != nil {
 				return timedSetup{}, err
@@ -158,7 +157,7 @@ func run(call call, n int) (time.Duration, error) {
 	return time.Since(start), nil
 }
 
-// howMany calls fill a block.
+// howMany returns the number of calls that fill a block.
 func howMany(call call, block time.Duration) (int, error) {
 	for n := 1; ; n *= 2 {
 		took, err := run(call, n)
@@ -171,10 +170,10 @@ func howMany(call call, block time.Duration) (int, error) {
 	}
 }
 
-// allocations are how many a call makes, and of how many bytes.
+// allocations returns how many allocations a call makes, and of how many bytes.
 func allocations(n int, call call) (allocs, bytes float64, err error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	if n > 1 { // or what is pooled would count, of which GOMAXPROCS drops all
+	if n > 1 { // GOMAXPROCS has emptied the pools, and refilling them must not count
 		if _, err := run(call, 1); err != nil {
 			return 0, 0, err
 		}

@@ -12,10 +12,10 @@ import (
 	"strings"
 )
 
-// block is a part of a README that is made from a data file, between comments such as
-// <!-- speed --> and <!-- /speed -->.
+// block is a part of a README that is generated from a data file, between comments such
+// as <!-- speed --> and <!-- /speed -->.
 type block struct {
-	file string // seen from the directory of this module
+	file string // path relative to the directory of this module
 	name string
 	text string
 }
@@ -23,8 +23,8 @@ type block struct {
 func (b block) begin() string { return "<!-- " + b.name + " -->\n" }
 func (b block) end() string   { return "<!-- /" + b.name + " -->" }
 
-// cut returns the file in three parts, of which the second is the block; found is false
-// without one.
+// cut returns the file in three parts, of which the second is the block. If the file has
+// no such block, found is false.
 func (b block) cut(dir string) (before, text, after string, found bool, err error) {
 	content, err := os.ReadFile(filepath.Join(dir, b.file))
 	if err != nil {
@@ -35,14 +35,13 @@ func (b block) cut(dir string) (before, text, after string, found bool, err erro
 	return before, text, after, begun && ended, nil
 }
 
-// same reports whether text differs from that of the block in nothing except its line
-// breaks.
+// same reports whether text equals that of the block, except for line breaks.
 func (b block) same(text string) bool {
 	return slices.Equal(strings.Fields(text), strings.Fields(b.text))
 }
 
-// refresh writes the block into its file, and says what it did. dir is the directory of
-// this module.
+// refresh writes the block into its file, and prints what it changed. The argument dir
+// is the directory of this module.
 func (b block) refresh(w io.Writer, dir string) error {
 	before, text, after, found, err := b.cut(dir)
 	switch {
@@ -63,7 +62,7 @@ func (b block) refresh(w io.Writer, dir string) error {
 	return err
 }
 
-// blocks returns those that are made from the results.
+// blocks returns the blocks that are generated from the results.
 func (r results) blocks() []block {
 	var all strings.Builder
 	for _, p := range pictures(r) {
@@ -72,7 +71,7 @@ func (r results) blocks() []block {
 	return []block{{"../README.md", "speed", r.readme()}, {"README.md", "pictures", all.String()}}
 }
 
-// blocks returns those that are made from the comparison.
+// blocks returns the blocks that are generated from the comparison.
 func (c comparison) blocks() []block { return []block{{"../README.md", "compare", c.readme()}} }
 
 // readme returns the block about speed.
@@ -101,7 +100,7 @@ func (r results) readme() string {
 	return wrap(text) + "\n" + pictures(r)[0].html("benchmarks/"+picturesDir+"/")
 }
 
-// html shows a picture whose files are in dir.
+// html returns the element that shows a picture whose files are in dir.
 func (p picture) html(dir string) string {
 	light, dark := themes[0], themes[1]
 	return fmt.Sprintf("<picture>\n  <source media=\"(prefers-color-scheme: dark)\" srcset=\"%s\">\n  <img src=\"%s\" width=\"%d\" alt=\"%s\">\n</picture>\n",
@@ -130,7 +129,7 @@ func (c comparison) readme() string {
 	return b.String()
 }
 
-// settings says how each client of the storm is set up.
+// settings describes how each client of the storm is configured.
 var settings = map[string]string{
 	nameNetHTTP:       "`net/http`, no retries",
 	nameBackoff:       "`net/http` in a loop of `cenkalti/backoff`, 5 tries",

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// TestReadme checks that both READMEs say what the data files say.
+// TestReadme checks that both READMEs agree with the data files.
 func TestReadme(t *testing.T) {
 	var r results
 	if err := readJSON(resultsFile, &r); err != nil {
@@ -69,7 +69,7 @@ func TestBlock(t *testing.T) {
 	}
 }
 
-// TestReadmeText checks that the blocks hold the numbers that they are about.
+// TestReadmeText checks that the blocks hold the right numbers.
 func TestReadmeText(t *testing.T) {
 	c := comparison{Changes: 2000, Faults: faults, Clients: []tally{
 		{Client: nameNetHTTP, FailedApplied: 484, DoneNotApplied: 1, Right: 1515, Errors: 1006},

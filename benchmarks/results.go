@@ -15,7 +15,8 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// results is the data file of the speed, from which the tables and the pictures are made.
+// results is the data file of the command speed. The tables and pictures are generated
+// from it.
 type results struct {
 	Machine  machine           `json:"machine"`
 	Versions map[string]string `json:"versions"`
@@ -35,7 +36,7 @@ func thisMachine() machine {
 	return machine{runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), runtime.Version()}
 }
 
-// versions returns those of the clients that this program was built with.
+// versions returns the versions of the clients that this program was built with.
 func versions() map[string]string {
 	of := map[string]string{nameOakra: oakra.Version}
 	names := map[string]string{
@@ -70,7 +71,7 @@ func writeJSON(file string, v any) error {
 	return os.WriteFile(file, append(b, '\n'), 0o644)
 }
 
-// of returns what a client took.
+// of returns the measurement of a client.
 func (r results) of(s setup, client string) (timed, bool) {
 	for _, t := range r.Setups {
 		if t.setup == s {
@@ -150,14 +151,15 @@ func bytesText(n float64) string {
 	return fmt.Sprintf("%.0f B", n)
 }
 
-// bound is what is promised of this library.
+// bound is a limit that this library promises to keep.
 type bound struct {
 	setup
 	what string // "time", "allocs", or "bytes"
 	most float64
 }
 
-// The bounds with Content-Length; without it, twice as much is promised.
+// bounds returns the bounds with Content-Length, and the same without it, which are
+// twice as high.
 func bounds() []bound {
 	var all []bound
 	add := func(op, transport string, n int, what string, most float64) {
@@ -188,7 +190,7 @@ func bounds() []bound {
 	return all
 }
 
-// printBounds writes what is promised beside what was measured.
+// printBounds writes the bounds next to the measured values.
 func (r results) printBounds(w io.Writer) {
 	fmt.Fprintf(w, "\nWhat is promised of %s\n", nameOakra)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -20,11 +20,12 @@ const (
 	opChange = "Change"
 )
 
-// listedSKU is the SKU of all records, as a client rejects those that it did not
+// listedSKU is the SKU of all records, because a client rejects records that it did not
 // request.
 const listedSKU = "shirt-blue-123"
 
-// serverRecords is what the server responds with, whatever is requested.
+// serverRecords returns the records that the server responds with, whatever is
+// requested.
 func serverRecords(n int) []oakra.StockRecord {
 	records := make([]oakra.StockRecord, n)
 	for i := range records {
@@ -39,8 +40,8 @@ func serverRecords(n int) []oakra.StockRecord {
 	return records
 }
 
-// bodies are those of responses with n records, in the shapes of the API reference's
-// examples: an array for a list, an object for a write.
+// bodies holds the bodies of responses in the form of the API reference's examples: an
+// array for a list, and an object for a write.
 type bodies struct{ list, write []byte }
 
 func newBodies(n int) bodies {
@@ -67,7 +68,7 @@ func (b bodies) to(method string) []byte {
 // bodies, and takes no locks.
 type memory struct {
 	bodies bodies
-	length bool // the response states its Content-Length
+	length bool // whether the response has a Content-Length
 }
 
 func (m memory) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -101,7 +102,7 @@ func (m memory) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// newHandler is the server. Its base URLs are
+// newHandler returns the handler of the server. Its base URLs are
 //
 //	/records/N/        with N records in each response
 //	/chunked/N/        the same without Content-Length
@@ -128,14 +129,14 @@ func newHandler(sizes []int) http.Handler {
 	return mux
 }
 
-// What the server of the bulk run takes for one request.
+// The time that the server of the bulk run takes for one request and for each record.
 const (
 	bulkLatency   = 20 * time.Millisecond
 	bulkPerRecord = 20 * time.Microsecond
 )
 
-// serveBulk responds to an update with the records that it names, after the latency
-// of a real server, which includes its own work.
+// serveBulk responds to an update with the records that it names. It responds after the
+// latency of a real server, in which its own work is included.
 func serveBulk(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	body, err := io.ReadAll(r.Body)
@@ -163,8 +164,8 @@ func serveBulk(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(response)
 }
 
-// startServer starts a server on a free port of the loopback interface. stop waits for
-// the requests that it is handling.
+// startServer starts a server on a free port of the loopback interface. The function
+// stop waits for the requests that it is handling.
 func startServer(handler http.Handler) (address string, stop func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -21,8 +21,8 @@ func spreadOf(values []float64) spread {
 	}
 }
 
-// quantile is the value at q of 0 to 1 of sorted values, between two of them by
-// linear interpolation.
+// quantile returns the quantile q, from 0 to 1, of sorted values, with linear
+// interpolation between two values.
 func quantile(sorted []float64, q float64) float64 {
 	if len(sorted) == 0 {
 		return math.NaN()
@@ -35,7 +35,8 @@ func quantile(sorted []float64, q float64) float64 {
 	return sorted[low] + (at-float64(low))*(sorted[low+1]-sorted[low])
 }
 
-// rounded keeps four digits, which is more than these numbers mean.
+// rounded returns the number with four significant digits, more than the measurements
+// are precise to.
 func rounded(x float64) float64 {
 	if x == 0 || math.IsNaN(x) {
 		return x

@@ -31,13 +31,14 @@ const (
 var faults = []fault{refused, resetBefore, resetAfter, unavailable, badGateway, lateResponse, lateApplied, cutResponse, tooMany, rejected}
 
 const (
-	stormTimeout = 2 * time.Second // of every client for one attempt
-	stormLate    = 3 * time.Second // when a late fault strikes
+	stormTimeout = 2 * time.Second // timeout of every client for one attempt
+	stormLate    = 3 * time.Second // delay of a late fault
 )
 
-// storm is a gateway in front of the API, through which half of the requests pass. The
-// others meet one of the faults, each equally often. The fault depends on the seed, on the
-// change and on how many requests for it came before: every client meets the same ones.
+// storm is a gateway in front of the API that lets half of the requests pass. The others
+// meet one of the faults, each equally often. The fault depends only on the seed, the
+// change, and the number of earlier requests for that change. Every client therefore
+// meets the same faults.
 //
 // Each request needs a connection of its own, so that the fault is chosen when it is
 // dialed, and a refused connection is really refused.
@@ -48,8 +49,8 @@ type storm struct {
 
 	mu       sync.Mutex
 	requests map[int64]int    // number of requests, by id of the change
-	struck   map[string]fault // by the client's address of the connection
-	err      error            // of the API, which should not fail
+	struck   map[string]fault // fault of a connection, by the client's address
+	err      error            // error of the API, which should not fail
 }
 
 func newStorm(seed uint64, api string) *storm {
@@ -61,7 +62,7 @@ func newStorm(seed uint64, api string) *storm {
 	}
 }
 
-// draw returns the fault of the nth request for a change, "" for none.
+// draw returns the fault of the nth request for a change, or "" for none.
 func draw(seed uint64, id int64, n int) fault {
 	random := rand.New(rand.NewPCG(seed, uint64(id)<<16|uint64(n)))
 	if i := random.IntN(2 * len(faults)); i < len(faults) {
@@ -70,10 +71,10 @@ func draw(seed uint64, id int64, n int) fault {
 	return ""
 }
 
-// changeID is the key of a context's value: the id of the change that it is for.
+// changeID is the context key of the id of the change that a request is for.
 type changeID struct{}
 
-// transport returns a transport of a client in the storm.
+// transport returns the transport for a client in the storm.
 func (s *storm) transport() *http.Transport {
 	return &http.Transport{DisableKeepAlives: true, DialContext: s.dial}
 }
@@ -96,10 +97,10 @@ func (s *storm) dial(ctx context.Context, network, address string) (net.Conn, er
 	return conn, err
 }
 
-// nobody is an address of the loopback interface at which nobody listens.
+// nobody is a loopback address on which nothing listens.
 const nobody = "127.0.0.1:1"
 
-// ServeHTTP is the gateway.
+// ServeHTTP handles a request to the gateway.
 func (s *storm) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	fault := s.struck[r.RemoteAddr]
@@ -151,7 +152,7 @@ func (s *storm) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	respond(w, status, "application/json", string(body))
 }
 
-// forward sends a request to the API, also if its client has given up.
+// forward sends a request to the API, even if its client has given up.
 func (s *storm) forward(r *http.Request, body []byte) (status int, response []byte, err error) {
 	request := r.Clone(context.WithoutCancel(r.Context()))
 	request.RequestURI = ""
@@ -172,7 +173,7 @@ func respond(w http.ResponseWriter, status int, contentType, body string) {
 	_, _ = io.WriteString(w, body)
 }
 
-// reset ends the connection of a request with a reset.
+// reset resets the connection of a request.
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {

@@ -35,7 +35,7 @@ func TestDraw(t *testing.T) {
 		}
 	}
 	for f, n := range count {
-		want := 1000 // of 20,000
+		want := 1000 // expected count among 20,000 requests
 		if f == "" {
 			want = 10_000
 		}
@@ -46,20 +46,20 @@ func TestDraw(t *testing.T) {
 	if len(count) != len(faults)+1 {
 		t.Errorf("%d kinds of weather, want %d", len(count), len(faults)+1)
 	}
-	for _, equal := range []int{same, next} { // 1/4 pass twice, and 10 times 1/400 meet the same fault
+	for _, equal := range []int{same, next} { // 1/4 pass twice, and 1/400 meet the same fault for each of ten faults
 		if equal > n*35/100 {
 			t.Errorf("%d of %d requests of another seed or attempt meet the same", equal, n)
 		}
 	}
 }
 
-// TestFaults checks what each fault does to a request, on both sides.
+// TestFaults checks the effect of each fault on the client and on the server.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		fault   fault
 		applied int
-		status  int // 0: no response
+		status  int // 0 if there is no response
 		late    bool
 	}{
 		{"", 1, 200, false},
@@ -118,14 +118,14 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestWeather sends a few changes through the storm. This library may double none, and
-// may say nothing that is not true. The retries of a loop double some.
+// TestWeather sends a few changes through the storm. This library must not double any,
+// and must report nothing wrong. A loop of retries doubles some.
 func TestWeather(t *testing.T) {
 	t.Parallel()
 	const n = 100
 	for _, client := range changers {
 		if client.name == nameResty || client.name == nameRetryable {
-			continue // they do as the loop does, and wait longer
+			continue // they behave as the loop does, and wait longer
 		}
 		t.Run(client.name, func(t *testing.T) {
 			t.Parallel()
@@ -171,7 +171,7 @@ func TestCount(t *testing.T) {
 	}
 }
 
-// TestCommittedComparison checks that the data file is of the storm that the code makes.
+// TestCommittedComparison checks that the data file is that of the storm in the code.
 func TestCommittedComparison(t *testing.T) {
 	var c comparison
 	if err := readJSON(comparisonFile, &c); err != nil {
