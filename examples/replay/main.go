@@ -1,9 +1,9 @@
-// Command replay sends real trade to Oakra, every sale and return as a change of stock,
-// and then compares all quantities with those counted from the file. It runs on the
-// fake server in its own process, which responds after 20 ms and, if asked, fails in
-// many ways:
+// Command replay sends a shop's real trade to Oakra, with every sale and return as a
+// change of stock. It then compares all quantities with those computed from the file. It
+// runs a fake server in its own process, which responds after 20 ms and, with -faults,
+// fails in many ways:
 //
-//	go run ./examples/replay                    # a day, which ships with it
+//	go run ./examples/replay                    # one day, included here
 //	go run ./examples/replay -faults -seed 7
 //	go run ./examples/replay -data year.csv.gz  # time,invoice,sku,country,quantity
 package main
@@ -67,11 +67,11 @@ func main() {
 // result is the result of a replay.
 type result struct {
 	lines, records   int
-	requests, writes int // arrived at the server
+	requests, writes int // number of requests that arrived at the server
 	struck           int // number of requests struck by a fault
 	took             time.Duration
-	resent, unknown  int // changes of which nothing was applied; records put right by stocksync
-	right, wrong     int // records
+	resent, unknown  int // changes sent again because they were not applied; records put right by stocksync
+	right, wrong     int // number of records with the right and with a wrong quantity
 	peakMemory       int64
 }
 
@@ -160,14 +160,14 @@ func injectFaults(server *oakratest.Server, seed uint64) {
 	}
 }
 
-// sender brings the trade to Oakra, as a shop would that knows SKUs and places.
+// sender sends the trade to Oakra as a shop would that knows SKUs and locations.
 type sender struct {
 	client *oakra.Client
 	config config
 	trade  *trade
 
-	ids     []int64      // by index of trade.keys
-	unknown map[int]bool // records, by the same index
+	ids     []int64      // ids of the records, by index of trade.keys
+	unknown map[int]bool // records with an unknown outcome, by index of trade.keys
 	resent  int
 }
 
@@ -188,8 +188,8 @@ func (s *sender) lookup(ctx context.Context) error {
 	return nil
 }
 
-// sendAll sends all lines in windows. What was not applied goes with the next window;
-// what has an unknown outcome is left for putRight.
+// sendAll sends all lines in windows. Lines that were not applied go with the next
+// window. Lines with an unknown outcome are left to putRight.
 func (s *sender) sendAll(ctx context.Context, done func(int)) error {
 	const rounds = 20 // rounds for lines that were not applied, after the last window
 	lines := s.trade.lines
@@ -232,8 +232,8 @@ func (s *sender) sendAll(ctx context.Context, done func(int)) error {
 	return nil
 }
 
-// putRight brings the records with an unknown change to what was counted. The
-// replay is the only writer, so that is what they should hold.
+// putRight syncs the records of changes with an unknown outcome to the quantities
+// computed from the file. They must have these, because the replay is the only writer.
 func (s *sender) putRight(ctx context.Context) error {
 	if len(s.unknown) == 0 {
 		return nil

@@ -38,7 +38,7 @@ func TestTradeIsCounted(t *testing.T) {
 		"t,1,a,Here,5\nt,1,BANK CHARGES,Here,1\nt,2,a,Here,-2\nt,3,a,There,1\n"))
 	require.NoError(t, err)
 	require.Len(t, trade.keys, 3)
-	require.Equal(t, int64(15), trade.start(0)) // enough for five and ten more
+	require.Equal(t, int64(15), trade.start(0)) // enough for a sale of five and then of ten
 	require.Equal(t, int64(12), trade.closing(0))
 
 	for _, bad := range []string{"", "sku,quantity\n", "time,invoice,sku,country,quantity\nt,1,a,Here,five\n"} {

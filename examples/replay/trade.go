@@ -21,16 +21,16 @@ import (
 //go:embed day.csv
 var day []byte
 
-// trade is what a shop sold.
+// trade is the sales and returns of a shop.
 type trade struct {
 	keys  []oakra.StockKey // keys of the records, in order of their first sale
 	lines []line
-	low   []int64 // least sum of changes on the way, by key
+	low   []int64 // lowest sum of changes at any time, by key
 	total []int64 // sum of all changes, by key
 }
 
 type line struct {
-	record int   // index of trade.keys
+	record int   // index in trade.keys
 	sold   int64 // negative for a return
 }
 
@@ -93,13 +93,13 @@ func parseTrade(r io.Reader) (*trade, error) {
 	}
 }
 
-// start returns the opening stock of a record: enough for all sales on the way.
+// start returns the opening stock of a record, which is enough for all sales.
 func (t *trade) start(record int) int64 { return 10 - t.low[record] }
 
-// closing returns the stock of a record after all trade.
+// closing returns the stock of a record after all sales and returns.
 func (t *trade) closing(record int) int64 { return t.start(record) + t.total[record] }
 
-// opening returns the stock before all trade.
+// opening returns the stock before the first sale.
 func (t *trade) opening() []oakra.StockRecord {
 	records := make([]oakra.StockRecord, len(t.keys))
 	for i, key := range t.keys {
