@@ -28,7 +28,7 @@ Ctrl-C or SIGTERM stops after the writes that are under way, since one that is c
 
 Exit codes: 0 done; 1 wrong usage, or another error that is no item's fault, such as a wrong key or address; 2 rejected, nothing changed; 3 nothing changed and the same command may succeed later; 4 partly applied; 5 unknown whether all of it was applied; 6 list: a SKU has no stock record.`
 
-// commandLine is what a person can ask for.
+// commandLine has the flags and commands of the program.
 type commandLine struct {
 	BaseURL      string        `name:"base-url" placeholder:"URL" xor:"server" help:"Address of the API (default ${base_url})."`
 	InsecureHTTP bool          `name:"insecure-http" help:"Permit a base URL of plain http to another computer; everyone on the way can read the app key."`
@@ -51,7 +51,7 @@ type commandLine struct {
 	Completion completionCommand `cmd:"" help:"Print a script that completes commands and flags in a shell."`
 }
 
-// versionFlag ends the program before its command is looked at.
+// versionFlag prints the version and ends the program before its command is parsed.
 type versionFlag bool
 
 func (versionFlag) BeforeReset(k *kong.Kong) error {
@@ -60,7 +60,8 @@ func (versionFlag) BeforeReset(k *kong.Kong) error {
 	return err
 }
 
-// version is that of the module if it was installed as one, else that of the library.
+// version returns the version of the module if the program was installed as a module,
+// and otherwise that of the library.
 func version() string {
 	if build, ok := debug.ReadBuildInfo(); ok && strings.HasPrefix(build.Main.Version, "v") {
 		return build.Main.Version
@@ -68,7 +69,7 @@ func version() string {
 	return "v" + oakra.Version
 }
 
-// process is what the operating system gives the program.
+// process holds what the operating system passes to the program.
 type process struct {
 	args           []string
 	stdin          io.Reader
@@ -78,8 +79,8 @@ type process struct {
 	cut            <-chan struct{} // closed by the second Ctrl-C or SIGTERM
 }
 
-// run is the program. ctx ends with the first Ctrl-C or SIGTERM. It returns the exit
-// code.
+// run runs the program and returns its exit code. The context ctx ends with the first
+// Ctrl-C or SIGTERM.
 func run(ctx context.Context, p process) int {
 	a := &app{process: p}
 	err := a.parse()
@@ -97,7 +98,7 @@ type app struct {
 	command command
 	client  *oakra.Client
 	demo    *oakratest.Server
-	result  any // of a command, for --json
+	result  any // result of the command, for --json
 
 	newClient func(more ...oakra.Option) (*oakra.Client, error) // makes another client like client
 }
@@ -106,7 +107,7 @@ type command interface {
 	Run(ctx context.Context, a *app) error
 }
 
-// parse reads the command line. The command stays nil if help was asked for.
+// parse reads the command line. The command stays nil if help was requested.
 func (a *app) parse() error {
 	helped := false
 	parser, err := kong.New(&a.flags, append(a.kongOptions(), kong.Exit(func(int) { helped = true }))...)
@@ -118,7 +119,7 @@ func (a *app) parse() error {
 	case helped:
 		return nil
 	case err != nil:
-		a.flags.JSON = slices.Contains(a.args, "--json") // it may stand after the mistake
+		a.flags.JSON = slices.Contains(a.args, "--json") // the flag may come after the mistake
 		return plain("%v; see stockctl --help", err)
 	case a.flags.Timeout <= 0:
 		return plain("--timeout must be positive")
@@ -188,7 +189,7 @@ func (a *app) close() {
 var errStopped = fmt.Errorf("the program was told to stop: %w", context.Canceled)
 
 // gate is a limiter that ends a call of one write before its next attempt, once the
-// program was told to stop. A bulk run has [oakra.BulkOptions].Stop for that.
+// program was told to stop. Bulk runs use [oakra.BulkOptions].Stop instead.
 type gate struct{}
 
 type stoppedKey struct{}
@@ -200,8 +201,8 @@ func (gate) Wait(ctx context.Context) error {
 	return nil
 }
 
-// writingOne returns the context of one write, like writing does, that no attempt of
-// the write begins after ctx.
+// writingOne is like writing, for one write. No attempt of the write begins after ctx
+// has ended.
 func (a *app) writingOne(ctx context.Context) (context.Context, context.CancelFunc) {
 	writes, cancel := a.writing(ctx)
 	return context.WithValue(writes, stoppedKey{}, ctx), cancel
@@ -227,7 +228,7 @@ func (a *app) writing(ctx context.Context) (context.Context, context.CancelFunc)
 	}
 }
 
-// note tells a person something beside the result.
+// note prints a message for a person, in addition to the result.
 func (a *app) note(text string) {
 	if a.flags.JSON {
 		return
@@ -238,7 +239,7 @@ func (a *app) note(text string) {
 	fmt.Fprintln(a.stderr, text)
 }
 
-// confirm asks a person, on stderr, unless yes was said already.
+// confirm asks for confirmation on stderr, unless yes is set.
 func (a *app) confirm(ctx context.Context, yes bool, question string) error {
 	if yes {
 		return nil
@@ -258,7 +259,8 @@ func (a *app) confirm(ctx context.Context, yes bool, question string) error {
 	return plain("not confirmed; nothing was done")
 }
 
-// plain is an error outside of Oakra, such as one of the command line.
+// plain returns an error that does not come from Oakra, such as one in the command
+// line.
 func plain(format string, args ...any) error {
 	return &failure{code: exitError, message: fmt.Sprintf(format, args...)}
 }

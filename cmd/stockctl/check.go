@@ -24,10 +24,10 @@ Continue?`
 
 const (
 	largeQuantity = 1_000_000
-	absentID      = 1<<31 - 1 // fits into any database's integer, and no record has it
+	absentID      = 1<<31 - 1 // id that fits into any database's integer, and that no record has
 )
 
-// finding is what one test of check shows.
+// finding is the result of one test of check.
 type finding struct {
 	Test   string `json:"test"`
 	Result string `json:"result"`
@@ -88,7 +88,7 @@ func (c *checkCommand) Run(ctx context.Context, a *app) error {
 	return nil
 }
 
-// checker tests what the library assumes on two records.
+// checker tests the assumptions of the library with two records.
 type checker struct {
 	command  *checkCommand
 	app      *app
@@ -96,7 +96,7 @@ type checker struct {
 	tally    tally
 	before   [2]oakra.StockRecord
 	findings []finding
-	lag      time.Duration // by which reads were seen to lag behind writes
+	lag      time.Duration // longest time by which a read was seen to lag behind a write
 }
 
 // pair is a quantity of each of the two records.
@@ -113,7 +113,7 @@ func (k *checker) add(holds bool, test, result, set string) {
 	k.findings = append(k.findings, finding{test, result, holds, set})
 }
 
-// run does the tests, each begun only before stopped ends.
+// run runs the tests. It begins none after stopped has ended.
 func (k *checker) run(ctx, stopped context.Context) error {
 	tests := []func(context.Context) error{k.list, k.change, k.update, k.unknownID, k.negative, k.large}
 	if k.command.For > 0 {
@@ -130,8 +130,8 @@ func (k *checker) run(ctx, stopped context.Context) error {
 	return nil
 }
 
-// settled returns err, if its outcome is unknown not before the write has landed or
-// never will.
+// settled returns err. If its outcome is unknown, it first waits until the write can no
+// longer arrive.
 func (k *checker) settled(ctx context.Context, err error) error {
 	var e *oakra.Error
 	if errors.As(err, &e) && oakra.OutcomeOf(err) == oakra.OutcomeUnknown {
@@ -141,7 +141,7 @@ func (k *checker) settled(ctx context.Context, err error) error {
 	return err
 }
 
-// read returns the quantities, once the writes so far are seen.
+// read returns the quantities, once they show the writes so far.
 func (k *checker) read(ctx context.Context) (pair, error) {
 	wait(ctx, 2*k.lag)
 	found, err := k.stock.Lookup(ctx, []oakra.StockKey{k.before[0].Key(), k.before[1].Key()})
@@ -151,8 +151,8 @@ func (k *checker) read(ctx context.Context) (pair, error) {
 	return pair{found[k.before[0].Key()].Quantity, found[k.before[1].Key()].Quantity}, nil
 }
 
-// readUntil reads until the quantities are as wanted, or for so long, and notes by how
-// much the reads lagged.
+// readUntil reads until the quantities are those of want, or the time within is over,
+// and records by how much the reads lagged.
 func (k *checker) readUntil(ctx context.Context, want pair, within time.Duration) (pair, error) {
 	began := time.Now()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
@@ -171,7 +171,7 @@ func (k *checker) readUntil(ctx context.Context, want pair, within time.Duration
 	}
 }
 
-// list looks at the raw response, which the client reads in each of its shapes.
+// list checks the raw response. The client can read several forms of it.
 func (k *checker) list(ctx context.Context) error {
 	peek := &peek{Transport: oakra.DefaultTransport()}
 	client, err := k.app.newClient(oakra.WithHTTPClient(&http.Client{Transport: peek}))
@@ -240,7 +240,8 @@ func (k *checker) unknownID(ctx context.Context) error {
 	return nil
 }
 
-// negative holds in both cases, unless a quantity becomes what nobody asked for.
+// negative tests a change that leads below zero. The server may accept or reject it, but
+// must not store a third quantity.
 func (k *checker) negative(ctx context.Context) error {
 	_, err := k.stock.Change(ctx, []oakra.StockChange{{ID: k.before[1].ID, QuantityChange: -k.before[1].Quantity - 1}})
 	result, want := "accepted", int64(-1)
@@ -282,9 +283,9 @@ func (k *checker) large(ctx context.Context) error {
 	return nil
 }
 
-// soak changes both records in one request, again and again, and compares what is
-// read with what the responses said. A lost response is explained if the request was
-// applied whole or not at all.
+// soak changes both records in one request, again and again, and compares the
+// quantities that it reads with the responses. After a lost response, the quantities
+// must show that the request was applied as a whole or not at all.
 func (k *checker) soak(ctx, stopped context.Context) error {
 	if _, err := k.stock.Update(ctx, k.updates()); err != nil {
 		return err
@@ -311,7 +312,7 @@ func (k *checker) soak(ctx, stopped context.Context) error {
 			read = func() (pair, error) { return k.read(ctx) }
 		}
 		got, err := read()
-		for stopped.Err() == nil && oakra.Retryable(err) { // an outage is no reason to end
+		for stopped.Err() == nil && oakra.Retryable(err) { // an outage does not end the check
 			wait(stopped, time.Second)
 			got, err = read()
 		}
@@ -348,8 +349,8 @@ func (k *checker) updates() []oakra.StockUpdate {
 // restoreFor is how long check tries to restore the quantities.
 const restoreFor = 10 * time.Minute
 
-// restore sets the quantities as they were, through an outage, and reads whether they
-// are. If not, the error says what each record has.
+// restore sets the quantities back to what they were, even through an outage, and reads
+// them to make sure. If they differ, the error says what each record has.
 func (k *checker) restore(ctx context.Context) error {
 	var err error
 	for began := time.Now(); ; wait(ctx, time.Second) {
@@ -361,7 +362,7 @@ func (k *checker) restore(ctx context.Context) error {
 		k.app.note("the quantities are not restored yet: " + reason(err))
 	}
 	within := k.command.SettleAfter
-	if err != nil { // there is nothing to wait for
+	if err != nil { // waiting would not help
 		within = 0
 	}
 	reading, cancel := context.WithTimeout(context.WithoutCancel(ctx), within+10*time.Second)

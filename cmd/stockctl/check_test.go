@@ -15,13 +15,13 @@ import (
 
 const checkRecords = "check shirt-blue-m@warehouse-1 cap-navy@warehouse-1"
 
-// check runs check without a question.
+// check runs the check command without a question.
 func (s *session) check(wantCode int, flags string) (stdout, stderr string) {
 	s.t.Helper()
 	return s.run(wantCode, strings.Fields(checkRecords+" --yes --every 1ms "+flags)...)
 }
 
-// restored fails unless all records are as in the catalogue.
+// restored fails the test unless all records are as in the catalogue.
 func (s *session) restored() {
 	s.t.Helper()
 	if records := s.server.Records(); !slices.Equal(records, catalogue()) {
@@ -58,7 +58,7 @@ func TestCheck(t *testing.T) {
 		}},
 		{"stale", oakratest.Dialect{StaleReads: time.Second, ItemByItem: true}, exitRejected, []string{
 			"read after a write            no     stale for up to ", "set --settle-after of sync",
-			"no     the other record of it was changed all the same, from 135 to 136", // once that is seen
+			"no     the other record of it was changed all the same, from 135 to 136", // shown once a read sees the change
 			"yes    accepted\n", "yes    1000000 is kept\n",
 		}},
 	} {
@@ -67,7 +67,7 @@ func TestCheck(t *testing.T) {
 			s := newSession(t)
 			s.server.SetDialect(test.dialect)
 			stdout, _ := s.check(test.code, "")
-			for i, want := range test.want { // the width of the columns depends on what is in them
+			for i, want := range test.want { // the width of the columns depends on their content
 				test.want[i] = regexp.MustCompile(" +").ReplaceAllString(want, " ")
 			}
 			contains(t, regexp.MustCompile(" +").ReplaceAllString(stdout, " "), test.want...)
@@ -82,8 +82,8 @@ func TestCheck(t *testing.T) {
 func TestCheckAsks(t *testing.T) {
 	s := newSession(t)
 	asks := strings.Fields(checkRecords)
-	for _, answer := range []string{"", "n\n", "yess\n"} {
-		s.stdin = answer
+	for _, reply := range []string{"", "n\n", "yess\n"} {
+		s.stdin = reply
 		_, stderr := s.run(exitError, asks...)
 		contains(t, stderr, "then sets them to 135 and 120 again", "Continue? [y/N]", "not confirmed; nothing was done")
 	}
@@ -111,8 +111,8 @@ func TestCheckAsks(t *testing.T) {
 	s.run(exitOK, asks...)
 }
 
-// TestCheckRestores: whatever ends check, the quantities are restored, not before a
-// lost write has landed; or else it says what they are.
+// TestCheckRestores checks that the quantities are restored whatever ends the command,
+// but not before a lost write has arrived. If that fails, the command prints them.
 func TestCheckRestores(t *testing.T) {
 	t.Run("after an error", func(t *testing.T) {
 		s := newSession(t)
@@ -132,7 +132,7 @@ func TestCheckRestores(t *testing.T) {
 		for _, r := range s.server.Requests() {
 			applied += len(r.Applied)
 		}
-		if applied != 3 { // the late one, and two restored
+		if applied != 3 { // the late write, and two restored records
 			t.Errorf("%d changes were applied", applied)
 		}
 		s.restored()
@@ -209,7 +209,7 @@ func TestCheckFor(t *testing.T) {
 			for _, kind := range []oakratest.FaultKind{oakratest.ResetAfter, oakratest.ResetBefore, oakratest.ApplyLate} {
 				s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: kind, Delay: time.Millisecond, Times: 2})
 			}
-			s.server.Inject(oakratest.Fault{Op: "stock.list", Kind: oakratest.Respond, Status: 503, Times: 5}) // longer than a List
+			s.server.Inject(oakratest.Fault{Op: "stock.list", Kind: oakratest.Respond, Status: 503, Times: 5}) // longer than one List tries
 		}, exitOK, `^[1-9]\d* requests, 6 lost responses, all explained$`},
 		{"another hand", func(s *session) {
 			s.server.SetRecords(oakra.StockRecord{ID: 131, SKU: "cap-navy", LocationID: "warehouse-1", Quantity: 100})
@@ -223,7 +223,7 @@ func TestCheckFor(t *testing.T) {
 			s := newSession(t)
 			ctx, stop := context.WithCancel(t.Context())
 			s.ctx = ctx
-			waitForChanges := func(n int) { // of both records
+			waitForChanges := func(n int) { // waits for n changes of both records
 				for t.Context().Err() == nil {
 					changes := 0
 					for _, r := range s.server.Requests() {

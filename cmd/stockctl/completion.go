@@ -13,7 +13,8 @@ type completionCommand struct {
 	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
 }
 
-// bashCompletion has the cases of the commands, and the words before a command.
+// bashCompletion is a format for the cases of the commands and for the words before a
+// command.
 const bashCompletion = `_stockctl() {
 	local words
 	case "${COMP_WORDS[1]}" in

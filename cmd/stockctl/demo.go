@@ -15,8 +15,8 @@ func newDemo() *oakratest.Server {
 	return server
 }
 
-// addSales makes a fake server speak the newest state of the API reference, with some
-// sales.
+// addSales makes a fake server follow the newest version of the API reference, and adds
+// some sales.
 func addSales(server *oakratest.Server) {
 	server.SetDialect(oakratest.Dialect{Newest: true})
 	server.SetSales(
@@ -27,13 +27,13 @@ func addSales(server *oakratest.Server) {
 	)
 }
 
-// catalogue is a small shop. The first two records are those of the API
+// catalogue returns the records of a small shop. The first two are those of the API
 // reference.
 func catalogue() []oakra.StockRecord {
 	locations := []string{"warehouse-1", "warehouse-2", "shop-berlin"}
 	items := []struct {
 		sku   string
-		units [3]int64 // by location
+		units [3]int64 // quantities by location
 	}{
 		{"shirt-blue-m", [3]int64{135, 60, 8}},
 		{"shirt-green-m", [3]int64{142, 48, 5}},

@@ -13,18 +13,18 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// The exit codes. Where several fit, the highest is taken.
+// The exit codes. If several apply, the program exits with the highest.
 const (
 	exitOK       = 0
 	exitError    = 1 // wrong usage, an unreadable file, a wrong key or address: no item is to blame; the message says so if anything changed
-	exitRejected = 2 // nothing changed, and what was asked for needs a correction
+	exitRejected = 2 // nothing changed, and the command needs a correction
 	exitRetry    = 3 // nothing changed, and the same command may succeed later
 	exitPartly   = 4 // some items were applied, and others not
 	exitUnknown  = 5 // some items may have been applied
 	exitAbsent   = 6 // a list found all that there is, and a SKU has no record
 )
 
-// exitCode of a call.
+// exitCode returns the exit code of a call.
 func exitCode(step oakra.Step) int {
 	switch step {
 	case oakra.StepDone:
@@ -45,12 +45,12 @@ type failure struct {
 	code    int
 	message string  // what happened
 	next    string  // what to do
-	subject subject // what a write might have changed
-	items   []item  // what a write consists of
+	subject subject // what a write may have changed
+	items   []item  // items of a write
 }
 
-// subject is what a command writes. It is empty where nothing was to be written, or
-// the message says what was.
+// subject is what a command writes. It is empty if the command writes nothing, or if
+// the message says what was written.
 type subject string
 
 const (
@@ -69,7 +69,7 @@ func (f *failure) Error() string { return f.message }
 
 // item is what happened to one item of a write.
 type item struct {
-	Item    string `json:"item"` // as it was given
+	Item    string `json:"item"` // the item as the person gave it
 	Outcome string `json:"outcome"`
 	Reason  string `json:"reason,omitempty"`
 }
@@ -87,7 +87,7 @@ func (f *failure) changed() string {
 	return "not changed"
 }
 
-// report prints err, if it is one, and returns the exit code.
+// report prints err, if it is not nil, and returns the exit code.
 func (a *app) report(err error) int {
 	if err == nil {
 		if a.flags.JSON && a.command != nil && a.command != &a.flags.Serve && a.command != &a.flags.Completion {
@@ -119,7 +119,7 @@ func (a *app) report(err error) int {
 	return f.code
 }
 
-// explain is the failure of a single call, or of something besides the calls.
+// explain returns the failure of a single call, or of something other than a call.
 func explain(err error) *failure {
 	var e *oakra.Error
 	if !errors.As(err, &e) {
@@ -133,7 +133,7 @@ func explain(err error) *failure {
 	return f
 }
 
-// counts is how many items of a write have which outcome.
+// counts holds how many items of a write have each outcome.
 type counts struct{ applied, notApplied, unknown int }
 
 func (c *counts) add(o oakra.Outcome) {
@@ -147,8 +147,8 @@ func (c *counts) add(o oakra.Outcome) {
 	}
 }
 
-// exitCode of a write that failed. If all items met the same, the step is that of
-// their error.
+// exitCode returns the exit code of a write that failed. If no item was applied, it is
+// that of step.
 func (c counts) exitCode(step oakra.Step) int {
 	switch {
 	case c.unknown > 0:
@@ -165,7 +165,7 @@ func (c counts) String() string {
 	return fmt.Sprintf("%d applied, %d not applied, %d unknown", c.applied, c.notApplied, c.unknown)
 }
 
-// advice is what to do after a failure.
+// advice returns what to do after a failure.
 func advice(code int, err error) string {
 	var e *oakra.Error
 	if !errors.As(err, &e) {
@@ -200,7 +200,7 @@ func advice(code int, err error) string {
 	return "check --base-url, and what is named above: the response does not say what is at fault"
 }
 
-// whenUnknown is what to do about a write with an unknown outcome.
+// whenUnknown returns what to do about a write with an unknown outcome.
 func whenUnknown(e *oakra.Error) string {
 	switch {
 	case e.Op == "stock.update":
@@ -211,8 +211,8 @@ func whenUnknown(e *oakra.Error) string {
 	return "look at the unknown records (stockctl list SKU) before you run it again for them: a change sent twice counts twice"
 }
 
-// reason is the text of an error without the name of the library, and without
-// whether the stock changed, which is said elsewhere.
+// reason returns the text of an error without the name of the library. It also leaves
+// out whether the stock changed, which is printed elsewhere.
 func reason(err error) string {
 	var e *oakra.Error
 	switch {
@@ -223,7 +223,7 @@ func reason(err error) string {
 	case e.Op == "stock.list" && errors.Is(err, context.Canceled):
 		return "stopped while reading"
 	}
-	return strings.ReplaceAll(err.Error(), e.Error(), describe(e)) // err may say more than e
+	return strings.ReplaceAll(err.Error(), e.Error(), describe(e)) // err may wrap e in more text
 }
 
 func describe(e *oakra.Error) string {

@@ -19,7 +19,7 @@ func (c *listCommand) Run(ctx context.Context, a *app) error {
 	records, err := a.client.Stock.List(ctx, oakra.StockListParams{SKUs: c.SKUs, LocationID: c.Location})
 	if err != nil {
 		f := explain(err)
-		f.subject = "" // a list changes nothing
+		f.subject = "" // listing changes nothing
 		return f
 	}
 	if err := a.printRecords(records); err != nil {

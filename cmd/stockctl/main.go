@@ -1,5 +1,5 @@
 // Command stockctl reads and writes stock records, and cancels and ships sales, from
-// a terminal: see README.md, or run it with --demo, which needs neither an app key nor
+// a terminal. See README.md, or try it with --demo, which needs neither an app key nor
 // a network.
 package main
 
@@ -22,7 +22,7 @@ func main() {
 		<-signals
 		stop()
 		<-signals
-		signal.Stop(signals) // a third ends the program without a word
+		signal.Stop(signals) // a third signal ends the program at once
 		close(cut)
 	}()
 	os.Exit(run(ctx, process{

@@ -45,8 +45,8 @@ type box struct {
 
 func (b *box) close() { _ = b.db.Close() }
 
-// withOutbox opens the outbox of the flags, for use. stock is nil if nothing is to be
-// dispatched.
+// withOutbox opens the outbox that the flags name, and calls use with it. The argument
+// stock is nil if nothing is dispatched.
 func (a *app) withOutbox(ctx context.Context, stock outbox.Stock, o outbox.Options, use func(b *box) error) error {
 	b, err := a.openOutbox(ctx, stock, o)
 	if err != nil {
@@ -99,8 +99,8 @@ func openDatabase(name string) (*sql.DB, error) {
 	return sql.Open("sqlite", "file:"+url.PathEscape(file)+"?_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_txlock=immediate")
 }
 
-// witnesses returns those that the shop named. They are not asked for: a wrong one
-// would replace them.
+// witnesses returns the witnesses that the shop named. The program does not ask for
+// them, because wrong ones would replace the shop's.
 func (b *box) witnesses(ctx context.Context) (w [2]oakra.StockKey, err error) {
 	rows, err := b.db.QueryContext(ctx, "SELECT name, head_sku, head_location, tail_sku, tail_location FROM oakra_outbox_account ORDER BY name")
 	if err != nil {
@@ -125,7 +125,7 @@ func (b *box) witnesses(ctx context.Context) (w [2]oakra.StockKey, err error) {
 	if slices.Contains(names, b.name) {
 		return w, nil
 	}
-	var added bool // an account without witnesses is made by its first dispatcher
+	var added bool // an account without witnesses has no row before its first dispatcher
 	if err := b.db.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM oakra_outbox_change WHERE name = $1)", b.name).Scan(&added); err != nil {
 		return w, err
 	}
@@ -135,10 +135,10 @@ func (b *box) witnesses(ctx context.Context) (w [2]oakra.StockKey, err error) {
 	return w, nil
 }
 
-// outboxReason is the text of an error without the name of the package.
+// outboxReason returns the text of an error without the name of the package.
 func outboxReason(err error) string { return strings.TrimPrefix(err.Error(), "outbox: ") }
 
-// outboxFailure is the failure of a command on an outbox.
+// outboxFailure returns the failure of a command on an outbox.
 func outboxFailure(err error) error {
 	var f *failure
 	var e *oakra.Error
@@ -173,7 +173,7 @@ func (c *outboxStatusCommand) Run(ctx context.Context, a *app) error {
 	})
 }
 
-// statusJSON is a Status as JSON.
+// statusJSON is an outbox.Status as JSON.
 type statusJSON struct {
 	Account       string     `json:"account"`
 	Halted        string     `json:"halted"`
@@ -226,7 +226,7 @@ func (a *app) printStatus(name string, s outbox.Status) error {
 	return t.write(a.stdout)
 }
 
-// when is a time for a person.
+// when formats a time for a person.
 func when(t time.Time) string {
 	if t.IsZero() {
 		return "never"
@@ -234,7 +234,7 @@ func when(t time.Time) string {
 	return t.Local().Format(time.DateTime)
 }
 
-// instantOf is a time for JSON, null if there is none.
+// instantOf returns a time for JSON, or nil if there is none.
 func instantOf(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -268,7 +268,7 @@ func (c *outboxListCommand) Run(ctx context.Context, a *app) error {
 	})
 }
 
-// entryJSON is an Entry as JSON.
+// entryJSON is an outbox.Entry as JSON.
 type entryJSON struct {
 	Seq            int64        `json:"seq"`
 	ID             string       `json:"id"`
@@ -362,7 +362,7 @@ func (c *outboxShowCommand) Run(ctx context.Context, a *app) error {
 	})
 }
 
-// find returns all of the changes, or an error.
+// find returns the changes, or an error if one of them does not exist.
 func (b *box) find(ctx context.Context, ids []string) ([]outbox.Entry, error) {
 	entries, err := b.Find(ctx, ids...)
 	if err != nil {

@@ -35,9 +35,9 @@ func newOutboxSession(t *testing.T, o outbox.Options) *outboxSession {
 		oakra.StockRecord{ID: 1, SKU: testHead.SKU, LocationID: testHead.LocationID, Quantity: 200_000},
 		oakra.StockRecord{ID: 2, SKU: testTail.SKU, LocationID: testTail.LocationID, Quantity: 200_000})
 	s := &outboxSession{session: newSession(t, records...)}
-	file := filepath.Join(t.TempDir(), "shop %41 #1.db") // nothing in it is to be taken for a part of a URL
+	file := filepath.Join(t.TempDir(), "shop %41 #1.db") // no character of it may be taken as part of a URL
 	s.flag = "--db=sqlite:" + file
-	if err := os.WriteFile(file, nil, 0o600); err != nil { // empty, which is a database without tables
+	if err := os.WriteFile(file, nil, 0o600); err != nil { // an empty file is a database without tables
 		t.Fatal(err)
 	}
 	db, err := openDatabase("sqlite:" + file)
@@ -157,7 +157,7 @@ order-1/1  applied  warehouse-1  cap-navy      -2  2026-01-02 03:04:05
 func TestOutboxResolve(t *testing.T) {
 	s := newOutboxSession(t, outbox.Options{})
 	s.server.SetDialect(oakratest.Dialect{RejectNegative: true})
-	s.add("a", "cap-navy", -500) // of 120
+	s.add("a", "cap-navy", -500) // the record has 120
 	s.add("b", "hat", -1)
 	s.add("c", "hat", -1)
 	if err := s.box.Drain(t.Context()); err != nil {
@@ -247,7 +247,7 @@ func TestOutboxDrainIsStopped(t *testing.T) {
 
 	ctx, stop := context.WithCancel(t.Context())
 	s.ctx = ctx
-	go func() { // Ctrl-C once it sends
+	go func() { // presses Ctrl-C once the program sends
 		_ = s.server.Wait(t.Context(), "stock.change")
 		stop()
 	}()
@@ -261,7 +261,7 @@ func TestOutboxDrainIsStopped(t *testing.T) {
 	}
 }
 
-// Nothing is made by a mistake: neither a file, nor tables, nor an account.
+// A mistake in the command line creates nothing: no file, no tables and no account.
 func TestOutboxUsage(t *testing.T) {
 	s := newOutboxSession(t, outbox.Options{})
 	empty := filepath.Join(t.TempDir(), "empty.db")
@@ -310,8 +310,8 @@ func TestOutboxUsage(t *testing.T) {
 	}
 }
 
-// An account without witnesses has no row before its first dispatcher; its changes are
-// shown all the same.
+// An account without witnesses has no row before its first dispatcher, but its changes
+// are still shown.
 func TestOutboxBeforeItIsDispatched(t *testing.T) {
 	s := newOutboxSession(t, outbox.Options{})
 	db, err := openDatabase(strings.TrimPrefix(s.flag, "--db="))

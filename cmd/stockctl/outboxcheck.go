@@ -21,10 +21,11 @@ type outboxCheckCommand struct {
 	soaking
 }
 
-// minWitness is how many units an outbox asks of a new witness.
+// minWitness is how many units a new witness of an outbox needs.
 const minWitness = 200_000
 
-// witnessCheck is one run: the keys and records of head, tail and item.
+// witnessCheck is one run of the command, with the keys and records of head, tail and
+// item.
 type witnessCheck struct {
 	app     *app
 	keys    []oakra.StockKey
@@ -71,12 +72,12 @@ func (k *witnessCheck) find(ctx context.Context) error {
 	return err
 }
 
-// unfit is what stands against an outbox on this account.
+// unfit returns the failure that says why this account cannot have an outbox.
 func unfit(format string, args ...any) error {
 	return &failure{code: exitRejected, message: fmt.Sprintf(format, args...)}
 }
 
-// reject sends a request that Oakra must reject whole.
+// reject sends a request that Oakra must reject as a whole.
 func (k *witnessCheck) reject(ctx context.Context) error {
 	before := k.records
 	_, err := k.app.client.Stock.Change(ctx, []oakra.StockChange{
@@ -98,7 +99,7 @@ func (k *witnessCheck) reject(ctx context.Context) error {
 	return nil
 }
 
-// soak runs an outbox in memory that adds a unit to the item and takes it away again,
+// soak runs an outbox in memory. It adds a unit to the item and takes it away again,
 // until the time is over or ctx ends.
 func (k *witnessCheck) soak(ctx, writes context.Context, c *outboxCheckCommand) error {
 	db, err := sql.Open("sqlite", ":memory:")
@@ -128,7 +129,7 @@ func (k *witnessCheck) soak(ctx, writes context.Context, c *outboxCheckCommand) 
 	return k.end(writes, box, took)
 }
 
-// failed is the failure of a run that ended early.
+// failed returns the failure of a run that ended early.
 func (k *witnessCheck) failed(err error) error {
 	var f *failure
 	if !errors.As(outboxFailure(err), &f) {
@@ -137,7 +138,7 @@ func (k *witnessCheck) failed(err error) error {
 	return &failure{code: f.code, message: fmt.Sprintf("%s; give the witnesses 200,000 units again, and the item the %d that it had", f.message, k.records[2].Quantity)}
 }
 
-// end waits until nothing can land any more, and compares the item.
+// end waits until no request can land any more, and compares the item's quantity.
 func (k *witnessCheck) end(ctx context.Context, box *outbox.Outbox, took time.Duration) error {
 	if err := settle(ctx, box); err != nil {
 		return k.failed(err)

@@ -24,11 +24,11 @@ func TestOutboxCheck(t *testing.T) {
 	before := s.server.Records()
 	stdout, _ := s.run(exitOK, strings.Fields(witnessFlags)...)
 	contains(t, stdout, "2 requests in ", ": 0 had an unknown outcome", "a rejected request changed nothing")
-	// Three changes, and the update that restores, which looks for its route.
+	// There are three changes, and the update that restores, which looks for its route.
 	if n, records := s.writes(), s.server.Records(); n != 5 || !slices.Equal(records, before) {
 		t.Errorf("%d writes, %v", n, records)
 	}
-	// Lost responses are settled, except that of the request to be rejected.
+	// Lost responses are settled, except for that of the request that must be rejected.
 	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Slow, Times: 1})
 	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.ResetAfter, Probability: 0.3, Seed: 8})
 	stdout, _ = s.run(exitOK, append(strings.Fields(witnessFlags), "--for", "200ms", "--json")...)
@@ -38,7 +38,7 @@ func TestOutboxCheck(t *testing.T) {
 	}
 }
 
-// Ctrl-C ends it with all records as they were.
+// Ctrl-C ends the check with all records as they were.
 func TestOutboxCheckIsStopped(t *testing.T) {
 	s := newWitnessSession(t)
 	before := s.server.Records()

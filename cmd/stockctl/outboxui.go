@@ -87,9 +87,9 @@ func listenHere(address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// onlyHere refuses requests whose Host is another name than that of this computer. A
-// page of another site can have its own name lead here (DNS rebinding), and would then
-// be taken for this one.
+// onlyHere refuses requests whose Host does not name this computer. Another site can
+// make its own name resolve to this address (DNS rebinding), and the browser would then
+// treat these pages as part of that site.
 func onlyHere(at net.Addr, next http.Handler) http.Handler {
 	_, port, _ := net.SplitHostPort(at.String())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -14,7 +14,8 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-// serveUI runs stockctl outbox ui until the test ends, and returns where its pages are.
+// serveUI runs stockctl outbox ui until the test ends, and returns the address of its
+// pages.
 func (s *outboxSession) serveUI(args ...string) string {
 	s.t.Helper()
 	ctx, stop := context.WithCancel(s.t.Context())

@@ -9,7 +9,7 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-// decision is what a person has to say of a change by hand.
+// decision has the flags that a person gives with a decision.
 type decision struct {
 	By   string `required:"" placeholder:"NAME" help:"Who decides."`
 	Note string `required:"" placeholder:"TEXT" help:"Why; it is kept in the history."`
@@ -102,7 +102,7 @@ func (c *outboxDrainCommand) Run(ctx context.Context, a *app) error {
 		switch {
 		case err == nil, errors.Is(err, outbox.ErrHalted):
 		case ctx.Err() != nil:
-			err = context.Canceled // a driver may have words of its own for it
+			err = context.Canceled // a driver may return an error of its own
 		case within.Err() != nil:
 			err = &failure{code: exitRetry, message: fmt.Sprintf("not drained in %v", c.For), next: "run it again later"}
 		}
@@ -110,7 +110,8 @@ func (c *outboxDrainCommand) Run(ctx context.Context, a *app) error {
 	})
 }
 
-// dispatching is withOutbox with a client of Oakra; use gets the status before.
+// dispatching is like withOutbox, with a client of Oakra. It passes the status before
+// dispatching to use.
 func (a *app) dispatching(ctx context.Context, o outbox.Options, use func(b *box, before outbox.Status) error) error {
 	if a.flags.Demo {
 		return plain("--demo has no outbox: its server forgets everything")
@@ -127,7 +128,7 @@ func (a *app) dispatching(ctx context.Context, o outbox.Options, use func(b *box
 	})
 }
 
-// printAfter prints the status, and says how many changes were parked meanwhile.
+// printAfter prints the status and how many changes were parked meanwhile.
 func (a *app) printAfter(ctx context.Context, b *box, before outbox.Status) error {
 	s, err := b.Status(ctx)
 	if err != nil {

@@ -68,7 +68,7 @@ func printable(s string) string {
 	}, s)
 }
 
-// printRecords is the result of list, update and change.
+// printRecords prints the result of list, update and change.
 func (a *app) printRecords(records []oakra.StockRecord) error {
 	if a.flags.JSON {
 		if records == nil {
@@ -99,16 +99,16 @@ func (a *app) writeJSON(v any) error {
 	return encoder.Encode(v)
 }
 
-// document is what every command but serve prints with --json.
+// document is what every command except serve and completion prints with --json.
 type document struct {
 	ExitCode int        `json:"exit_code"`
-	Result   any        `json:"result"` // of the command's own type; null if there is none
+	Result   any        `json:"result"` // value of the command's own type; null if there is none
 	Error    *errorJSON `json:"error"`  // null if the exit code is 0 and no response was lost
 }
 
 type errorJSON struct {
 	Message string `json:"message"`
-	Stock   string `json:"stock,omitempty"` // whether it changed
+	Stock   string `json:"stock,omitempty"` // whether the stock changed
 	Sales   string `json:"sales,omitempty"`
 	Next    string `json:"next,omitempty"`
 	Items   []item `json:"items,omitempty"`

@@ -19,8 +19,8 @@ import (
 	"testing"
 )
 
-// asProgram is set in the environment of a process that is to be stockctl, and not
-// its tests.
+// asProgram is an environment variable that makes the test binary run as stockctl
+// instead of running its tests.
 const asProgram = "STOCKCTL_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -30,7 +30,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// program returns stockctl as a process of its own, on a server at the URL.
+// program returns a command that runs stockctl as a process of its own, with the server
+// at the URL.
 func program(t *testing.T, url string, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -42,7 +43,7 @@ func program(t *testing.T, url string, args ...string) *exec.Cmd {
 	return command
 }
 
-// proxy is what stands between a process and the server of a session.
+// proxy is a proxy between a process and the server of a session.
 type proxy struct {
 	t       *testing.T
 	url     string
@@ -52,8 +53,8 @@ type proxy struct {
 	server  *http.Server
 }
 
-// behind begins a proxy before the server of s. A request goes on to the server unless
-// meet returns false.
+// behind starts a proxy in front of the server of s. It forwards a request unless meet
+// returns false.
 func (s *session) behind(meet func(p *proxy, w http.ResponseWriter, r *http.Request) bool) *proxy {
 	target, err := url.Parse(s.server.URL)
 	if err != nil {
@@ -64,14 +65,14 @@ func (s *session) behind(meet func(p *proxy, w http.ResponseWriter, r *http.Requ
 	forward.ErrorLog = log.New(io.Discard, "", 0)
 	p := &proxy{t: s.t}
 	p.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, _ := io.ReadAll(r.Body) // only then net/http notices that the client goes away
+		body, _ := io.ReadAll(r.Body) // net/http notices only after this that the client goes away
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		if meet(p, w, r) {
 			forward.ServeHTTP(w, r)
 		}
 	})
-	// The kernel gives none of these ports to anyone by itself, so that it is free
-	// when the proxy listens again.
+	// The kernel never assigns one of these ports by itself. The port is therefore still
+	// free when the proxy listens again.
 	for p.server == nil {
 		p.addr = fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
 		p.listen()
@@ -94,15 +95,15 @@ func (p *proxy) listen() {
 	go func(server *http.Server) { _ = server.Serve(listener) }(p.server)
 }
 
-// close ends all connections, and refuses others.
+// close ends all connections, and refuses new ones.
 func (p *proxy) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_ = p.server.Close()
 }
 
-// TestSignals sends signals to a process while its writes are under way. After the
-// first one these end well, so that nothing is unknown, and no other begins.
+// TestSignals sends signals to a process while its writes are in flight. After the
+// first signal these writes finish, no outcome is unknown, and no other write begins.
 func TestSignals(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("LEFT OUT: Windows has no signals to send to a process")
@@ -170,7 +171,7 @@ func TestSignals(t *testing.T) {
 					applied = 1
 				}
 			}
-			_ = command.Wait() // the exit code says more
+			_ = command.Wait() // the exit code is checked instead
 			if code := command.ProcessState.ExitCode(); code != test.code {
 				t.Errorf("exit code %d, want %d", code, test.code)
 			}

@@ -11,8 +11,8 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// progress shows how far a long work is, with its rate and the time left, and
-// nothing where no person would see it.
+// progress shows the progress of a long task, with its rate and the time left. It shows
+// nothing if no person would see it.
 type progress struct {
 	app     *app
 	what    string
@@ -22,13 +22,13 @@ type progress struct {
 
 func (a *app) newProgress() *progress { return &progress{app: a} }
 
-// shown says whether a person sees the bar.
+// shown reports whether a person sees the bar.
 func (p *progress) shown() bool {
 	return !p.app.flags.JSON && !p.app.flags.Verbose && p.app.isTerminal(p.app.stderr)
 }
 
-// wait notes whether a run waits for a service that does not respond. The next show
-// says it in place of the bar; where there is no bar, a line of its own does.
+// wait sets whether a run waits for a service that does not respond. The next call of
+// show displays that in place of the bar. Without a bar, wait prints a line.
 func (p *progress) wait(waiting bool, since time.Time, failure error) {
 	waited := p.waiting
 	p.waiting = ""
@@ -44,7 +44,7 @@ func (p *progress) wait(waiting bool, since time.Time, failure error) {
 	}
 }
 
-// cause is what a service did instead of responding, in a few words.
+// cause returns what a service did instead of responding, in a few words.
 func cause(err error) string {
 	var e *oakra.Error
 	switch {
@@ -58,8 +58,8 @@ func cause(err error) string {
 	return "no response"
 }
 
-// show is called by one goroutine at a time. The first call for a work starts
-// its clock.
+// show shows how much of a task is done. Its calls must not overlap. The first call for
+// a task starts the task's clock.
 func (p *progress) show(what string, done, total int) {
 	if total == 0 || !p.shown() {
 		return
@@ -84,14 +84,14 @@ func (p *progress) show(what string, done, total int) {
 		fmt.Fprintf(p.app.stderr, "%s%s: %d of %s, %s", eraseLine, what, done, records(total), p.waiting)
 		return
 	}
-	if done == 0 { // there is no rate yet
+	if done == 0 { // no rate is known yet
 		fmt.Fprintf(p.app.stderr, "%s%s: %s ...", eraseLine, what, records(total))
 		return
 	}
 	_ = p.bar.Set(done)
 }
 
-// clear takes the bar away, done or not.
+// clear removes the bar, whether the task is done or not.
 func (p *progress) clear() {
 	if p.bar != nil {
 		_ = p.bar.Exit()

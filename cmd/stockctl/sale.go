@@ -58,7 +58,7 @@ func (c *shipCommand) Run(ctx context.Context, a *app) error {
 	return a.printSales(t, fulfillments)
 }
 
-// printSales is the result of sale cancel and ship: t for a person, v as JSON.
+// printSales prints the result of sale cancel and ship: t for a person, v as JSON.
 func (a *app) printSales(t table, v any) error {
 	var err error
 	if a.flags.JSON {

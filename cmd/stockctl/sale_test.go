@@ -100,7 +100,7 @@ next: correct what is named above
 	}
 }
 
-// TestSalesNotSent: what the client rejects does not leave the program.
+// TestSalesNotSent checks that a request that the client rejects is not sent.
 func TestSalesNotSent(t *testing.T) {
 	s := newSession(t)
 	_, stderr := s.run(exitRejected, "sale", "cancel", " ", "--reason", "other")
@@ -168,8 +168,8 @@ func TestSalesExitCodes(t *testing.T) {
 	})
 }
 
-// TestSalesOfNowhere: a wrong address, and a server without sales, are no reason to
-// take a sale for a wrong one.
+// TestSalesOfNowhere checks that a wrong address, or a server without sales, is not
+// reported as a wrong sale.
 func TestSalesOfNowhere(t *testing.T) {
 	for _, command := range []string{"sale cancel 100001234 --reason other", "ship 100001234 100001235"} {
 		s := newSession(t)
@@ -187,7 +187,8 @@ func TestSalesOfNowhere(t *testing.T) {
 	}
 }
 
-// TestStopSales: the first Ctrl-C lets a request end, and the second cuts it off.
+// TestStopSales checks that the first Ctrl-C lets a request finish, and that the second
+// cuts it off.
 func TestStopSales(t *testing.T) {
 	for _, command := range []string{"sale cancel 100001234 --reason other", "ship 100001234"} {
 		s := newSession(t)

@@ -16,14 +16,14 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// soaking has the flags of a check that goes on for a long time.
+// soaking has the flags of a check that may run for a long time.
 type soaking struct {
 	For   time.Duration `placeholder:"DURATION" help:"Go on changing them for this long, such as 24h."`
 	Every time.Duration `default:"1s" help:"Pause between two changes (default ${default})."`
 }
 
-// soak calls step with a pause after each call, until the time is over or ctx ends,
-// and an even number of times: the second call of two takes back what the first did.
+// soak calls step, with a pause after each call, until the time is over or ctx ends.
+// The number of calls is even, because every second call takes back what the first did.
 func (s soaking) soak(ctx context.Context, a *app, step func(n int64) error) (took time.Duration, err error) {
 	began, told := time.Now(), time.Now()
 	for n := int64(0); n == 0 || n%2 == 1 || ctx.Err() == nil && time.Since(began) < s.For; n++ {
@@ -46,7 +46,7 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// tally counts the requests of a client, and notes the route of each operation.
+// tally counts the requests of a client, and records the route of each operation.
 type tally struct {
 	mu       sync.Mutex
 	requests int
@@ -100,7 +100,7 @@ func (p *peek) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// shape describes the body.
+// shape describes the form of the body.
 func (p *peek) shape() string {
 	var object map[string]json.RawMessage
 	if json.Unmarshal(p.body, &object) != nil {

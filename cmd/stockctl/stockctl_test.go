@@ -23,10 +23,11 @@ import (
 	"github.com/oakra/oakra-go/oakratest"
 )
 
-// appKey is in no text that any program would print by chance.
+// appKey is an app key that no program would print by chance.
 const appKey = "9f1c-very-secret-0b77"
 
-// output is written by several goroutines when the program is told to stop.
+// output is a buffer that several goroutines may write to, as they do when the program
+// is told to stop.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -100,8 +101,8 @@ func (s *session) quantity(id int64) int64 {
 	return 0
 }
 
-// writes is how many requests to write arrived; the empty lists by which the client
-// finds out a route are none.
+// writes returns how many write requests arrived. It does not count the empty lists by
+// which the client finds out a route.
 func (s *session) writes() int {
 	n := 0
 	for _, r := range s.server.Requests() {
@@ -119,7 +120,7 @@ func equal(t *testing.T, what, got, want string) {
 	}
 }
 
-// result is what a command printed as the result with --json, without an error.
+// result returns the result that a command printed with --json, without an error.
 func result(t *testing.T, stdout string) string {
 	t.Helper()
 	var d struct {
@@ -263,7 +264,7 @@ func TestUnknownKeyWritesNothing(t *testing.T) {
 	}
 }
 
-// TestSyncNoneKnown: the feed writes the places in its own way.
+// TestSyncNoneKnown checks a feed that spells the locations in its own way.
 func TestSyncNoneKnown(t *testing.T) {
 	s := newSession(t)
 	s.stdin = "sku,location_id,quantity\nscarf-red,WAREHOUSE-1,1\n"
@@ -272,8 +273,8 @@ func TestSyncNoneKnown(t *testing.T) {
 	contains(t, stderr, "stock: not changed")
 }
 
-// TestListOfNowhere: a wrong address is said to be one, and a list changes nothing
-// that would have to be said.
+// TestListOfNowhere checks that a wrong address is reported as such. As a list changes
+// nothing, the report does not say whether stock changed.
 func TestListOfNowhere(t *testing.T) {
 	s := newSession(t)
 	s.server.URL = strings.Replace(s.server.URL, "/api/v1/", "/elsewhere/", 1)
@@ -284,7 +285,7 @@ func TestListOfNowhere(t *testing.T) {
 	}
 }
 
-// TestStopAtStandardInput: Ctrl-C while the feed is waited for.
+// TestStopAtStandardInput presses Ctrl-C while the program waits for the feed.
 func TestStopAtStandardInput(t *testing.T) {
 	s := newSession(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -457,7 +458,7 @@ func many(n int) (records []oakra.StockRecord, items []string) {
 	return records, items
 }
 
-// feedOf is a feed that sets all records to a quantity.
+// feedOf returns a feed that sets all records to a quantity.
 func feedOf(records []oakra.StockRecord, quantity int64) string {
 	var b strings.Builder
 	b.WriteString("sku,location_id,quantity\n")
@@ -477,7 +478,7 @@ func TestChangeMany(t *testing.T) {
 		t.Errorf("%d writes", n)
 	}
 
-	// One item is rejected, then a request is lost.
+	// First an item is rejected, then a request is lost.
 	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 400, Body: `{"stock_records":[{"id":["Not here."]}]}`, Times: 1})
 	_, stderr = s.run(exitPartly, append([]string{"change"}, items...)...)
 	contains(t, stderr, "not applied, 0 unknown", "stock: partly changed", "only those")
@@ -485,7 +486,7 @@ func TestChangeMany(t *testing.T) {
 	_, stderr = s.run(exitUnknown, append([]string{"change"}, items...)...)
 	contains(t, stderr, "0 not applied", "unknown")
 
-	// Nothing is applied, because of the key, and then because of an item too.
+	// Nothing is applied, first because of the key, and then because of an item as well.
 	s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 401})
 	_, stderr = s.run(exitError, append([]string{"change"}, items...)...)
 	contains(t, stderr, "1200 not applied", "stock: not changed", "next: check the app key in OAKRA_APP_KEY")
@@ -594,7 +595,8 @@ next: correct the feed, or leave out what is named above
 	s.run(exitRejected, "sync", "-") // nothing is left to change
 }
 
-// TestSyncDiffers: Oakra accepts a target and keeps another quantity.
+// TestSyncDiffers checks a target that Oakra accepts but for which it keeps another
+// quantity.
 func TestSyncDiffers(t *testing.T) {
 	s := newSession(t)
 	s.server.SetDialect(oakratest.Dialect{MaxQuantity: 1500})
@@ -630,8 +632,8 @@ func TestSyncDiffers(t *testing.T) {
 	}
 }
 
-// TestSyncSeveralRecords: two records of one SKU and location are shown, and left
-// alone.
+// TestSyncSeveralRecords checks that two records of one SKU and location are shown and
+// left alone.
 func TestSyncSeveralRecords(t *testing.T) {
 	twins := append(catalogue(), oakra.StockRecord{ID: 900, SKU: "cap-navy", LocationID: "warehouse-1"})
 	s := newSession(t, twins...)
@@ -750,7 +752,7 @@ func TestStop(t *testing.T) {
 				unknown++
 			}
 		}
-		if unknown != 2 || rows != 7 { // the heading, 3 records, an empty line, 2 counts
+		if unknown != 2 || rows != 7 { // a heading, 3 records, an empty line and 2 counts
 			t.Errorf("%d unknown of %d rows:\n%.2000s", unknown, rows, stdout)
 		}
 	})
@@ -789,8 +791,8 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// TestWaiting: while a run holds, the line of the progress says so; without a terminal
-// it is a line of its own, and with --json there is none.
+// TestWaiting checks that the progress line says when a run waits for the service.
+// Without a terminal a line of its own says it, and with --json there is none.
 func TestWaiting(t *testing.T) {
 	const waiting = `waiting for the service since \d\d:\d\d:\d\d \(503 Service Unavailable\)`
 	records, items := many(6000)
@@ -808,7 +810,7 @@ func TestWaiting(t *testing.T) {
 		s.terminal = test.terminal
 		code, args := exitUnknown, append(slices.Clone(test.args), items...)
 		if slices.Contains(test.args, "sync") {
-			code, args = exitOK, test.args // since it reads what is unknown
+			code, args = exitOK, test.args // sync settles unknown outcomes by reading
 			s.stdin = feedOf(records, 11)
 		}
 		s.server.Inject(oakratest.Fault{Op: "stock.change", Kind: oakratest.Respond, Status: 503, Times: 4})
@@ -892,8 +894,8 @@ func TestServe(t *testing.T) {
 				t.Fatalf("%d commands in:\n%s", len(commands), &out)
 			}
 			for i, want := range []string{`"quantity":135`, `"quantity":150`, `"quantity":170`, `"status":"canceled"`, `"tracking_number":"TH0000000001"`} {
-				// Pasted into a shell. (Writing to it is also what orders the requests
-				// after the start of the server, as far as the race detector sees.)
+				// The commands are pasted into a shell. (Writing to it also orders the
+				// requests after the start of the server for the race detector.)
 				command := exec.CommandContext(t.Context(), "sh")
 				command.Stdin = strings.NewReader(strings.Replace(commands[i], "curl", curl+" --silent --show-error --noproxy '*'", 1))
 				response, err := command.CombinedOutput()
@@ -952,7 +954,7 @@ func TestReadme(t *testing.T) {
 				args: strings.Fields(args), stdout: &out, stderr: &out,
 				getenv: func(string) string { return "" }, isTerminal: func(io.Writer) bool { return false },
 			})
-			if code != exitOK { // as go run prints it
+			if code != exitOK { // go run prints the exit status
 				fmt.Fprintf(&out, "exit status %d\n", code)
 			}
 			equal(t, "output", out.String(), want)

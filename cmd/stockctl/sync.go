@@ -155,7 +155,7 @@ func (c *syncCommand) options(ctx context.Context, a *app, bar *progress) stocks
 		o.Mode = stocksync.ByUpdate
 	}
 	if a.flags.Demo && o.BatchSize == 0 && o.Concurrency == 0 {
-		o.BatchSize, o.Concurrency = 2, 1 // slow, to see the progress
+		o.BatchSize, o.Concurrency = 2, 1 // slow, so that the progress can be seen
 	}
 	return o
 }
@@ -249,7 +249,7 @@ func newPlanJSON(plan *stocksync.Plan) planJSON {
 	return p
 }
 
-// planFailure is that of a plan that leaves something out.
+// planFailure returns the failure of a plan that leaves something out.
 func planFailure(plan *stocksync.Plan) error {
 	if len(plan.NotFound)+len(plan.Ambiguous)+len(plan.Conflicts) == 0 {
 		return nil
@@ -274,7 +274,7 @@ type summary struct {
 	Unknown   int          `json:"unknown"`
 	NotSynced []targetJSON `json:"not_synced"`
 
-	gravest error // of those not tried: one that does not pass by itself, if there is one
+	gravest error // error of a target that was not tried, preferably one that does not pass by itself
 }
 
 func summarize(report *stocksync.Report) summary {
@@ -336,7 +336,7 @@ func (a *app) printReport(report *stocksync.Report) error {
 		return a.printJSON(s)
 	}
 	var rows []targetJSON
-	notTried := make(map[string]int) // by reason; thousands of rows would hide the others
+	notTried := make(map[string]int) // counts by reason; thousands of rows would hide the others
 	for _, r := range s.NotSynced {
 		if r.Status == stocksync.NotTried.String() {
 			notTried[r.Reason]++
@@ -365,7 +365,7 @@ func (a *app) printReport(report *stocksync.Report) error {
 	return err
 }
 
-// reportFailure is that of a run that left some targets not synced.
+// reportFailure returns the failure of a run that did not sync all targets.
 func (c *syncCommand) reportFailure(report *stocksync.Report, err error) error {
 	s := summarize(report)
 	f := &failure{message: "not every target is synced", subject: ofStock}

@@ -21,8 +21,9 @@ import (
 
 var outage = flag.Duration("outage", 1500*time.Millisecond, "how long an outage of TestTerminal lasts once the screen shows it")
 
-// TestTerminal syncs 20,000 records in a pseudo-terminal, through an outage. The screen
-// says meanwhile what the program waits for and since when, and the end is right.
+// TestTerminal syncs 20,000 records in a pseudo-terminal, through an outage. Meanwhile
+// the screen must show what the program waits for and since when. In the end every
+// record must be right.
 func TestTerminal(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("LEFT OUT: there are no pseudo-terminals on Windows")
@@ -30,9 +31,9 @@ func TestTerminal(t *testing.T) {
 	const down, gone = `503 Service Unavailable`, `(?:no response|no connection)`
 	for _, test := range []struct {
 		name   string
-		method string // of the request that the outage begins with
-		after  int64  // number of requests of the method before it
-		refuse bool   // connections, instead of responding with 503
+		method string // method of the request that the outage begins with
+		after  int64  // number of requests with that method before the outage
+		refuse bool   // whether connections are refused, instead of a 503 response
 		phase  string
 		cause  string
 	}{
@@ -51,7 +52,7 @@ func TestTerminal(t *testing.T) {
 				t.Fatal(err)
 			}
 			var requests atomic.Int64
-			var began atomic.Pointer[time.Time] // since when
+			var began atomic.Pointer[time.Time] // time when the outage began
 			front := s.behind(func(p *proxy, w http.ResponseWriter, r *http.Request) bool {
 				if r.Method == test.method && requests.Add(1) == test.after {
 					now := time.Now()
@@ -76,7 +77,7 @@ func TestTerminal(t *testing.T) {
 			waits := regexp.MustCompile(`^` + test.phase + `: \d+ of 20000 records, waiting for the service since (\d\d:\d\d:\d\d) \(` + test.cause + `\)$`)
 			seen := &screen{began: time.Now()}
 			var ending sync.WaitGroup
-			at, since := -1, time.Time{} // of the line that says so
+			at, since := -1, time.Time{} // index of the line that says so, and beginning of the outage
 			for chunk := make([]byte, 4096); ; {
 				n, err := terminal.Read(chunk)
 				seen.write(chunk[:n])
@@ -125,7 +126,8 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// secondsBetween are the times of day between two times, as the screen shows them.
+// secondsBetween returns the times of day from one time to another, by the second, as
+// the screen shows them.
 func secondsBetween(from, to time.Time) (all []string) {
 	for at := from; !at.After(to.Add(time.Second)); at = at.Add(time.Second) {
 		all = append(all, at.Format(time.TimeOnly))
@@ -133,15 +135,15 @@ func secondsBetween(from, to time.Time) (all []string) {
 	return all
 }
 
-// screen is what a person sees in a terminal: a line that is written over, and those
-// above it.
+// screen holds what a person sees in a terminal: the bottom line, which is overwritten,
+// and the lines above it.
 type screen struct {
 	began  time.Time
-	line   []byte // the lowest one
+	line   []byte // bottom line
 	column int
-	escape []byte // the sequence that has begun
+	escape []byte // escape sequence that is not complete yet
 	lines  []string
-	times  []time.Time // of lines, when they were seen first
+	times  []time.Time // times when the lines were first seen
 }
 
 func (s *screen) write(text []byte) {
@@ -174,7 +176,7 @@ func (s *screen) write(text []byte) {
 	s.see()
 }
 
-// see notes the line, unless it is as it was.
+// see records the bottom line, unless it is the same as before.
 func (s *screen) see() {
 	line := strings.TrimSpace(string(s.line))
 	if line != "" && (len(s.lines) == 0 || s.lines[len(s.lines)-1] != line) {

@@ -54,13 +54,13 @@ func (c *changeCommand) Run(ctx context.Context, a *app) error {
 // order is one item of a write, as a person gives it.
 type order struct {
 	text string
-	id   int64          // 0 until it is looked up
-	key  oakra.StockKey // if no id was given
+	id   int64          // id of the record; 0 until it is looked up
+	key  oakra.StockKey // key of the record, if no id was given
 	n    int64
 }
 
-// parseOrders reads ID=N and SKU@LOCATION=N. Both a SKU and a location may hold
-// any character; the last = and the last @ count.
+// parseOrders reads ID=N and SKU@LOCATION=N. A SKU and a location may hold any
+// character: the last = and the last @ are the separators.
 func parseOrders(texts []string, parse func(string) (int64, error)) ([]order, error) {
 	orders := make([]order, len(texts))
 	for i, text := range texts {
@@ -95,7 +95,7 @@ func parseKey(text string) (oakra.StockKey, error) {
 	return oakra.StockKey{SKU: text[:at], LocationID: text[at+1:]}, nil
 }
 
-// parseKeys reads SKU@LOCATION several times, of different records.
+// parseKeys reads several SKU@LOCATION, each of which must name another record.
 func parseKeys(texts ...string) ([]oakra.StockKey, error) {
 	keys := make([]oakra.StockKey, len(texts))
 	for i, text := range texts {
@@ -121,8 +121,8 @@ func parseNumber(text string) (int64, error) {
 	return n, nil
 }
 
-// lookUp fills in the ids. A key that is not known, or a record that is named
-// twice, is an error: nothing has been written then.
+// lookUp fills in the ids. It fails if Oakra does not know a key or if a record is named
+// twice. Nothing has been written then.
 func (a *app) lookUp(ctx context.Context, orders []order) error {
 	var keys []oakra.StockKey
 	for _, o := range orders {
@@ -148,8 +148,8 @@ func (a *app) lookUp(ctx context.Context, orders []order) error {
 	return nil
 }
 
-// recordsOf returns the records of keys, in their order. A key that is not known is an
-// error.
+// recordsOf returns the records of keys, in their order. It fails if Oakra does not know
+// a key.
 func (a *app) recordsOf(ctx context.Context, keys []oakra.StockKey) ([]oakra.StockRecord, error) {
 	found, err := a.client.Stock.Lookup(ctx, keys)
 	if err != nil {
@@ -175,7 +175,7 @@ func (a *app) recordsOf(ctx context.Context, keys []oakra.StockKey) ([]oakra.Sto
 	return records, nil
 }
 
-// inOneRequest is how many records a write sends without asking for a bulk run.
+// inOneRequest is the most records that a write sends without a bulk run.
 const inOneRequest = 500
 
 // write sends the orders, in one request or in many, and prints the result.
@@ -209,7 +209,7 @@ func write[T any](ctx context.Context, a *app, orders []order, itemOf func(order
 		})
 		bar.clear()
 		if a.flags.JSON {
-			_ = a.printRecords(written) // kept for the report, which cannot fail
+			_ = a.printRecords(written) // only kept for the report, which cannot fail
 		}
 		if err != nil {
 			return bulkFailure(orders, err)
@@ -233,16 +233,16 @@ func write[T any](ctx context.Context, a *app, orders []order, itemOf func(order
 	if !errors.As(err, &e) {
 		return err
 	}
-	if len(e.Records) > 0 || e.Outcome == oakra.OutcomeApplied { // what was applied all the same
-		_ = a.printRecords(e.Records) // the failure weighs more
+	if len(e.Records) > 0 || e.Outcome == oakra.OutcomeApplied { // records that were applied despite the error
+		_ = a.printRecords(e.Records) // the failure of the write matters more
 	}
 	return writeFailure(orders, e)
 }
 
-// writeFailure is that of one request to write stock.
+// writeFailure returns the failure of one request to write stock.
 func writeFailure(orders []order, e *oakra.Error) *failure {
 	applied := make(map[int64]bool, len(e.Records))
-	if e.StatusCode != http.StatusMultiStatus { // whose records prove nothing
+	if e.StatusCode != http.StatusMultiStatus { // the records of a 207 prove nothing
 		for _, r := range e.Records {
 			applied[r.ID] = true
 		}
@@ -258,12 +258,13 @@ func writeFailure(orders []order, e *oakra.Error) *failure {
 	return requestFailure(names, outcomes, e)
 }
 
-// requestFailure is that of one request, whose items have names and outcomes.
+// requestFailure returns the failure of one request, whose items have names and
+// outcomes.
 func requestFailure(names []string, outcomes []oakra.Outcome, e *oakra.Error) *failure {
 	messages := e.Items()
 	short := *e
 	if len(names) > 1 && len(messages) > 0 {
-		short.Fields = nil // they are said of each item
+		short.Fields = nil // each item reports its own
 	}
 	f := &failure{message: reason(&short), subject: subjectOf(e)}
 	var n counts
@@ -280,7 +281,7 @@ func requestFailure(names []string, outcomes []oakra.Outcome, e *oakra.Error) *f
 	return f
 }
 
-// bulkFailure is that of many requests.
+// bulkFailure returns the failure of a bulk run.
 func bulkFailure(orders []order, err error) error {
 	var bulk *oakra.BulkError
 	if !errors.As(err, &bulk) {
@@ -302,8 +303,8 @@ func bulkFailure(orders []order, err error) error {
 	return f
 }
 
-// gravest is the next step after a run that applied nothing: the one that its items
-// have in common, or else one that does not pass by itself.
+// gravest returns the next step after a run that applied nothing: the step that its
+// items have in common, or otherwise one for a failure that does not pass by itself.
 func gravest(bulk *oakra.BulkError) oakra.Step {
 	steps := make(map[oakra.Step]bool)
 	for _, failed := range bulk.Failures {
