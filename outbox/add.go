@@ -16,27 +16,27 @@ import (
 
 // Change is a change of stock that the outbox applies in Oakra.
 type Change struct {
-	// ID is the shop's own name for the change, such as "order-1001/2", unique for
-	// as long as Retention; at most 200 bytes.
+	// ID is the shop's own name for the change, such as "order-1001/2". It must be
+	// unique for as long as Retention, and have at most 200 bytes.
 	ID string
 	// SKU and LocationID name the stock record; at most 500 bytes each.
 	SKU, LocationID string
-	// QuantityChange is how many units are added, or deducted if it is negative;
+	// QuantityChange is the number of units to add, or to deduct if it is negative;
 	// from -2^40 to 2^40, except 0.
 	QuantityChange int64
 }
 
 const (
 	maxIDBytes        = 200
-	maxKeyBytes       = 500 // a longer SKU or location may not fit into the line of a request
+	maxKeyBytes       = 500 // a longer SKU or location may not fit into a request line
 	maxQuantityChange = 1 << 40
 )
 
 // AddTx records changes in the caller's transaction: they are applied if and only if
-// it commits. Adding a change again with the same content is no error.
+// it commits. Adding a change again with the same content is not an error.
 //
 // AddTx returns [ErrIDReused], an error of the database, or an error that names a
-// change that is malformed or changes a witness. It then has recorded nothing.
+// change that is malformed or changes a witness. With an error, it has recorded nothing.
 func (o *Outbox) AddTx(ctx context.Context, tx *sql.Tx, changes ...Change) error {
 	if len(changes) == 0 {
 		return nil
@@ -52,8 +52,8 @@ func (o *Outbox) AddTx(ctx context.Context, tx *sql.Tx, changes ...Change) error
 	return nil
 }
 
-// prepared is the statement that adds one change, on SQLite: to compile it takes longer
-// than to execute it, and database/sql keeps a prepared one with each connection.
+// prepared is the prepared statement that adds one change, on SQLite. Compiling it takes
+// longer than executing it, and database/sql keeps a prepared one with each connection.
 type prepared struct {
 	*sql.Stmt
 	query string
@@ -73,7 +73,7 @@ func (o *Outbox) execAdd(ctx context.Context, tx *sql.Tx, query string, args []a
 		if err == nil || !strings.Contains(err.Error(), "statement from different database") {
 			return err
 		}
-		// The transaction is one of another sql.DB, which has not prepared it.
+		// The transaction belongs to another sql.DB, which has not prepared it.
 	}
 	_, err := tx.ExecContext(ctx, query, args...)
 	return err
@@ -100,7 +100,7 @@ func (o *Outbox) AddSQL(changes ...Change) (query string, args []any, err error)
 	return o.dialect.sql(addMany), []any{o.options.Name, string(text)}, nil
 }
 
-// The statements that add changes. One change has its own, which is quicker.
+// The statements that add changes. One change has its own statement, which is faster.
 const (
 	addOne = `INSERT INTO oakra_outbox_change (name, id, sku, location_id, quantity, added)
 		VALUES ($1, $2, $3, $4, $5, {now})` + addReused
@@ -135,12 +135,12 @@ func (o *Outbox) Add(ctx context.Context, changes ...Change) error {
 	}
 }
 
-// adder makes calls of Add share a commit: while as many commits are under way as the
-// database is good for, those that arrive wait for the next.
+// adder makes calls of Add share a commit. While as many commits are in progress as the
+// database can use at once, new calls wait for the next one.
 type adder struct {
 	mu      sync.Mutex
 	waiting []*addCall
-	running int // commits under way
+	running int // number of commits in progress
 }
 
 type addCall struct {
@@ -148,7 +148,7 @@ type addCall struct {
 	done    chan error
 }
 
-// maxShared is how many changes share a commit at most.
+// maxShared is the largest number of changes that share a commit.
 const maxShared = 5000
 
 func (a *adder) enqueue(call *addCall, most int, add func(calls []*addCall)) {
@@ -166,8 +166,8 @@ func (a *adder) enqueue(call *addCall, most int, add func(calls []*addCall)) {
 	}()
 }
 
-// next takes the calls that share the next commit. Two calls with one ID do not
-// share one, so that only one of them fails if their contents differ.
+// next takes the calls that share the next commit. Two calls with the same ID do not
+// share a commit, so that only one of them fails if their contents differ.
 func (a *adder) next() []*addCall {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -211,8 +211,8 @@ func (o *Outbox) addAll(calls []*addCall) {
 	}
 }
 
-// addOnce records changes. The callers' contexts do not end it, since some of them
-// may still wait for it.
+// addOnce records changes. It does not end with a caller's context, because other
+// callers may still wait for it.
 func (o *Outbox) addOnce(changes []Change) error {
 	ctx, cancel := context.WithTimeout(context.Background(), databaseTimeout)
 	defer cancel()
@@ -234,7 +234,7 @@ func (o *Outbox) added() {
 	}
 }
 
-// addError names the error of the statement of AddSQL.
+// addError returns the error for a failure of the statement of AddSQL.
 func addError(err error) error {
 	if strings.Contains(err.Error(), "oakra_outbox_id_reused") {
 		return fmt.Errorf("outbox: add: %w: %w", ErrIDReused, err)
@@ -250,8 +250,8 @@ type addRow struct {
 	Quantity   int64  `json:"quantity"`
 }
 
-// rowsOf checks changes and returns each once, by ID: two transactions that add the
-// same changes then lock them in the same order.
+// rowsOf checks changes and returns each once, sorted by ID, so that two transactions
+// that add the same changes lock them in the same order.
 func (o *Outbox) rowsOf(changes []Change) ([]addRow, error) {
 	if len(changes) == 0 {
 		return nil, errors.New("outbox: add: no changes")
@@ -303,7 +303,7 @@ func checkKey(where string, key oakra.StockKey) error {
 	return checkText(where+"LocationID", key.LocationID)
 }
 
-// checkText refuses what one of the databases cannot keep.
+// checkText refuses text that one of the databases cannot store.
 func checkText(what, text string) error {
 	switch {
 	case strings.TrimSpace(text) == "":

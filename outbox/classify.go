@@ -7,14 +7,14 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// resultOf says how a call of Change ended.
+// resultOf returns how a call of Change ended.
 func resultOf(err error) result {
 	switch oakra.OutcomeOf(err) {
 	case oakra.OutcomeApplied:
 		if err == nil {
 			return resultApplied
 		}
-		return resultUnknown // the witnesses show it at the next read
+		return resultUnknown // the next read of the witnesses shows the outcome
 	case oakra.OutcomeNotApplied:
 		switch {
 		case errors.Is(err, oakra.ErrRateLimited):
@@ -35,7 +35,7 @@ func needsSetup(err error) bool {
 	return errors.As(err, &e) && e.Outcome == oakra.OutcomeNotApplied && !oakra.Retryable(err) && e.StatusCode/100 != 5
 }
 
-// itemsOf returns the server's messages by index into what was sent.
+// itemsOf returns the server's messages, by index of the item that was sent.
 func itemsOf(err error) map[int][]string {
 	var e *oakra.Error
 	if !errors.As(err, &e) {
@@ -45,20 +45,21 @@ func itemsOf(err error) map[int][]string {
 }
 
 // keyAtFault reports whether a lookup failed because of one of its keys: the client
-// refused it, or Oakra has two records for it. Neither has the method of a request.
+// refused the key, or Oakra has two records for it. Neither error has the method of a
+// request.
 func keyAtFault(err error) bool {
 	var e *oakra.Error
 	return errors.As(err, &e) && e.Method == "" && (oakra.Rejected(err) || errors.Is(err, oakra.ErrBadResponse))
 }
 
-// keyPerhapsAtFault reports whether the server rejected a lookup with words, either
+// keyPerhapsAtFault reports whether the server rejected a lookup with a message, either
 // because of one of its keys or because of the setup.
 func keyPerhapsAtFault(err error) bool {
 	var e *oakra.Error
 	return errors.As(err, &e) && oakra.Splittable(err) && e.StatusCode != http.StatusNotFound
 }
 
-// words returns the server's words for a rejection, or the error's.
+// words returns the server's message for a rejection, or the text of the error.
 func words(err error) string {
 	var e *oakra.Error
 	if errors.As(err, &e) && e.Message != "" {

@@ -18,21 +18,21 @@ type dialect struct {
 	ddl      func(statement string) string
 	numbered string // prefix of a parameter's number
 	hasMeta  string // query that counts the table of the version: 0 or 1
-	commits  int    // number of commits of Add at one moment, at most
+	commits  int    // most commits of Add at one time
 	options  *sql.TxOptions
-	prepare  []string // statements before a join, in its transaction
+	prepare  []string // statements to run before a join, in its transaction
 	check    func(ctx context.Context, db *sql.DB) error
 
-	now string // the database's clock, in milliseconds
-	// changes, keys, numbers and texts are table expressions made of a JSON
-	// parameter, which %s stands for.
+	now string // expression for the database's clock, in milliseconds
+	// changes, keys, numbers and texts are expressions for a table from a JSON
+	// parameter, for which %s stands.
 	changes, keys, numbers, texts string
 
-	statements sync.Map // translated statements, by what sql was given
+	statements sync.Map // translated statements, by the argument of sql
 }
 
-// sql returns a statement in the database's own words: {now} is its clock, and
-// {keys $2} the rows of a JSON parameter.
+// sql translates a statement into the database's dialect: {now} is its clock, and
+// {keys $2} stands for the rows of a JSON parameter.
 func (d *dialect) sql(statement string) string {
 	if ready, ok := d.statements.Load(statement); ok {
 		return ready.(string)
@@ -61,7 +61,7 @@ var sqlite = &dialect{
 	).Replace,
 	numbered: "?",
 	hasMeta:  "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'oakra_outbox_meta'",
-	commits:  1, // there is one writer at a time
+	commits:  1, // SQLite has one writer at a time
 	check:    checkSQLite,
 	now:      "CAST((julianday('now') - 2440587.5) * 86400000 AS integer)",
 	changes: "(SELECT json_extract(value, '$.id') AS id, json_extract(value, '$.sku') AS sku, json_extract(value, '$.location_id') AS location_id," +
@@ -82,8 +82,8 @@ var postgres = &dialect{
 	hasMeta:  "SELECT count(*) FROM pg_class WHERE oid = to_regclass('oakra_outbox_meta')",
 	commits:  4,
 	options:  &sql.TxOptions{Isolation: sql.LevelReadCommitted},
-	// Without statistics the planner takes a join of a hundred thousand rows for
-	// one of a few, and a nested loop over them takes minutes.
+	// Without statistics, the planner expects a few rows instead of a hundred
+	// thousand, and a nested loop over them takes minutes.
 	prepare: []string{"SET LOCAL enable_nestloop = off"},
 	check:   checkPostgres,
 	now:     "(extract(epoch FROM clock_timestamp()) * 1000)::bigint",
@@ -103,8 +103,8 @@ func dialectNamed(name string) *dialect {
 	return nil
 }
 
-// detect returns the dialect of db. It tries PostgreSQL's function first, since
-// PostgreSQL logs an error if a function is not known.
+// detect returns the dialect of db. It tries PostgreSQL's function first, because
+// PostgreSQL logs an error for an unknown function.
 func detect(ctx context.Context, db *sql.DB) (*dialect, error) {
 	if err := connect(ctx, db); err != nil {
 		return nil, err
@@ -123,9 +123,10 @@ func detect(ctx context.Context, db *sql.DB) (*dialect, error) {
 	return nil, fmt.Errorf("the database is %q, and must be SQLite or PostgreSQL", version)
 }
 
-// connect makes the first connection. If several processes open a new SQLite file at one
-// moment, journal_mode(WAL) fails in all but one of them at once, whatever busy_timeout
-// says: https://sqlite.org/wal.html, "Sometimes Queries Return SQLITE_BUSY In WAL Mode".
+// connect makes the first connection. If several processes open a new SQLite file at the
+// same time, journal_mode(WAL) fails at once in all except one of them, whatever
+// busy_timeout is. See https://sqlite.org/wal.html, "Sometimes Queries Return
+// SQLITE_BUSY In WAL Mode".
 func connect(ctx context.Context, db *sql.DB) error {
 	began := time.Now()
 	for {
@@ -144,8 +145,8 @@ func connect(ctx context.Context, db *sql.DB) error {
 const sqliteDSN = `open it with "file:shop.db?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_txlock=immediate"` +
 	` (with mattn/go-sqlite3: "file:shop.db?_journal_mode=WAL&_synchronous=FULL&_busy_timeout=10000&_txlock=immediate")`
 
-// checkSQLite refuses settings with which a recorded change could be lost. They
-// belong to a connection, so it looks at two.
+// checkSQLite refuses settings with which a recorded change could be lost. Because each
+// connection has its own settings, it checks two.
 func checkSQLite(ctx context.Context, db *sql.DB) error {
 	for range 2 {
 		conn, err := db.Conn(ctx)
@@ -178,7 +179,7 @@ func checkSQLiteConn(ctx context.Context, conn *sql.Conn, alone bool) error {
 	case file == "" && !alone:
 		return errors.New("a SQLite database in memory needs db.SetMaxOpenConns(1), or each connection has a database of its own")
 	case file == "":
-		return nil // for tests; nothing in it is durable
+		return nil // a database for tests, in which nothing is durable
 	case synchronous < 2:
 		return fmt.Errorf("SQLite's synchronous is %d, so a power cut may lose recorded changes: %s", synchronous, sqliteDSN)
 	case journal == "off" || journal == "memory":

@@ -6,30 +6,30 @@ import (
 	"slices"
 )
 
-// This file decides what a dispatcher does. It is a pure function of what the
+// This file decides what a dispatcher does. The decision is a pure function of what the
 // dispatcher knows and of what just happened, without a database, a clock or a
-// network: run.go does what it says, and the model in model_test.go calls the same
-// function. The numbers of the rows are those of the package documentation.
+// network. The code in run.go carries it out, and the model in model_test.go calls the
+// same function. Row numbers refer to the list in the package documentation.
 
 // rules are the numbers by which a dispatcher decides.
 type rules struct {
 	codes   int     // number of codes
-	growth  int64   // what every landing adds to tail - 2*head
+	growth  int64   // amount that every landing adds to tail - 2*head
 	timeout instant // timeout of one attempt
-	grace   instant // how long after its deadline an attempt may land
-	forget  instant // how many times grace after its deadline an attempt is remembered
-	pause   instant // after a first failure; doubled by each further one
-	setup   instant // after a first failure that only a change of the setup ends
+	grace   instant // time after its deadline at which an attempt may still land
+	forget  instant // time after its deadline for which an attempt is remembered, in multiples of grace
+	pause   instant // pause after the first failure; doubled by each further one
+	setup   instant // pause after the first failure that only a change of the setup ends
 	longest instant // longest of these pauses
-	look    instant // how often to look whether pending changes can be sent
-	blind   bool    // there are no witnesses
+	look    instant // interval at which to check whether pending changes can be sent
+	blind   bool    // whether there are no witnesses
 }
 
-// requestState is the state of a request, as the database has it.
+// requestState is the state of a request in the database.
 type requestState int
 
 const (
-	requestQueued   requestState = iota // no attempt of it is open
+	requestQueued   requestState = iota // without an open attempt
 	requestOpen                         // sent, and not known to have landed
 	requestApplied                      // landed
 	requestReplaced                     // rejected or parked; its changes are parked, or in requests that replace it
@@ -39,14 +39,14 @@ const (
 type request struct {
 	id    int64
 	state requestState
-	tried int64     // its newest attempt; 0 if none
-	open  []attempt // its open attempts
+	tried int64     // newest attempt; 0 if none
+	open  []attempt // open attempts
 }
 
 func (q *request) settled() bool { return q.state >= requestApplied }
 
-// quiet returns when the last of its open attempts may still land, by A5; 0 if none is
-// open.
+// quiet returns the latest time at which an open attempt of q may still land, by A5, or
+// 0 if none is open.
 func (r rules) quiet(q *request) instant {
 	var last instant
 	for _, a := range q.open {
@@ -55,40 +55,40 @@ func (r rules) quiet(q *request) instant {
 	return last
 }
 
-// graceOf returns how long after its deadline an attempt may land: the longer of two
-// Graces, if this process has another one than the process that opened the attempt.
+// graceOf returns how long after its deadline an attempt may land. If this process and
+// the one that opened the attempt have different Graces, the longer one applies.
 func (r rules) graceOf(a attempt) instant { return max(r.grace, a.grace) }
 
-// ledger is what the database holds of an account's requests. Every change to it
-// is committed before what follows from it is done.
+// ledger is what the database knows about an account's requests. Every change to it is
+// committed before anything that depends on it is done.
 type ledger struct {
-	head, tail int64     // as recorded; both 0 before the first read
-	code       int       // the code that was used last
+	head, tail int64     // recorded quantities; both 0 before the first read
+	code       int       // code that was used last
 	lastID     int64     // last number of a request or attempt, which share their numbers
-	halted     string    // the reason; "" while the account works
-	requests   []request // by id
+	halted     string    // reason for the halt; "" while the account works
+	requests   []request // requests, sorted by id
 	counts     counts
 }
 
-// counts is what Status reports since the account's first use.
+// counts holds the numbers that Status reports since the account's first use.
 type counts struct{ requests, unknown, compensated, rejected int64 }
 
-// memory is what a dispatcher knows beyond the ledger. It begins empty at every
+// memory is what a dispatcher knows in addition to the ledger. It is empty after every
 // start, takeover and database error.
 type memory struct {
 	now       instant
-	unread    bool    // nothing is sent before a read of the witnesses is reconciled
-	read      instant // when the newest reconciled read began
-	readAfter instant // no read begins earlier
-	sendAfter instant // no attempt begins earlier
-	failures  int     // attempts in a row that did not land
-	readFails int     // reads in a row that failed
-	badReads  int     // reads in a row that could not be reconciled
-	badSince  instant // when the first of these began
-	verdict   result  // the response to the attempt refused, to be acted on after a read; resultUnknown if there is none
+	unread    bool    // whether a read of the witnesses must be reconciled before anything is sent
+	read      instant // beginning of the newest reconciled read
+	readAfter instant // earliest time of the next read
+	sendAfter instant // earliest time of the next attempt
+	failures  int     // number of attempts in a row that did not land
+	readFails int     // number of reads in a row that failed
+	badReads  int     // number of reads in a row that could not be reconciled
+	badSince  instant // beginning of the first of these reads
+	verdict   result  // result of the attempt refused, to be acted on after a read; resultUnknown if there is none
 	refused   int64
-	pending   bool // there may be changes in no request
-	again     bool // the next request is one that was tried before
+	pending   bool // whether there may be changes that are in no request
+	again     bool // whether the next request is one that was tried before
 }
 
 // dispatcher is the state of a dispatcher.
@@ -101,9 +101,9 @@ type dispatcher struct {
 type result int
 
 const (
-	resultUnknown  result = iota // it may have landed, and may still land
-	resultApplied                // a success that shows the witnesses
-	resultUnsent                 // no connection was established
+	resultUnknown  result = iota // may have landed, and may still land
+	resultApplied                // success that shows the witnesses
+	resultUnsent                 // not sent, because no connection was established
 	resultBusy                   // not applied; to be sent again later
 	resultSetup                  // not applied, because of the key, the address or the like
 	resultRejected               // not applied, because of its items or their number
@@ -113,35 +113,36 @@ const (
 type eventKind int
 
 const (
-	eventLed      eventKind = iota // the ledger was loaded: a start, a takeover, or a database error before
+	eventLed      eventKind = iota // the ledger was loaded, at a start, at a takeover or after a database error
 	eventWoken                     // time has passed, or changes were added
-	eventRead                      // a read of the witnesses
-	eventReadFail                  // a read that failed
+	eventRead                      // the witnesses were read
+	eventReadFail                  // a read failed
 	eventSent                      // an attempt ended
 	eventFormed                    // pending changes were put into a new request, or into none
 	eventReplaced                  // a request was replaced by the given number of others
 	eventParked                    // without witnesses: a request was parked
-	eventRequeued                  // a rejection turned out to be no fault of the items
-	eventFailed                    // replacing or forming did not work
-	eventHalt                      // something that the witnesses do not show calls for a person
+	eventRequeued                  // a rejection turned out not to be the fault of the items
+	eventFailed                    // replacing or forming a request failed
+	eventHalt                      // a problem that the witnesses do not show needs a person
 )
 
-// event is what happened, with what is known of it.
+// event is what happened, with its details. The comment of a field begins with the kinds
+// of event that set it.
 type event struct {
 	kind       eventKind
 	now        instant
-	stopping   bool    // no attempt may begin any more
+	stopping   bool    // all: whether no further attempt may begin
 	ledger     ledger  // led
-	pending    bool    // led, woken; formed: what is pending has to wait
-	began      instant // read: when it began
-	missing    string  // read: the witness that is not there
+	pending    bool    // led, woken: whether changes are pending; formed: whether they have to wait
+	began      instant // read: beginning of the read
+	missing    string  // read: witness that does not exist
 	head, tail int64   // read, and sent with resultApplied
 	attempt    int64   // sent, replaced, parked, requeued
 	result     result  // sent
-	setup      bool    // readFail, failed: only a change of the setup helps
-	wait       instant // sent: how long the server asks to wait
+	setup      bool    // readFail, failed: whether only a change of the setup helps
+	wait       instant // sent: time that the server asks to wait
 	request    int64   // formed (0 for none), replaced, parked
-	parts      int64   // replaced: how many new requests stand for it
+	parts      int64   // replaced: number of new requests that replace it
 	reason     string  // halt
 }
 
@@ -150,16 +151,16 @@ type task int
 
 const (
 	taskNone   task = iota
-	taskWait        // until a time, or until it is woken
+	taskWait        // wait until a time, or until woken
 	taskRead        // read the witnesses
 	taskSend        // send an attempt, which the plan's writes make durable first
 	taskForm        // put pending changes into a request of this id
 	taskReject      // park or split a request whose attempt was rejected
 	taskPark        // without witnesses: park a request whose outcome is unknown
-	taskStop        // the process ends, or the account is halted
+	taskStop        // stop, because the process ends or the account is halted
 )
 
-// plan is what to do: first the writes, in one transaction, then the task.
+// plan is what to do: first the writes, in one transaction, and then the task.
 type plan struct {
 	writes  []write
 	task    task
@@ -174,9 +175,9 @@ type writeKind int
 const (
 	writeOpen    writeKind = iota // a new attempt of a request
 	writeLanded                   // an attempt landed
-	writeUnsent                   // an attempt is proved not to have landed
-	writeForget                   // an attempt cannot land any more
-	writeQueued                   // no attempt of a request is open any more
+	writeUnsent                   // an attempt certainly did not land
+	writeForget                   // an attempt can no longer land
+	writeQueued                   // a request no longer has an open attempt
 	writeApplied                  // a request landed, and its changes are applied
 	writeUndo                     // a new request that takes back another
 )
@@ -192,10 +193,11 @@ type write struct {
 // never is later than every time.
 const never = instant(1) << 62
 
-// minReads is how many reads must disagree with the ledger before it halts.
+// minReads is how many reads in a row must disagree with the ledger before the outbox
+// halts.
 const minReads = 3
 
-// decide returns the dispatcher after an event, and what it is to do.
+// decide returns the dispatcher after an event, and what it must do next.
 func (r rules) decide(d dispatcher, e event) (dispatcher, plan) {
 	s := step{rules: r, dispatcher: d}
 	s.requests = slices.Clone(d.requests) // with(…) clones what it changes
@@ -207,14 +209,14 @@ func (r rules) decide(d dispatcher, e event) (dispatcher, plan) {
 	return s.dispatcher, s.plan
 }
 
-// step is a decision in the making.
+// step is a decision that is being made.
 type step struct {
 	rules
 	dispatcher
 	plan plan
 }
 
-// take changes the dispatcher by what happened.
+// take updates the dispatcher with what happened.
 func (s *step) take(e event) {
 	s.now = e.now
 	switch e.kind {
@@ -237,7 +239,7 @@ func (s *step) take(e event) {
 		case e.request != 0:
 			s.add(request{id: e.request})
 		case e.pending:
-			s.again = true // a request that was tried before has its turn
+			s.again = true // a request that was tried before comes next
 			s.wait(s.now + s.look)
 		}
 	case eventReplaced: // row 7
@@ -264,7 +266,7 @@ func (s *step) take(e event) {
 
 // takeRead takes the quantities of the witnesses from a read.
 func (s *step) takeRead(e event) {
-	if s.head == 0 && s.tail == 0 { // the account's first
+	if s.head == 0 && s.tail == 0 { // the account's first read
 		switch {
 		case e.missing != "":
 			s.halt(fmt.Sprintf("the witness %s is not in Oakra: create it with a quantity of %d, then call Resume", e.missing, start))
@@ -357,12 +359,12 @@ func (s *step) takeSent(e event) {
 	}
 }
 
-// conclude acts on the server's word that an attempt was not applied, once a read
-// agrees with it (rows 5 and 7).
+// conclude acts on a response that says that an attempt was not applied, once a read
+// confirms it (rows 5 and 7).
 func (s *step) conclude() {
 	q := s.of(s.refused)
 	switch {
-	case q == nil: // it landed, or was forgotten
+	case q == nil: // the attempt landed, or was forgotten
 		s.verdict = resultUnknown
 	case q.settled(): // an earlier attempt landed; this one did not
 		s.verdict = resultUnknown
@@ -375,7 +377,7 @@ func (s *step) conclude() {
 	}
 }
 
-// record settles what landed.
+// record settles the attempts that landed.
 func (s *step) record(landed []int64, head, tail int64) {
 	s.head, s.tail = head, tail
 	for _, id := range landed {
@@ -415,8 +417,8 @@ func (s *step) choose(stopping bool) {
 	}
 }
 
-// chooseBlind parks a request whose outcome is unknown, which only a witness could
-// settle. It reports whether there is one.
+// chooseBlind parks a request whose outcome is unknown, because only witnesses could
+// settle it. It reports whether there is such a request.
 func (s *step) chooseBlind() bool {
 	switch open := s.attempts(); {
 	case len(open) == 0:
@@ -425,21 +427,21 @@ func (s *step) chooseBlind() bool {
 		s.plan.task, s.plan.request, s.plan.attempt = taskPark, s.of(open[0].id).id, open[0].id
 	case s.sendAfter > s.now:
 		s.wait(s.sendAfter)
-	default: // parking what was rejected failed before
+	default: // an earlier try to park a rejected request failed
 		s.conclude()
 	}
 	return true
 }
 
-// chooseRequest sends a request, or forms one of pending changes. Requests that
-// were tried before take turns with new ones.
+// chooseRequest sends a request, or forms one from pending changes. Requests that were
+// tried before take turns with new ones.
 func (s *step) chooseRequest(due instant) {
 	code, free := s.nextCode(s.attempts(), s.code)
 	if !free {
 		s.wait(due)
 		return
 	}
-	var next *request // the one that waits longest
+	var next *request // request that has waited longest
 	for i := range s.requests {
 		q := &s.requests[i]
 		ready := !q.settled() && (len(q.open) == 0 || s.quiet(q) < s.read) // row 6
@@ -472,7 +474,7 @@ func (s *step) send(id int64, code int) {
 	s.plan.task, s.plan.request, s.plan.attempt = taskSend, id, a.id
 }
 
-// readDue returns when the witnesses are to be read next.
+// readDue returns when to read the witnesses next.
 func (s *step) readDue() instant {
 	if s.blind {
 		return never
@@ -496,7 +498,7 @@ func (s *step) readDue() instant {
 // wait does nothing until a time, or until something happens.
 func (s *step) wait(until instant) { s.plan.task, s.plan.until = taskWait, until }
 
-// failed puts off the next attempt.
+// failed delays the next attempt.
 func (s *step) failed(setup bool, wait instant) {
 	s.failures++
 	s.unread = !s.blind
@@ -523,8 +525,8 @@ func (s *step) add(q request) {
 	s.requests = append(s.requests, q)
 }
 
-// close ends an attempt. A request that has no other one open is queued again if
-// requeue says so and it is not settled.
+// close ends an attempt. If requeue is true and the request is not settled and has no
+// other open attempt, the request is queued again.
 func (s *step) close(kind writeKind, id int64, requeue bool) {
 	q := s.of(id)
 	if q == nil {
@@ -539,7 +541,7 @@ func (s *step) close(kind writeKind, id int64, requeue bool) {
 	}
 }
 
-// of returns the request that has the attempt open, or nil.
+// of returns the request with the open attempt, or nil if there is none.
 func (s *step) of(attemptID int64) *request {
 	for i := range s.requests {
 		if slices.ContainsFunc(s.requests[i].open, func(a attempt) bool { return a.id == attemptID }) {
@@ -549,7 +551,7 @@ func (s *step) of(attemptID int64) *request {
 	return nil
 }
 
-// with returns the request to be changed. Its attempts are cloned first, since the
+// with returns a request for changing it. Its attempts are cloned first, because the
 // caller's dispatcher shares them.
 func (s *step) with(id int64) *request {
 	i, _ := slices.BinarySearchFunc(s.requests, id, func(q request, id int64) int { return cmp.Compare(q.id, id) })

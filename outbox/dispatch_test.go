@@ -26,7 +26,7 @@ func TestWaitingChangesHoldUpNoRequest(t *testing.T) {
 }
 
 // Ten thousand quiet requests, each seen to land by its response, keep head near its
-// start, and tail grows by 11 with each, beyond twice what head moved.
+// start, and tail grows by 11 with each, in addition to twice the move of head.
 func TestQuietRequests(t *testing.T) {
 	const n = 10_000
 	r := theRules
@@ -57,8 +57,8 @@ func TestQuietRequests(t *testing.T) {
 	require.Equal(t, int64(n), d.counts.requests)
 }
 
-// While there are always more pending changes, a request that was tried before still
-// has every other turn.
+// Even if there are always more pending changes, a request that was tried before gets
+// every other turn.
 func TestTriedRequestsTakeTurns(t *testing.T) {
 	r := theRules
 	d, p := r.decide(dispatcher{}, event{kind: eventLed, now: 1, pending: true, ledger: ledger{
@@ -76,7 +76,7 @@ func TestTriedRequestsTakeTurns(t *testing.T) {
 	require.Equal(t, int64(1), p.request)
 }
 
-// A success that the witnesses do not confirm is an unknown outcome: nothing is sent
+// A success that the witnesses do not confirm is an unknown outcome, and nothing is sent
 // before a read.
 func TestUnconfirmedSuccess(t *testing.T) {
 	r := theRules
@@ -91,7 +91,7 @@ func TestUnconfirmedSuccess(t *testing.T) {
 }
 
 // Row 6: the deadline and Grace have passed, but the read that would show a landing
-// fails. Nothing is sent before one succeeds.
+// fails. Nothing is sent before a read succeeds.
 func TestOverdueRequestWaitsForARead(t *testing.T) {
 	r := theRules
 	overdue := r.grace + 11
@@ -112,8 +112,8 @@ func TestOverdueRequestWaitsForARead(t *testing.T) {
 	require.Equal(t, taskSend, p.task)
 }
 
-// Rows 5 and 7: a response that says that nothing was applied is not believed before a
-// read of the witnesses agrees.
+// Rows 5 and 7: a response that says that nothing was applied is not believed until a
+// read of the witnesses confirms it.
 func TestRefusalsWaitForARead(t *testing.T) {
 	r := theRules
 	for _, result := range []result{resultBusy, resultSetup, resultRejected} {
@@ -123,7 +123,7 @@ func TestRefusalsWaitForARead(t *testing.T) {
 		d, p = r.decide(d, event{kind: eventSent, now: 4, attempt: p.attempt, result: result})
 		require.Empty(t, p.writes)
 		require.Len(t, d.attempts(), 1)
-		if p.task == taskWait { // for a pause
+		if p.task == taskWait { // a pause
 			d, p = r.decide(d, event{kind: eventWoken, now: p.until})
 		}
 		require.Equal(t, taskRead, p.task)

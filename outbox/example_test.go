@@ -34,7 +34,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := box.Run(ctx); err != nil { // until Ctrl-C; a service starts it in a goroutine
+	if err := box.Run(ctx); err != nil { // runs until Ctrl-C; a service starts it in a goroutine
 		log.Fatal(err)
 	}
 }

@@ -15,12 +15,12 @@ import (
 // This file puts pending changes into requests, and finds the records that they name.
 
 const (
-	// window is how many pending changes are looked at for one request. It also
-	// bounds the sum of a record's changes, to 2^57.
+	// window is the number of pending changes that are considered for one request.
+	// It also bounds the sum of a record's changes, to 2^57.
 	window = 100_000
-	// lookAgain is how long a key that Oakra did not have is not read again. Only if
-	// it is not there then either are its changes parked: a list may lack a record
-	// for a moment.
+	// lookAgain is the time between the two lookups of a key that Oakra does not
+	// have. Its changes are parked only after the second one, because a list may
+	// lack a record for a moment.
 	lookAgain = 10 * time.Second
 	// lookUnknown is how often the keys of parked changes are looked up again.
 	lookUnknown = time.Hour
@@ -28,7 +28,7 @@ const (
 	limitFor = time.Hour
 	// careEvery is how often old rows are deleted and parked keys looked up.
 	careEvery = time.Minute
-	// careBatch is how many rows are looked at or deleted at a time.
+	// careBatch is how many rows are checked or deleted at a time.
 	careBatch = 500
 )
 
@@ -48,7 +48,7 @@ func (r *runner) form(ctx context.Context, id int64) (event, error) {
 		return r.failure(ctx, event{kind: eventFailed}, "looking up stock records", err), nil
 	case err != nil:
 		return event{}, err
-	case len(records) == 0: // all of them were parked, or have to wait
+	case len(records) == 0: // all changes were parked, or have to wait
 		return r.beat(kept)
 	}
 	formed, err := r.freeze(kept, id, records, last)
@@ -58,15 +58,15 @@ func (r *runner) form(ctx context.Context, id int64) (event, error) {
 	return event{kind: eventFormed, request: id}, nil
 }
 
-// known is what the table of records says of a key.
+// known is what the table of records says about a key.
 type known struct {
-	id     sql.NullInt64 // 0: Oakra did not have it
+	id     sql.NullInt64 // id of the record; 0 if Oakra did not have the key
 	looked sql.NullInt64
 }
 
-// pendingKeys returns the keys that wait longest, as many as fit into a request, and
-// the newest change that may go with them. Those that are to be looked up again later
-// are left out.
+// pendingKeys returns the keys that have waited longest, as many as fit into a request,
+// and the newest change that may go with them. It leaves out keys that have to be looked
+// up again later.
 func (r *runner) pendingKeys(ctx context.Context) (keys map[oakra.StockKey]known, last int64, err error) {
 	size, err := r.batchSize(ctx)
 	if err != nil {
@@ -109,8 +109,8 @@ func (r *runner) limitBatch(ctx context.Context, tx *sql.Tx, now instant, items 
 	return err
 }
 
-// noticeLimit makes requests smaller if both halves of one that was rejected passed:
-// its size was at fault.
+// noticeLimit makes requests smaller if both halves of a rejected request were applied,
+// because its size was then at fault.
 func (r *runner) noticeLimit(ctx context.Context, tx *sql.Tx, now instant, whole int64) error {
 	var unapplied, larger int
 	err := r.row(ctx, tx, `SELECT count(CASE WHEN q.state <> 2 THEN 1 END),
@@ -122,7 +122,7 @@ func (r *runner) noticeLimit(ctx context.Context, tx *sql.Tx, now instant, whole
 	return r.limitBatch(ctx, tx, now, larger)
 }
 
-// errLookup is matched by the errors of Oakra, as opposed to those of the database.
+// errLookup is matched by errors of Oakra, but not by those of the database.
 var errLookup = errors.New("lookup")
 
 // resolveKeys returns the record of each key. The changes of a key that two reads did
@@ -180,8 +180,8 @@ func (r *runner) resolveKeys(ctx context.Context, keys map[oakra.StockKey]known)
 
 const noteWitness = "a witness of the outbox, which nothing else may change"
 
-// lookupEach looks keys up. If the lookup is refused because of a key, its halves are
-// tried, down to the keys at fault, which come back with the reason.
+// lookupEach looks keys up. If the lookup is refused because of a key, it looks up each
+// half, down to the keys at fault, which it returns with the reason.
 func (r *runner) lookupEach(ctx context.Context, keys []oakra.StockKey) (found map[oakra.StockKey]oakra.StockRecord, refused map[oakra.StockKey]string, err error) {
 	found, err = r.lookup(ctx, keys)
 	if err == nil {
@@ -205,8 +205,8 @@ func (r *runner) lookupEach(ctx context.Context, keys []oakra.StockKey) (found m
 	return found, refused, nil
 }
 
-// onlyTheseFail reports whether a lookup that the server rejected fails again, while
-// one of the witnesses between the two passes: the setup is then not at fault.
+// onlyTheseFail reports whether a lookup that the server rejected fails again although a
+// lookup of the witnesses between the two passes. If so, the setup is not at fault.
 func (r *runner) onlyTheseFail(ctx context.Context, keys []oakra.StockKey, err error) bool {
 	if r.rules.blind || !keyPerhapsAtFault(err) {
 		return false
@@ -218,8 +218,8 @@ func (r *runner) onlyTheseFail(ctx context.Context, keys []oakra.StockKey, err e
 	return err != nil && keyPerhapsAtFault(err)
 }
 
-// remember records which records keys have, and releases the changes that were
-// parked because a key had none.
+// remember stores the records of keys, and releases the changes that were parked because
+// their key had no record.
 func (r *runner) remember(ctx context.Context, looked []oakra.StockKey, records map[oakra.StockKey]int64) error {
 	if len(looked) == 0 {
 		return nil
@@ -246,7 +246,7 @@ func (r *runner) remember(ctx context.Context, looked []oakra.StockKey, records 
 	return err
 }
 
-// prepareJoin tells the planner what it cannot know.
+// prepareJoin gives the planner the statistics that it lacks.
 func (r *runner) prepareJoin(ctx context.Context, tx *sql.Tx) error {
 	for _, statement := range r.dialect.prepare {
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
@@ -282,9 +282,9 @@ func (r *runner) parkPending(ctx context.Context, notes map[oakra.StockKey]strin
 	return err
 }
 
-// freeze puts the pending changes of records into a request, and then sums exactly
-// these: a change that is committed meanwhile stays pending. It reports false if
-// nothing is left to send, because the changes add up to 0.
+// freeze puts the pending changes of records into a request, and then sums exactly those.
+// A change that is committed meanwhile stays pending. It returns false if nothing is left
+// to send, because the changes add up to 0.
 func (r *runner) freeze(ctx context.Context, id int64, records map[oakra.StockKey]int64, last int64) (formed bool, err error) {
 	name := r.options.Name
 	rows := asJSON(keyRows(slices.Collect(maps.Keys(records)), func(key oakra.StockKey) int64 { return records[key] }))
@@ -326,8 +326,8 @@ func (r *runner) freeze(ctx context.Context, id int64, records map[oakra.StockKe
 	return formed, err
 }
 
-// care deletes what is old and looks parked keys up again, a little at a time. It
-// reports whether parked changes are pending again.
+// care deletes old rows and looks parked keys up again, a few at a time. It reports
+// whether parked changes are pending again.
 func (r *runner) care(ctx context.Context) (released bool, err error) {
 	if time.Now().Before(r.nextCare) {
 		return false, nil
@@ -363,7 +363,7 @@ func (r *runner) lookUnknown(ctx context.Context) (released bool, err error) {
 	found, refused, err := r.lookupEach(ctx, keys)
 	if err != nil {
 		r.failure(ctx, event{}, "looking up unknown stock records", err)
-		return false, nil // it is tried again
+		return false, nil // the next round of care tries again
 	}
 	records := make(map[oakra.StockKey]int64)
 	for key, record := range found {
@@ -419,9 +419,9 @@ func (r *runner) deleteOld(ctx context.Context) (more bool, err error) {
 	return more, err
 }
 
-// oldChanges returns settled changes that were added before a time. They are about
-// as old as their number says, so it goes through the table in that order, a few at
-// a time, and ends a pass at the first one that is younger.
+// oldChanges returns settled changes that were added before a time. It goes through the
+// table by number, which is roughly the order of age, a few rows at a time, and ends a
+// pass at the first change that is younger.
 func (r *runner) oldChanges(ctx context.Context, tx *sql.Tx, before instant) (old []int64, err error) {
 	seen, last := 0, int64(0)
 	err = r.each(ctx, tx, func(rows *sql.Rows) error {

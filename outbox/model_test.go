@@ -11,51 +11,51 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// This model walks every interleaving of dispatchers, a server, a network and a
-// database, within a small budget of things that go wrong. The dispatchers are the
-// shipped decision function. Every run must end with each change applied once, or
-// halted for a reason that the run contains.
+// This model walks through every interleaving of dispatchers, a server, a network and a
+// database, within a small budget of faults. The dispatchers use the shipped decision
+// function. Every run must end with each change applied once, or halted for a fault that
+// occurred in the run.
 
 var deep = flag.Bool("deep", false, "walk about a million states of the model")
 
-// budget is how often what may still go wrong in a run.
+// budget is how often each fault may still occur in a run.
 type budget struct {
 	reset    int // responses that are lost; the request lands now, later or never
 	lost     int // requests that never arrive, without a response
 	refuse   int // connections that are refused
-	busy     int // 429 and other responses after which nothing was applied
+	busy     int // 429 and other responses that say that nothing was applied
 	reject   int // rejections of the items
-	lie      int // 200 although nothing is applied, or 400 although it is
+	lie      int // 200 responses although nothing is applied, or 400 although it is
 	stale    int // reads that show an earlier moment
-	torn     int // reads whose head and tail are of different moments
+	torn     int // reads whose head and tail are from different moments
 	unread   int // reads that fail
 	database int // commits that fail, or whose reply is lost
-	crash    int // a process dies, and another one takes over
-	takeover int // a process is silent for its lease, and goes on later
-	restore  int // the database is set back to a backup
-	hand     int // somebody edits a witness
-	prefix   int // the server applies the first part of a request only
+	crash    int // processes that die, after which another one takes over
+	takeover int // processes that are silent for their lease, and continue later
+	restore  int // restores of the database from a backup
+	hand     int // edits of a witness by a person
+	prefix   int // requests of which the server applies only the first part
 }
 
-// scenario is a model to walk.
+// scenario is a model to walk through.
 type scenario struct {
 	name    string
 	changes int
 	budget  budget
-	more    budget  // in place of budget with -deep
-	late    instant // how long after its deadline a request may land
-	old     instant // how old a read may be; 1 if 0
-	codes   int     // 3 if 0
-	code    int     // the code that was used last at the beginning
-	grace   instant // Grace of the first process, whose requests may land later by the difference; modelGrace if 0
+	more    budget  // budget with -deep
+	late    instant // time after its deadline at which a request may land
+	old     instant // age that a read may have; 0 means 1
+	codes   int     // number of codes; 0 means 3
+	code    int     // code that was used last before the run
+	grace   instant // Grace of the first process, whose requests may land later by the difference; 0 means modelGrace
 }
 
-// The times of the model. An attempt is remembered for Grace and the age of the
-// oldest read, as the shipped rules do, and longer where requests land later.
+// The times of the model. As with the shipped rules, an attempt is remembered for Grace
+// and the age of the oldest read, and longer if requests land later.
 const (
 	modelGrace  = 2
-	modelForget = 3   // times Grace
-	horizon     = 150 // no run takes so long
+	modelForget = 3   // in multiples of Grace
+	horizon     = 150 // longer than any run
 )
 
 func (s scenario) rules() rules {
@@ -74,14 +74,14 @@ type world struct {
 	now    instant
 	db     base
 	backup *base
-	head   int64 // of the server
+	head   int64 // quantity at the server
 	tail   int64
-	net    []int     // how often each change counts at the server
-	shown  []showing // what the witnesses were, and since when
+	net    []int     // number of times that each change counts at the server
+	shown  []showing // quantities of the witnesses over time
 	flight []message
 	procs  []proc
 	left   budget
-	blamed bool // something happened that a dispatcher must halt for, once it sees it
+	blamed bool // whether a fault occurred for which a dispatcher must halt once it sees it
 	wrong  string
 }
 
@@ -104,13 +104,13 @@ type content struct{ change, delta int }
 type base struct {
 	ledger  ledger
 	epoch   int
-	content map[int64]content // by request
+	content map[int64]content // contents of the requests, by id
 	changes []modelChange
 }
 
 type modelChange struct {
 	state State
-	want  int // how often it will count at the server
+	want  int // number of times that it must count at the server in the end
 }
 
 // proc is a process that dispatches.
@@ -118,7 +118,7 @@ type proc struct {
 	epoch    int
 	d        dispatcher
 	plan     plan
-	commit   bool // the plan's writes are not committed yet
+	commit   bool // whether the plan's writes still have to be committed
 	message  message
 	deadline instant
 }
@@ -130,7 +130,7 @@ func (b base) clone() base {
 		content[id] = c
 	}
 	b.content = content
-	return b // the ledger is never changed in place
+	return b // the ledger is not cloned, because it is never changed in place
 }
 
 func (w world) clone() world {
@@ -142,7 +142,7 @@ func (w world) clone() world {
 	return w
 }
 
-// key identifies the state. What has no influence in the model is left out.
+// key identifies the state. It leaves out everything that has no influence in the model.
 func (w *world) key() string {
 	b := make([]byte, 0, 512)
 	add := func(all ...int64) {
@@ -208,12 +208,12 @@ func (w *world) key() string {
 	return string(b)
 }
 
-// checker walks a scenario.
+// checker walks through a scenario.
 type checker struct {
 	scenario
 	rules  rules
 	decide decision
-	seen   map[string]bool // true while a run through the state is walked
+	seen   map[string]bool // states that were reached; true while runs through them are walked
 	trail  []string
 	ends   map[string]int
 }
@@ -222,7 +222,7 @@ func newChecker(s scenario, decide decision) *checker {
 	return &checker{scenario: s, rules: s.rules(), decide: decide, seen: make(map[string]bool), ends: make(map[string]int)}
 }
 
-// walk returns what is wrong with a run, "" if all runs are right.
+// walk returns what is wrong with a run, or "" if all runs are right.
 func (c *checker) walk() string {
 	b := c.budget
 	if *deep {
@@ -272,7 +272,7 @@ func (c *checker) visit(w *world) string {
 	return ""
 }
 
-// end checks a state in which nothing happens any more.
+// end checks a state after which nothing more happens.
 func (c *checker) end(w *world) string {
 	if w.db.ledger.halted != "" {
 		c.ends["halted"]++
@@ -302,10 +302,10 @@ type successor struct {
 	world world
 }
 
-// next returns what can follow. It is empty at the end of a run.
+// next returns the states that can follow. There are none at the end of a run.
 func (c *checker) next(w *world) []successor {
 	var all []successor
-	// then adds what follows if left allows it.
+	// then adds a successor if the budget that is left allows it.
 	then := func(left *int, label string, do func(n *world)) {
 		if left != nil && *left == 0 {
 			return
@@ -351,7 +351,7 @@ func (c *checker) next(w *world) []successor {
 		then(&w.left.hand, fmt.Sprintf("a hand adds %d to tail", edit), func(n *world) { n.edit(0, edit) })
 	}
 	if len(w.flight) == 0 && len(all) > 0 && c.idle(w) {
-		// Time alone is left to pass, and what else may go wrong need not.
+		// Only time can pass now, and the faults that are left need not occur.
 		return append(all, successor{"the end", w.ended()})
 	}
 	return all
@@ -363,7 +363,7 @@ func (c *checker) idle(w *world) bool {
 		len(w.procs) > 0 && !w.pending()
 }
 
-// ended returns w with nothing left to go wrong.
+// ended returns w without any budget for faults.
 func (w *world) ended() world {
 	n := w.clone()
 	n.left = budget{}
@@ -372,7 +372,7 @@ func (w *world) ended() world {
 
 type thenFunc func(left *int, label string, do func(n *world))
 
-// nextOf adds what process i can do.
+// nextOf adds the states that process i can lead to.
 func (c *checker) nextOf(w *world, i int, then thenFunc) {
 	p := &w.procs[i]
 	name := fmt.Sprintf("p%d ", p.epoch)
@@ -455,7 +455,7 @@ func (c *checker) nextRead(w *world, i int, name string, then thenFunc) {
 		c.happen(n, i, event{kind: eventReadFail})
 	})
 	if w.procs[i].d.badReads == minReads-1 {
-		return // three reads in a row that are old halt, which is A3, too
+		return // three stale reads in a row halt the outbox, which A3 covers too
 	}
 	for j, old := range w.shown[:len(w.shown)-1] {
 		then(&w.left.stale, fmt.Sprintf("%sreads what was shown %d landings ago", name, len(w.shown)-1-j), read(old, old))
@@ -471,7 +471,7 @@ func (c *checker) nextSend(w *world, i int, name string, then thenFunc) {
 	sent := func(n *world, r result) {
 		c.happen(n, i, event{kind: eventSent, attempt: p.plan.attempt, result: r, head: n.head, tail: n.tail})
 	}
-	if w.now > p.deadline { // its context has ended
+	if w.now > p.deadline { // the context of the attempt has ended
 		then(nil, name+"is too late to send", func(n *world) { sent(n, resultUnsent) })
 		return
 	}
@@ -506,8 +506,8 @@ func (c *checker) nextSend(w *world, i int, name string, then thenFunc) {
 	}
 }
 
-// check finds a request that must not be sent now: the server shows what the database
-// cannot explain, because it was set back; or an earlier attempt of it is under way.
+// check finds a request that must not be sent now, because the server shows what a
+// restored database cannot explain, or because an earlier attempt is still in flight.
 func (w *world) check(c *checker, p proc) {
 	l := &w.db.ledger
 	if w.blamed && c.budget.restore > 0 {
@@ -524,7 +524,7 @@ func (w *world) check(c *checker, p proc) {
 	}
 }
 
-// takeOver starts a process, which has loaded the ledger.
+// takeOver starts a process that has loaded the ledger.
 func (w *world) takeOver(c *checker) {
 	w.db.epoch++
 	w.procs = append(w.procs, proc{epoch: w.db.epoch})
@@ -552,7 +552,7 @@ func (c *checker) happen(w *world, i int, e event) {
 		r.grace = c.grace
 	}
 	d, plan := c.decide(r, p.d, e)
-	d.counts, d.failures, d.readFails = counts{}, 0, 0 // without pauses they have no influence
+	d.counts, d.failures, d.readFails = counts{}, 0, 0 // these have no influence without pauses
 	p.d, p.plan = d, plan
 	p.commit = len(plan.writes) > 0 || d.head != before.head || d.tail != before.tail || d.halted != before.halted
 	if !p.commit {
@@ -585,7 +585,7 @@ func (w *world) fenced(i int) bool {
 	return true
 }
 
-// commit does the writes of a plan.
+// commit carries out the writes of a plan.
 func (w *world) commit(i int) bool {
 	if w.fenced(i) {
 		return false
@@ -606,8 +606,8 @@ func (w *world) commit(i int) bool {
 	return true
 }
 
-// form puts the first pending change into a request, and returns its ID; 0 if there
-// is no change.
+// form puts the first pending change into a request and returns the request's ID, or 0
+// if no change is pending.
 func (w *world) form(i int) (id int64, ok bool) {
 	if w.fenced(i) {
 		return 0, false
@@ -623,8 +623,8 @@ func (w *world) form(i int) (id int64, ok bool) {
 	return id, true
 }
 
-// replace parks the change of a rejected request, or moves it to another request
-// as splitting does.
+// replace parks the change of a rejected request, or moves it to another request, as
+// splitting does.
 func (w *world) replace(i int, split bool) bool {
 	if w.fenced(i) {
 		return false
@@ -674,7 +674,7 @@ func (w *world) edit(head, tail int64) {
 	w.blamed = true
 }
 
-// scenarios are small enough to be walked whole.
+// scenarios are small enough to walk through every run.
 var scenarios = []scenario{
 	{name: "lost responses", changes: 2, late: modelGrace,
 		budget: budget{reset: 2, unread: 1}, more: budget{reset: 5, unread: 1}},

@@ -7,9 +7,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mutants are protocols that look right and are not. The model must find a wrong or
-// endless run of each in its scenario, or it would not find one of the shipped
-// protocol either.
+// mutants are protocols that look right but are wrong. The model must find a wrong or
+// endless run of each in its scenario. Otherwise it would not find a fault of the
+// shipped protocol either.
 var mutants = []struct {
 	name     string
 	scenario string
@@ -17,7 +17,7 @@ var mutants = []struct {
 }{
 	{"one witness", "a part applied", func(r rules, d dispatcher, e event) (dispatcher, plan) {
 		if e.kind == eventRead || e.kind == eventSent && e.result == resultApplied {
-			e.tail = tailThatFits(r, d, e.head) // what tail says does not matter
+			e.tail = tailThatFits(r, d, e.head) // tail is ignored
 		}
 		return r.decide(d, e)
 	}},
@@ -27,8 +27,8 @@ var mutants = []struct {
 		if e.kind != eventRead || p.task != taskSend {
 			return d, p
 		}
-		// An attempt that a read does not show is given up, and the next one has
-		// its code.
+		// An attempt that a read does not show is given up, and the next attempt
+		// gets its code.
 		for i := range before.requests {
 			for _, a := range before.requests[i].open {
 				s := step{rules: r, dispatcher: before}
@@ -45,7 +45,7 @@ var mutants = []struct {
 		return d, p
 	}},
 	{"16 in place of 11", "a part applied", func(r rules, d dispatcher, e event) (dispatcher, plan) {
-		return r.decide(d, e) // the growth is in the rules, see TestMutants
+		return r.decide(d, e) // TestMutants sets the growth in the rules
 	}},
 	{"doubles not taken back", "late landings and stale reads", func(r rules, d dispatcher, e event) (dispatcher, plan) {
 		d, p := r.decide(d, e)
@@ -93,7 +93,7 @@ var mutants = []struct {
 		return r.decide(d, e)
 	}},
 	{"row 8 waits for its request", "writes that fail", func(r rules, d dispatcher, e event) (dispatcher, plan) {
-		// No attempt of a request that is not settled is ever old enough.
+		// No attempt of an unsettled request is ever old enough.
 		if e.kind == eventRead {
 			requests := slices.Clone(d.requests)
 			for i := range requests {
@@ -138,7 +138,7 @@ func TestMutants(t *testing.T) {
 			i := slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == mutant.scenario })
 			c := newChecker(scenarios[i], mutant.decide)
 			if mutant.name == "codes that restart low after a takeover" {
-				c.budget = c.more // it takes many lost requests
+				c.budget = c.more // the fault needs many lost requests
 			}
 			if mutant.name == "16 in place of 11" {
 				c.rules.growth = 16

@@ -113,38 +113,38 @@ type Stock interface {
 	Change(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error)
 }
 
-// Options are the settings of an Outbox. The zero value is enough to try it. A shop in
-// production sets Witnesses.
+// Options are the settings of an Outbox. The zero value is enough to try it. In
+// production, set Witnesses.
 type Options struct {
-	// Name is the Oakra account, where several share the tables; "" is "default".
-	// Each name is an outbox of its own: changes that are added under a misspelled
-	// one wait for a process that dispatches under it.
+	// Name is the name of the Oakra account, if several accounts share the tables;
+	// "" means "default". Each name is an outbox of its own: changes that are added
+	// under a misspelled name wait for a process that dispatches under that name.
 	Name string
 	// Witnesses are the two records that show which requests landed, head and
 	// tail: SKUs that the shop creates once in Oakra with a quantity of 200,000
 	// and never lists or sells. Without them, changes whose outcome is unknown are
-	// parked at once. They are stored: a process that only adds may leave them
-	// out, and other ones replace them only while no attempt is open.
+	// parked at once. The database stores them, and a process that only adds may
+	// leave them out. They can be replaced only while no attempt is open.
 	Witnesses [2]oakra.StockKey
 	// BatchSize is the largest number of stock records in a request, including
-	// the witnesses; 0 is 500.
+	// the witnesses; 0 means 500.
 	BatchSize int
-	// RequestTimeout bounds one call of Stock.Change, including its resends; 0 is
-	// 30 s.
+	// RequestTimeout bounds one call of Stock.Change, including its resends; 0
+	// means 30 s.
 	RequestTimeout time.Duration
-	// Grace is how long after its timeout a request may still land; 0 is one
+	// Grace is how long after its timeout a request may still land; 0 means one
 	// minute. If it is too short, some changes count twice until they are taken
-	// back. If two processes have different values, each request gets the longer
-	// of those of the process that sent it and of the one that dispatches.
+	// back. If the process that sent a request and the one that dispatches have
+	// different values, the longer one applies to the request.
 	Grace time.Duration
 	// Lease is how long a dispatching process may be silent before another one
-	// replaces it; 0 is 30 s. Safety does not depend on it.
+	// replaces it; 0 means 30 s. Safety does not depend on it.
 	Lease time.Duration
-	// Poll is how often to look for changes that another process added; 0 is one
-	// second.
+	// Poll is how often to look for changes that another process added; 0 means
+	// one second.
 	Poll time.Duration
-	// Retention is how long settled changes are kept, and their IDs remembered; 0
-	// keeps them for ever.
+	// Retention is how long settled changes are kept and their IDs remembered; 0
+	// means for ever.
 	Retention time.Duration
 	// NoMigrate makes New fail instead of creating or changing tables.
 	NoMigrate bool
@@ -166,8 +166,8 @@ type Outbox struct {
 	dialect   *dialect
 	rules     rules
 	log       *slog.Logger
-	witnesses [2]oakra.StockKey // also those that another process named
-	wake      chan struct{}     // a change was added in this process
+	witnesses [2]oakra.StockKey // witnesses of the account, even if another process named them
+	wake      chan struct{}     // signal that this process added a change
 	adder     adder
 	prepared  prepared // for AddTx
 	counted   parkedCount
@@ -178,8 +178,8 @@ var (
 	// ErrHalted is matched by the error of Drain while the outbox is halted.
 	ErrHalted = errors.New("the outbox is halted")
 	// ErrIDReused is matched when a change has the ID of a recorded change with
-	// other content. Adding the same change again is no error. On PostgreSQL the
-	// error aborts the caller's transaction.
+	// different content. Adding the same change again is not an error. On
+	// PostgreSQL the error aborts the caller's transaction.
 	ErrIDReused = errors.New("the ID belongs to another change")
 	// ErrUnknownID is matched when Resolve is given an ID that is not recorded.
 	ErrUnknownID = errors.New("no change has this ID")
@@ -284,14 +284,14 @@ func (o *Options) reserved() int {
 	return len(o.Witnesses)
 }
 
-// rules are the numbers by which the dispatcher decides.
+// rules returns the numbers by which the dispatcher decides.
 func (o Options) rules(witnesses bool) rules {
 	return rules{
 		codes:   16,
 		growth:  11,
 		timeout: o.RequestTimeout.Milliseconds(),
 		grace:   o.Grace.Milliseconds(),
-		forget:  11, // a read may be 10 times Grace old (A3), and the landing Grace late (A5)
+		forget:  11, // a read may be 10 times Grace old (A3), and a landing may be Grace late (A5)
 		pause:   50,
 		setup:   500,
 		longest: 30_000,
@@ -300,11 +300,11 @@ func (o Options) rules(witnesses bool) rules {
 	}
 }
 
-// enroll learns the account's witnesses, and records those that this process names.
+// enroll loads the account's witnesses, and records those that this process names.
 //
-// It makes no row for an account without witnesses: its first dispatcher does, once a
-// change is recorded (see lead). A misspelled Name then leaves nothing behind in a
-// process that only adds, or that only looks.
+// It does not create a row for an account without witnesses. The account's first
+// dispatcher does that once a change is recorded (see lead). A misspelled Name
+// therefore leaves nothing behind if the process only adds or only reads.
 func (o *Outbox) enroll(ctx context.Context) (err error) {
 	named := o.options.Witnesses
 	if named == [2]oakra.StockKey{} {
@@ -341,8 +341,8 @@ func (o *Outbox) enroll(ctx context.Context) (err error) {
 	return nil
 }
 
-// storedWitnesses returns the witnesses that a process named for the account; the zero
-// value if none did.
+// storedWitnesses returns the witnesses that a process named for the account, or the
+// zero value if none did.
 func (o *Outbox) storedWitnesses(ctx context.Context, q querier) (w [2]oakra.StockKey, err error) {
 	err = o.row(ctx, q, "SELECT head_sku, head_location, tail_sku, tail_location FROM oakra_outbox_account WHERE name = $1", o.options.Name).
 		Scan(&w[0].SKU, &w[0].LocationID, &w[1].SKU, &w[1].LocationID)

@@ -13,13 +13,12 @@ import (
 
 // This file ends requests that the server rejected (row 7), and parks changes.
 
-// replacement is what stands for a rejected request: changes that are parked, and
-// new requests.
+// replacement is what replaces a rejected request: parked changes and new requests.
 type replacement struct {
-	parked map[oakra.StockKey]string // why
-	parts  [][]keyRow                // the items of each new request
+	parked map[oakra.StockKey]string // reasons for parking, by key
+	parts  [][]keyRow                // items of each new request
 	note   string                    // note of the new requests
-	limit  int                       // how many items a request may have from now on; 0 if that is not known
+	limit  int                       // most items that a request may have from now on; 0 if unknown
 }
 
 // reject replaces the request of a plan, whose attempt was rejected and, as a read
@@ -52,8 +51,8 @@ func (r *runner) reject(ctx context.Context, p plan) (event, error) {
 	return r.replace(ctx, p, s)
 }
 
-// namedItems returns what the server says of the items of the newest attempt, by
-// index, and of a witness, with its key.
+// namedItems returns what the server says about the items of the newest attempt, by
+// index, and about a witness, with its key.
 func (r *runner) namedItems(err error) (named map[int]string, witness string) {
 	named = make(map[int]string)
 	before := 0
@@ -74,8 +73,9 @@ func (r *runner) namedItems(err error) (named map[int]string, witness string) {
 	return named, witness
 }
 
-// othersLanded reports whether a request landed since the given one was first
-// rejected alone and without a name: the setup is then not at fault.
+// othersLanded reports whether a request has landed since the given one was first
+// rejected as a single item that the response did not name. If so, the setup is not at
+// fault.
 func (r *runner) othersLanded(request int64) bool {
 	at, seen := r.suspect[request]
 	if !seen {
@@ -92,8 +92,8 @@ func rowsOfItems(items []item) []keyRow {
 	return rows
 }
 
-// judge looks up the named items anew: those that have another record now are sent
-// with it, together with the items that were not named; the others are parked.
+// judge looks up the named items again. Those that have another record now are sent with
+// that record, together with the items that were not named. The others are parked.
 func (r *runner) judge(ctx context.Context, items []item, named map[int]string) (parked map[oakra.StockKey]string, parts [][]keyRow, err error) {
 	var keys []oakra.StockKey
 	for i := range named {
@@ -131,7 +131,7 @@ func (r *runner) judge(ctx context.Context, items []item, named map[int]string) 
 	return parked, parts, nil
 }
 
-// replace ends a request.
+// replace ends a request and creates its replacement.
 func (r *runner) replace(ctx context.Context, p plan, s replacement) (event, error) {
 	name := r.options.Name
 	l := r.d.ledger
@@ -189,7 +189,7 @@ func keysByNote(notes map[oakra.StockKey]string) map[string][]oakra.StockKey {
 	return byNote
 }
 
-// insertPart makes a request of some of the items of another.
+// insertPart creates a request from some of the items of another.
 func (r *runner) insertPart(ctx context.Context, tx *sql.Tx, now instant, whole, undoes, id int64, items []keyRow, note string) error {
 	name, rows := r.options.Name, asJSON(items)
 	_, err := r.exec(ctx, tx, "INSERT INTO oakra_outbox_request (name, id, undoes, part_of, note, added) VALUES ($1, $2, $3, $4, $5, $6)",
@@ -214,15 +214,15 @@ func (r *runner) insertPart(ctx context.Context, tx *sql.Tx, now instant, whole,
 	return err
 }
 
-// forgetRecords records that Oakra does not have keys any more.
+// forgetRecords records that Oakra no longer has the keys.
 func (r *runner) forgetRecords(ctx context.Context, tx *sql.Tx, now instant, keys []oakra.StockKey) error {
 	_, err := r.exec(ctx, tx, `UPDATE oakra_outbox_record SET id = 0, looked = $2
 		WHERE name = $1 AND (sku, location_id) IN (SELECT k.sku, k.location_id FROM {keys $3})`, r.options.Name, now, asJSON(keyRows(keys, nil)))
 	return err
 }
 
-// parkItems parks the changes of some items of a request. The items of an undo have
-// none of their own: what it was to take back, or to restore, is parked.
+// parkItems parks the changes of some items of a request. An undo has no changes of its
+// own: the changes that it should have taken back, or restored, are parked instead.
 func (r *runner) parkItems(ctx context.Context, tx *sql.Tx, now instant, request, undoes int64, note, keys string) ([]int64, error) {
 	if undoes == 0 {
 		return r.park(ctx, tx, now, r.owner, note, "request = $3 AND state = 1 AND (sku, location_id) IN (SELECT k.sku, k.location_id FROM {keys $4})", request, keys)
@@ -236,7 +236,7 @@ func (r *runner) parkItems(ctx context.Context, tx *sql.Tx, now instant, request
 	if !back {
 		reason = "it may not count: its request was taken back twice, and sending it again was rejected: " + note
 	}
-	// One that was parked as rejected counts after all.
+	// A change that was parked as rejected has been applied after all.
 	late, err := r.numbers(ctx, tx, "UPDATE oakra_outbox_change SET state = 2, settled = $2, note = 'landed late' WHERE name = $1 AND state = 3 AND "+among+" RETURNING seq",
 		r.options.Name, now, asJSON(family), keys)
 	if err != nil {
@@ -287,8 +287,8 @@ func (o *Outbox) family(ctx context.Context, tx *sql.Tx, undone int64) (ids []in
 	return ids, back, nil
 }
 
-// parkUnknown parks, without witnesses, a request whose outcome is unknown. Of the
-// records that the response did show, the changes were applied.
+// parkUnknown parks a request whose outcome is unknown, if there are no witnesses. The
+// changes to records that the response did show were applied.
 func (r *runner) parkUnknown(ctx context.Context, p plan) (event, error) {
 	note := "the outcome is unknown: the process that sent it ended, and there are no witnesses"
 	var shown []keyRow

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Action is what a person decides on a parked change.
+// Action is what a person decides about a parked change.
 type Action int
 
 // The decisions.
@@ -33,7 +33,7 @@ func (a Action) String() string {
 	return fmt.Sprintf("Action(%d)", int(a))
 }
 
-// Decision is a person's decision on parked changes.
+// Decision is a person's decision about parked changes.
 type Decision struct {
 	Action   Action
 	By, Note string // who decided, and why; both are required
@@ -44,13 +44,13 @@ type ResumeOptions struct {
 	By, Note string // both are required
 	// DatabaseRestored says that the shop's database lost commits: a backup was
 	// restored, or a failover lost the last transactions. All changes that are not
-	// settled are then parked, since the lost transactions may have sent them.
+	// settled are then parked, because the lost transactions may have sent them.
 	DatabaseRestored bool
 }
 
-// Resolve carries out a person's decision on parked changes, for all of the IDs or for
-// none of them. A change that is sent again is parked again if Oakra still does not
-// have its SKU. It waits until ten seconds after its SKU was last looked up.
+// Resolve carries out a person's decision about parked changes, for all of the IDs or
+// for none of them. A change that is sent again waits until ten seconds after its SKU
+// was last looked up, and is parked again if Oakra still does not have the SKU.
 //
 // Resolve returns [ErrUnknownID], [ErrNotParked], an error of the database, or an error
 // that says that Action, By or Note is missing.
@@ -95,7 +95,7 @@ func (o *Outbox) resolve(ctx context.Context, d Decision, ids []string) error {
 	return err
 }
 
-// whyNot says which of the IDs are not those of parked changes.
+// whyNot returns an error that names the IDs that are not those of parked changes.
 func (o *Outbox) whyNot(ctx context.Context, tx *sql.Tx, resolved []int64, ids []string) error {
 	found := make(map[string]bool)
 	parked := make(map[string]bool)
@@ -133,7 +133,7 @@ func checkWho(by, note string) error {
 }
 
 // Resume ends a halt. It reads the witnesses, records their present quantities, and
-// parks the changes of the requests that were open, since it can no longer be known
+// parks the changes of the requests that were open, because it can no longer be known
 // whether they landed. Compare the stock with your own records, then resolve them.
 //
 // Resume fails if By, Note, Stock or Witnesses is missing, if a witness is missing in
@@ -189,7 +189,7 @@ func (o *Outbox) resume(ctx context.Context, options ResumeOptions) error {
 	return o.tellParked(ctx, parked)
 }
 
-// parkAtResume parks what may have been sent.
+// parkAtResume parks the changes that may have been sent.
 func (o *Outbox) parkAtResume(ctx context.Context, tx *sql.Tx, now, haltedAt instant, options ResumeOptions) (parked []int64, err error) {
 	name := o.options.Name
 	open, err := o.numbers(ctx, tx, "UPDATE oakra_outbox_attempt SET state = 3, settled = $2 WHERE name = $1 AND state = 0 RETURNING request", name, now)
@@ -225,7 +225,7 @@ func (o *Outbox) parkAtResume(ctx context.Context, tx *sql.Tx, now, haltedAt ins
 	return parked, err
 }
 
-// undoneByOpen returns the requests that open undos were to take back.
+// undoneByOpen returns the requests that the open undos should have taken back.
 func (o *Outbox) undoneByOpen(ctx context.Context, tx *sql.Tx, open []int64) (all []int64, err error) {
 	for _, id := range open {
 		var undoes int64

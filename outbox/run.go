@@ -12,7 +12,7 @@ import (
 	"github.com/oakra/oakra-go"
 )
 
-// runner does what the decisions say.
+// runner carries out the decisions.
 type runner struct {
 	*Outbox
 	owner string
@@ -21,17 +21,17 @@ type runner struct {
 	drain bool // end when nothing is left to do
 
 	dbNow  instant   // latest time that the database returned
-	dbSeen time.Time // local time of that
+	dbSeen time.Time // local time when dbNow was returned
 	leased time.Time // last renewal of the lease
 
-	witness [2]int64                   // the IDs of the witness records
-	sent    sending                    // the newest attempt
-	landed  int64                      // number of requests that landed in this lead
-	suspect map[int64]int64            // value of landed when a request was first rejected alone and without a name
+	witness [2]int64                   // IDs of the witness records
+	sent    sending                    // newest attempt
+	landed  int64                      // number of requests that landed since this process began to lead
+	suspect map[int64]int64            // value of landed when a request was first rejected for a single item that the response did not name, by request
 	parked  []int64                    // changes for which OnParked has not been called yet
-	held    map[oakra.StockKey]instant // keys not to be looked up before a time
+	held    map[oakra.StockKey]instant // times before which keys must not be looked up
 
-	careSeq  int64     // last change that a pass of deleting looked at; 0 between passes
+	careSeq  int64     // last change that a deletion pass checked; 0 between passes
 	nextCare time.Time // next time to delete old rows and look up unknown keys
 	loggedAt time.Time // last time that an error in the setup was logged
 }
@@ -108,7 +108,7 @@ func (o *Outbox) canDispatch() error {
 	return nil
 }
 
-// turn leads until something ends that. It reports whether everything is done.
+// turn leads until something ends the lead. It reports whether everything is done.
 func (r *runner) turn(ctx context.Context) (done bool, err error) {
 	e, led, err := r.lead(ctx)
 	if err != nil {
@@ -139,9 +139,9 @@ func (r *runner) othersDone(ctx context.Context) (bool, error) {
 	return s.Pending == 0 && unsettled == 0, err
 }
 
-// loop decides what to do and does it, until this process does not lead any more.
+// loop decides what to do and does it, until this process no longer leads.
 func (r *runner) loop(ctx context.Context, e event) (done bool, err error) {
-	kept := context.WithoutCancel(ctx) // what is begun is recorded
+	kept := context.WithoutCancel(ctx) // the result of a started task is always recorded
 	for {
 		e.stopping = ctx.Err() != nil
 		if e.now == 0 {
@@ -188,7 +188,7 @@ func (r *runner) loop(ctx context.Context, e event) (done bool, err error) {
 	}
 }
 
-// note remembers what the writes of a plan say for later rejections.
+// note counts the requests that landed, which later rejections are judged by.
 func (r *runner) note(p plan) {
 	for _, w := range p.writes {
 		if w.kind == writeApplied {
@@ -246,11 +246,11 @@ func (r *runner) lookup(ctx context.Context, keys []oakra.StockKey) (found map[o
 	return r.stock.Lookup(ctx, keys)
 }
 
-// send makes the attempt of a plan, which is committed. Its time counts from before
-// the commit, also while the process or the machine was stopped.
+// send makes the attempt of a committed plan. Its timeout counts from before the commit,
+// and includes any time for which the process or the machine was stopped.
 func (r *runner) send(ctx context.Context, p plan, began time.Time) event {
 	deadline := began.Add(r.options.RequestTimeout)
-	if time.Now().Round(0).Sub(began.Round(0)) > r.options.RequestTimeout { // by the wall clock, too
+	if time.Now().Round(0).Sub(began.Round(0)) > r.options.RequestTimeout { // the wall clock also counts while the machine sleeps
 		deadline = began
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
@@ -292,7 +292,7 @@ func (r *runner) change(ctx context.Context, attempt int64) ([]oakra.StockRecord
 	return r.stock.Change(ctx, changes)
 }
 
-// attemptMove is what an attempt adds to the witnesses.
+// attemptMove holds what an attempt adds to the witnesses.
 type attemptMove struct{ head, tail int64 }
 
 func (r *runner) move(id int64) attemptMove {
@@ -320,8 +320,8 @@ func (r *runner) readings(records []oakra.StockRecord, e *event) bool {
 	return seen == 2
 }
 
-// failure logs a failure, one of the setup once a minute, and adds to the event
-// whether it is one.
+// failure logs a failure, and sets in the event whether the setup is at fault. It logs
+// failures of the setup at most once a minute.
 func (r *runner) failure(ctx context.Context, e event, what string, err error) event {
 	e.setup = needsSetup(err)
 	level := slog.LevelInfo
@@ -332,7 +332,8 @@ func (r *runner) failure(ctx context.Context, e event, what string, err error) e
 	return e
 }
 
-// beat looks at the clock and at what is pending, and renews the lease if it is time.
+// beat reads the clock, checks whether changes are pending, and renews the lease if it is
+// time.
 func (r *runner) beat(ctx context.Context) (event, error) {
 	if time.Since(r.leased) > r.options.Lease/3 {
 		if err := r.renew(ctx); err != nil {
@@ -370,8 +371,8 @@ func (r *runner) renew(ctx context.Context) error {
 	return err
 }
 
-// keepLease renews the lease until the function that it returns is called. A renewal
-// that fails does no harm: what follows is fenced.
+// keepLease renews the lease until the function that it returns is called. A failed
+// renewal does no harm, because later transactions are fenced.
 func (r *runner) keepLease(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -402,12 +403,12 @@ func (r *runner) release(ctx context.Context) {
 	}
 }
 
-// seen sets the clock by the database's time, which a statement just returned with
-// the lease renewed or checked.
+// seen sets the clock to the database's time, as returned by a statement that has just
+// renewed or checked the lease.
 func (r *runner) seen(now instant) { r.dbNow, r.dbSeen = now, time.Now() }
 
-// now estimates the database's time. It is never ahead of it, if both clocks run at
-// one speed.
+// now estimates the database's time. The estimate is never ahead if both clocks run at
+// the same speed.
 func (r *runner) now() instant { return r.dbNow + time.Since(r.dbSeen).Milliseconds() }
 
 // sleep waits until the time is over, a change is added, or ctx ends.
@@ -431,7 +432,7 @@ func (l *ledger) unsettled() bool {
 	return false
 }
 
-// numbers are what every transaction saves of a ledger.
+// numbers are the fields of a ledger that every transaction saves.
 type numbers struct {
 	head, tail int64
 	code       int

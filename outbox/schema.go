@@ -7,13 +7,13 @@ import (
 	"slices"
 )
 
-// schemaVersion is the version of the tables that this package makes and uses. A
-// newer version may be used as long as its minimum is not above this one.
+// schemaVersion is the version of the tables that this package creates and uses. Tables
+// with a newer version can be used if their minimum is not above this one.
 const schemaVersion = 1
 
-// migrations are the statements that lead from each version to the next, in
-// dialect-neutral form: {seq} is the type of an automatic number, {bool} of a truth
-// value. They are only ever added to.
+// migrations are the statements that lead from each version to the next, in a form
+// without dialect: {seq} is the type of an automatic number, and {bool} that of a truth
+// value. Statements are only ever added.
 var migrations = [schemaVersion][]string{{
 	`CREATE TABLE oakra_outbox_meta (version bigint NOT NULL, min_version bigint NOT NULL)`,
 	`CREATE TABLE oakra_outbox_account (
@@ -112,14 +112,14 @@ func (o *Outbox) migrate(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	// Another process may have done it at the same moment.
+	// Another process may have created the tables at the same moment.
 	if version, again := o.checkVersion(ctx); again == nil && version >= schemaVersion {
 		return nil
 	}
 	return fmt.Errorf("creating the tables: %w", err)
 }
 
-// checkVersion returns the version of the tables, 0 if there are none.
+// checkVersion returns the version of the tables, or 0 if there are none.
 func (o *Outbox) checkVersion(ctx context.Context) (version int, err error) {
 	var tables int
 	if err := o.db.QueryRowContext(ctx, o.dialect.hasMeta).Scan(&tables); err != nil || tables == 0 {

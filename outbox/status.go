@@ -11,51 +11,52 @@ import (
 	"time"
 )
 
-// State says where a change is on its way.
+// State is the state of a change on its way to Oakra.
 type State string
 
 // The states of a change.
 const (
-	StatePending State = "pending" // recorded, and in no request yet
+	StatePending State = "pending" // recorded, but not in a request yet
 	StateSent    State = "sent"    // in a request that is queued or open
 	StateApplied State = "applied" // counted once in Oakra
 	StateParked  State = "parked"  // waiting for a person's decision, see [Outbox.Resolve]
-	StateDropped State = "dropped" // never to be applied, by a person's decision
+	StateDropped State = "dropped" // never to be applied, as a person decided
 )
 
 // Entry is a recorded change.
 type Entry struct {
 	Change
 	State   State
-	Reason  string // why it is parked, or a note on how it was settled
+	Reason  string // why the change is parked, or a note on how it was settled
 	Added   time.Time
-	Settled time.Time // zero until it is applied or dropped
-	Seq     int64     // for [Filter].Before
+	Settled time.Time // zero until the change is applied or dropped
+	Seq     int64     // number of the change, for [Filter].Before
 }
 
 // Event is something that happened to a change.
 type Event struct {
 	At     time.Time
-	By     string // a process, or the person who resolved it
+	By     string // process, or person who resolved the change
 	Action string // "added", "requested", "attempted", "applied", "parked", "released", "resolved"
 	Note   string
 }
 
 // Filter selects changes for [Outbox.List].
 type Filter struct {
-	// State selects changes in one state; "" is all. StatePending does not include
-	// StateSent.
+	// State selects changes in one state; "" means any. StatePending does not
+	// include StateSent.
 	State State
-	// SKU and LocationID select the changes of stock records; they need
+	// SKU and LocationID select changes by SKU and location; they need
 	// StatePending or StateParked.
 	SKU, LocationID string
-	// Before continues a list: only changes with a smaller Seq; 0 begins it.
+	// Before continues a list: it selects changes with a smaller Seq; 0 means to
+	// start with the newest.
 	Before int64
-	// Limit is the largest number of entries to return; 0 is 100.
+	// Limit is the largest number of entries to return; 0 means 100.
 	Limit int
 }
 
-// Status is how an outbox is doing.
+// Status describes how an outbox is doing.
 type Status struct {
 	// Pending counts the changes that are neither settled nor parked.
 	Pending int64
@@ -67,12 +68,12 @@ type Status struct {
 	OldestPending time.Duration
 	// Halted is why the outbox is halted, "" while it works. See [Outbox.Resume].
 	Halted string
-	// Warnings are what a person should look at within days.
+	// Warnings are problems that a person should look at within days.
 	Warnings []string
 	// Leader is the process that dispatches, "" if none does.
 	Leader string
-	// BatchSize is the largest number of records in a request for now, including
-	// the witnesses.
+	// BatchSize is the largest number of records that a request may have at
+	// present, including the witnesses.
 	BatchSize int
 	// LastSettled is when a request was last seen to have landed.
 	LastSettled time.Time
@@ -137,8 +138,9 @@ func (o *Outbox) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// parkedCount is the newest count of the parked changes. To count ten thousand takes
-// several times as long as everything else that Status reads, and they change rarely.
+// parkedCount is the latest count of the parked changes. It is kept because counting ten
+// thousand takes several times as long as everything else that Status reads, and
+// the number changes rarely.
 type parkedCount struct {
 	mu    sync.Mutex
 	mark  parkedMark
@@ -146,23 +148,23 @@ type parkedCount struct {
 	at    time.Time
 }
 
-// parkedMark differs whenever changes were parked, or ceased to be.
+// parkedMark changes whenever changes are parked or no longer parked.
 type parkedMark struct {
-	version, first, last int64 // the account's parkings, and the first and the last number of a parked change
+	version, first, last int64 // number of the account's parkings, and lowest and highest seq of a parked change
 }
 
-// columns selects a mark from an account a.
+// columns returns the columns that select a mark from an account a.
 func (parkedMark) columns() string {
 	const of = "(seq), 0) FROM oakra_outbox_change WHERE name = $1 AND state = 3)"
 	return "coalesce(a.parkings, 0), (SELECT coalesce(min" + of + ", (SELECT coalesce(max" + of
 }
 
-// recount is how long a count is kept, in case that somebody has changed the tables by
-// hand.
+// recount is how long a count is kept. It is short because somebody may change the
+// tables by hand.
 const recount = 10 * time.Second
 
-// countParked counts the parked changes, unless it is known that nothing changed since
-// it last did.
+// countParked returns the number of parked changes. It counts them again only if they
+// may have changed since the last count.
 func (o *Outbox) countParked(ctx context.Context, mark parkedMark) (int64, error) {
 	p := &o.counted
 	p.mu.Lock()
@@ -269,8 +271,8 @@ func timeOf(ms sql.NullInt64) time.Time {
 	return time.UnixMilli(ms.Int64)
 }
 
-// History returns what happened to a change, oldest first. An unknown ID has no
-// history, which is no error.
+// History returns what happened to a change, oldest first. For an unknown ID it returns
+// no events and no error.
 func (o *Outbox) History(ctx context.Context, id string) ([]Event, error) {
 	events, err := o.history(ctx, id)
 	if err != nil {
@@ -299,7 +301,7 @@ func (o *Outbox) history(ctx context.Context, id string) (events []Event, err er
 		var at int64
 		err := o.row(ctx, o.db, "SELECT added, part_of FROM oakra_outbox_request WHERE name = $1 AND id = $2", o.options.Name, part).Scan(&at, &whole)
 		if errors.Is(err, sql.ErrNoRows) {
-			break // deleted, being old
+			break // deleted because it is old
 		}
 		if err != nil {
 			return nil, err

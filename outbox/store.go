@@ -14,8 +14,8 @@ import (
 // databaseTimeout bounds a transaction of the outbox's own.
 const databaseTimeout = time.Minute
 
-// errFenced is the error of a transaction of a process that does not dispatch any
-// more: another one took over, or the outbox halted.
+// errFenced is the error of a transaction of a process that no longer dispatches,
+// because another one took over or the outbox halted.
 var errFenced = errors.New("another process dispatches, or the outbox is halted")
 
 // The states of a change in its table.
@@ -32,12 +32,12 @@ var stateNames = [...]State{StatePending, StateSent, StateApplied, StateParked, 
 // The states of an attempt in its table.
 var attemptStates = map[writeKind]int{writeLanded: 1, writeUnsent: 2, writeForget: 3}
 
-// noteUnknownKey is why a change is parked whose SKU and location Oakra does not
-// have. It is released when they appear.
+// noteUnknownKey is the reason for parking a change whose SKU and location Oakra does not
+// have. The change is released when they appear.
 const noteUnknownKey = "not known: Oakra has no stock record of this SKU and location"
 
-// noteHalf marks a request that is half of another one. If both halves land, the
-// other was too large.
+// noteHalf marks a request that is half of another one. If both halves land, the whole
+// one was too large.
 const noteHalf = "half"
 
 // querier is *sql.DB, *sql.Tx or *sql.Conn.
@@ -85,19 +85,19 @@ func (o *Outbox) numbers(ctx context.Context, q querier, statement string, args 
 	return all, err
 }
 
-// asJSON returns a parameter for {numbers $1} and the like.
+// asJSON returns rows as a parameter for {numbers $1} and the like.
 func asJSON[T any](rows []T) string {
 	if len(rows) == 0 {
 		return "[]" // a nil slice would be null
 	}
 	text, err := json.Marshal(rows)
 	if err != nil {
-		panic(err) // numbers and texts cannot fail
+		panic(err) // encoding numbers and texts cannot fail
 	}
 	return string(text)
 }
 
-// keyRow is a key, and perhaps a record, as {keys $1} reads it.
+// keyRow is a key, and optionally a record, as {keys $1} reads it.
 type keyRow struct {
 	SKU        string `json:"sku"`
 	LocationID string `json:"location_id"`
@@ -168,22 +168,22 @@ func truth(b bool) int64 {
 	return 0
 }
 
-// insertAccount makes the row of an account.
+// insertAccount creates the row of an account.
 const insertAccount = "INSERT INTO oakra_outbox_account (name) SELECT CAST($1 AS text) WHERE true"
 
 // errWitnesses is the error of a process that does not know the account's witnesses.
 var errWitnesses = errors.New("another process named other witnesses for this account: start this one with them")
 
-// lead takes over dispatching if nobody has it, or goes on with it after a database
-// error, and loads the ledger. It reports false if another process dispatches or
-// the outbox is halted.
+// lead takes over dispatching if no process dispatches, or continues it after a database
+// error, and loads the ledger. It returns false if another process dispatches or the
+// outbox is halted.
 func (r *runner) lead(ctx context.Context) (e event, ok bool, err error) {
 	o := r.Outbox
 	e.kind = eventLed
 	err = o.transact(ctx, func(tx *sql.Tx) error {
 		l := &e.ledger
 		var head, tail oakra.StockKey
-		if o.rules.blind { // New made no row
+		if o.rules.blind { // New created no row
 			_, err := o.exec(ctx, tx, insertAccount+" AND EXISTS (SELECT 1 FROM oakra_outbox_change WHERE name = $1 AND state = 0) ON CONFLICT (name) DO NOTHING", o.options.Name)
 			if err != nil {
 				return err
@@ -246,8 +246,8 @@ func (o *Outbox) loadRequests(ctx context.Context, tx *sql.Tx) (all []request, e
 	}, "SELECT id, request, code, sign, deadline, grace FROM oakra_outbox_attempt WHERE name = $1 AND state = 0 ORDER BY id", o.options.Name)
 }
 
-// save commits a decision: its ledger's numbers and its writes. The items that are
-// to be sent are read with it.
+// save commits a decision, that is, the numbers of its ledger and its writes. In the same
+// transaction it reads the items to send.
 func (r *runner) save(ctx context.Context, d dispatcher, p plan) (now instant, err error) {
 	return r.fenced(ctx, &d.ledger, func(tx *sql.Tx, now instant) error {
 		for _, w := range p.writes {
@@ -264,7 +264,7 @@ func (r *runner) save(ctx context.Context, d dispatcher, p plan) (now instant, e
 	})
 }
 
-// write does one write of a plan.
+// write carries out one write of a plan.
 func (r *runner) write(ctx context.Context, tx *sql.Tx, now instant, w write) error {
 	o, name := r.Outbox, r.options.Name
 	switch w.kind {
@@ -320,8 +320,8 @@ func (r *runner) writeApplied(ctx context.Context, tx *sql.Tx, now instant, id i
 	return r.noticeLimit(ctx, tx, now, partOf)
 }
 
-// body returns the items of a request, summed by record and sorted: two keys may
-// name one record, after it was renamed.
+// body returns the items of a request, sorted and summed by record, because two keys may
+// name the same record after it was renamed.
 func (r *runner) body(ctx context.Context, tx *sql.Tx, id int64) (items []item, err error) {
 	err = r.each(ctx, tx, func(rows *sql.Rows) error {
 		var key oakra.StockKey
@@ -357,8 +357,8 @@ func (o *Outbox) park(ctx context.Context, tx *sql.Tx, now instant, who, note, c
 	return seqs, o.logEvents(ctx, tx, now, who, "parked", note, seqs)
 }
 
-// logEvents adds an event to the history of each of the changes, which are parked from
-// now on, or were until now: [Outbox.countParked] counts again.
+// logEvents adds an event to the history of each of the changes. As their parking begins
+// or ends with it, [Outbox.countParked] counts again.
 func (o *Outbox) logEvents(ctx context.Context, tx *sql.Tx, now instant, who, action, note string, seqs []int64) error {
 	if len(seqs) == 0 {
 		return nil

@@ -15,7 +15,7 @@ type instant = int64
 type attempt struct {
 	id       int64
 	code     int   // the attempt moves head by 2 to the power of code
-	sign     int64 // up (1) or down (-1)
+	sign     int64 // direction of the move: up (1) or down (-1)
 	deadline instant
 	grace    instant // Grace of the process that opened it
 }
@@ -30,11 +30,11 @@ func (r rules) moveTail(a attempt) int64 { return 2*a.move() + r.growth }
 // are from their recorded quantities. It reports false if no set of open attempts
 // explains the two differences.
 //
-// The codes of open attempts are distinct powers of two, so the lowest bit of head
-// that is set can only come from the attempt with that code; taking its move away
-// leaves the same problem with one bit less. That is why there is at most one
-// solution. The growth of tail then counts the landings, which tells a stale read
-// or a request that was applied in part from a landing.
+// The codes of open attempts are distinct powers of two. The lowest bit of head that is
+// set can therefore only come from the attempt with that code, and subtracting its move
+// leaves the same problem with one bit less. Hence there is at most one solution. The
+// growth of tail then counts the landings, which distinguishes a landing from a stale
+// read and from a request that was applied in part.
 func (r rules) reconcile(open []attempt, head, tail int64) (landed []int64, ok bool) {
 	grown := tail - 2*head
 	for code := range r.codes {
@@ -51,9 +51,9 @@ func (r rules) reconcile(open []attempt, head, tail int64) (landed []int64, ok b
 	return landed, head == 0 && grown == r.growth*int64(len(landed))
 }
 
-// nextCode returns the code after last, in turn, that no open attempt has. Codes
-// go around strictly in turn because a code that is used again soon could be
-// mistaken for the attempt that had it before.
+// nextCode returns the next code after last that no open attempt has. Codes are used
+// strictly in turn, because a code that is used again soon could be mistaken for the
+// attempt that had it before.
 func (r rules) nextCode(open []attempt, last int) (code int, ok bool) {
 	for i := range r.codes {
 		code := (last + 1 + i) % r.codes
@@ -64,8 +64,8 @@ func (r rules) nextCode(open []attempt, last int) (code int, ok bool) {
 	return 0, false
 }
 
-// nextSign returns the direction that leads head back to start. It leads upwards
-// also while tail is below start: the shop may have given the witnesses any larger
+// nextSign returns the direction that moves head back to start. It is also upwards while
+// tail is below start, because the shop may have given the witnesses any larger
 // quantities, and tail moves twice as far as head.
 func nextSign(head, tail int64) int64 {
 	if head >= start && tail >= start {
@@ -74,8 +74,8 @@ func nextSign(head, tail int64) int64 {
 	return 1
 }
 
-// looksCapped reports whether a quantity is one at which servers cap: the largest
-// of some number of bits or of decimal digits.
+// looksCapped reports whether servers are likely to cap at a quantity, because it is the
+// largest with some number of bits or decimal digits.
 func looksCapped(quantity int64) bool {
 	for bits := 15; bits < 63; bits++ {
 		if quantity == 1<<bits-1 {

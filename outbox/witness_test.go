@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// theRules are those of the default options.
+// theRules are the rules of the default options.
 var theRules = func() rules {
 	var o Options
 	if err := o.complete(); err != nil {
@@ -19,8 +19,8 @@ var theRules = func() rules {
 	return o.rules(true)
 }()
 
-// attemptsOf returns an attempt for each code of the set, with the sign that signs
-// has at its bit. Its ID is the code plus 1.
+// attemptsOf returns an attempt for each code in the set. The bit of signs at the code
+// gives the sign, and the ID is the code plus 1.
 func attemptsOf(set, signs int) []attempt {
 	var open []attempt
 	for code := range theRules.codes {
@@ -58,7 +58,8 @@ func TestReconcileFindsEverySetThatLanded(t *testing.T) {
 	}
 }
 
-// With four codes every pair of differences can be compared with every subset.
+// There are only four codes, so that every pair of differences can be compared with
+// every subset.
 func TestReconcileHasNoOtherSolutions(t *testing.T) {
 	r := theRules
 	r.codes = 4
@@ -142,9 +143,8 @@ func TestCodesGoAroundInTurn(t *testing.T) {
 	require.False(t, ok)
 }
 
-// However many attempts land, in whatever order, head stays near its start, and
-// tail grows by 11 for each. Neither comes near zero, however many units the shop gave
-// them.
+// Whatever attempts land, in any order, head stays near its start, and tail grows by 11
+// for each. Neither comes near zero, whatever quantities the shop gave them.
 func TestWitnessesStayInTheirRange(t *testing.T) {
 	for _, first := range [][2]int64{{start, start}, {1_000_000, 1_000_000}, {1_000_000, start}, {start, 1_000_000}, {1 << 40, start}, {70_000, 70_000}} {
 		t.Run(fmt.Sprint(first), func(t *testing.T) {
@@ -159,7 +159,7 @@ func stayInRange(t *testing.T, firstHead, firstTail int64) {
 	var open []attempt
 	landed := int64(0)
 	for range 20_000 {
-		for len(open) > 0 && random.IntN(3) == 0 { // one lands or is forgotten
+		for len(open) > 0 && random.IntN(3) == 0 { // an attempt lands or is forgotten
 			i := random.IntN(len(open))
 			if random.IntN(4) > 0 {
 				head, tail, landed = head+open[i].move(), tail+theRules.moveTail(open[i]), landed+1
