@@ -16,8 +16,8 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-// Hours pass at once in a bubble of testing/synctest: this driver of SQLite takes its
-// clock from package time. The options are the defaults.
+// These tests run in a bubble of testing/synctest, in which hours pass at once: this
+// SQLite driver takes its clock from package time. The options are the defaults.
 
 // bubbleShop is a shop in a bubble.
 type bubbleShop struct {
@@ -43,14 +43,13 @@ func newBubbleShop(t *testing.T, items int) *bubbleShop {
 	return s
 }
 
-// An outage of an hour parks nothing and halts nothing, and makes few requests. No
-// attempt begins before a read has succeeded since the last one whose outcome is not
-// known.
+// An outage of an hour parks nothing, halts nothing, and causes few requests. After an
+// attempt with an unknown outcome, no other attempt begins before a read has succeeded.
 func TestHourOfFailure(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		fault  oakratest.Fault
-		writes int // at most
+		writes int // most writes
 	}{
 		{"401", oakratest.Fault{Kind: oakratest.Respond, Status: 401, Body: `{"detail":"Invalid token."}`}, 1},
 		{"503", oakratest.Fault{Kind: oakratest.Respond, Status: 503, Body: "<html>"}, 4},
@@ -100,8 +99,8 @@ func TestHourOfFailure(t *testing.T) {
 	}
 }
 
-// checkOneUnknown checks that a read succeeded between any two writes that did not,
-// and that there are not too many.
+// checkOneUnknown checks that a read succeeded between any two writes that failed, and
+// that there are not too many writes.
 func (s *bubbleShop) checkOneUnknown(t *testing.T, requests []oakratest.Request, most int) {
 	writes, read := 0, true
 	for _, r := range requests {
@@ -118,7 +117,7 @@ func (s *bubbleShop) checkOneUnknown(t *testing.T, requests []oakratest.Request,
 	require.LessOrEqual(t, writes, most)
 }
 
-// An idle outbox asks its database twice a second at most, and Oakra nothing.
+// An idle outbox queries its database at most twice a second, and sends Oakra nothing.
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newBubbleShop(t, 1)
@@ -156,8 +155,9 @@ func TestUnknownKeyIsLookedUpEveryHour(t *testing.T) {
 	})
 }
 
-// A change of an unknown key that is sent again by hand is looked up at once, or ten
-// seconds after the last look. If the key is still unknown, it is parked again.
+// If a change with an unknown key is sent again by hand, its key is looked up at once, or
+// ten seconds after the last lookup. If the key is still unknown, the change is parked
+// again.
 func TestResendOfAnUnknownKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newBubbleShop(t, 1)
@@ -178,7 +178,7 @@ func TestResendOfAnUnknownKey(t *testing.T) {
 
 		s.server.SetRecords(oakra.StockRecord{ID: 70, SKU: itemKey(7).SKU, LocationID: itemKey(7).LocationID, Quantity: 10})
 		resend()
-		time.Sleep(6 * time.Second) // 8 since the last look
+		time.Sleep(6 * time.Second) // 8 seconds since the last lookup
 		require.Equal(t, outbox.StatePending, s.find(t, "x").State)
 		require.Len(t, s.server.Requests(), before+1)
 		time.Sleep(4 * time.Second)

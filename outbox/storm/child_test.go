@@ -19,12 +19,12 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-// A storm's processes are the test binary itself, with a role.
+// The processes of a storm run the test binary itself, each with a role.
 
 // childEnv is the environment variable that makes the test binary a child.
 const childEnv = "OAKRA_STORM_CHILD"
 
-// child is what a process of a storm is to do.
+// child says what a process of a storm does.
 type child struct {
 	Role        string // "add" or "dispatch"
 	Driver, DSN string
@@ -32,15 +32,15 @@ type child struct {
 
 	Seed  uint64
 	Adder int
-	From  int           // the first change that was not acknowledged
-	Count int           // changes of an adder; 0: until it is killed
-	Pause time.Duration // between two changes, on average
+	From  int           // first change that was not acknowledged
+	Count int           // number of changes of an adder; 0 means to go on until it is killed
+	Pause time.Duration // average pause between two changes
 }
 
 const (
 	stormItems  = 40
-	stormStart  = 1_000_000 // units of each item
-	adderCalls  = 4         // of each adder at once
+	stormStart  = 1_000_000 // opening quantity of each item
+	adderCalls  = 4         // concurrent calls of each adder
 	stormGrace  = 400 * time.Millisecond
 	stormLease  = 300 * time.Millisecond
 	stormWindow = 300 * time.Millisecond // RequestTimeout
@@ -59,7 +59,7 @@ func stormOptions() outbox.Options {
 	}
 }
 
-// planned returns an adder's n-th change. The seed decides it, and nothing else.
+// planned returns an adder's n-th change, which depends only on the seed.
 func planned(seed uint64, adder, n int) outbox.Change {
 	random := rand.New(rand.NewPCG(seed, uint64(adder)<<32|uint64(n)))
 	units := random.Int64N(9) - 4
@@ -79,7 +79,7 @@ func runChild(text string) int {
 		return 1
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { // it ends with its parent
+	go func() { // the child ends with its parent
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
@@ -131,7 +131,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// add adds changes, and writes the number of each one that is durable to its output.
+// add adds changes, and prints the number of each one once it is durable.
 func (c *child) add(ctx context.Context, db *sql.DB, box *outbox.Outbox) {
 	out := bufio.NewWriter(os.Stdout)
 	var mu sync.Mutex
@@ -141,7 +141,7 @@ func (c *child) add(ctx context.Context, db *sql.DB, box *outbox.Outbox) {
 			random := rand.New(rand.NewPCG(c.Seed, uint64(call)))
 			for n := c.From + call; c.Count == 0 || n < c.Count; n += adderCalls {
 				for c.addOne(ctx, db, box, n) != nil {
-					if !pause(ctx, 20*time.Millisecond) { // its outcome is not known: the same change again
+					if !pause(ctx, 20*time.Millisecond) { // it is not known whether the change was recorded, and it is added again
 						return
 					}
 				}

@@ -19,16 +19,16 @@ import (
 
 // database is a kind of database, with a driver.
 type database struct {
-	name    string // the short name of its driver
-	dialect string // what outbox.Schema calls it
-	driver  string // what database/sql calls its driver
+	name    string // short name of the driver
+	dialect string // name of the dialect in outbox.Schema
+	driver  string // name of the driver in database/sql
 	newDSN  func(t testing.TB) string
 }
 
 var mainDrivers = flag.String("storm.drivers", "modernc,pgx", "the drivers that most tests run on, of modernc, ncruces, pgx and pq")
 
-// allDatabases are those that the tests know, with every driver. What is left out is
-// said loudly.
+// allDatabases returns the databases that the tests know, with every driver. It logs
+// what has to be left out.
 func allDatabases(t testing.TB) []database {
 	all := []database{
 		{"modernc", "sqlite", "sqlite", sqliteDSN},
@@ -44,7 +44,7 @@ func allDatabases(t testing.TB) []database {
 	)
 }
 
-// databases are those of the drivers of -storm.drivers.
+// databases returns the databases of the drivers in -storm.drivers.
 func databases(t testing.TB) []database {
 	names := strings.Split(*mainDrivers, ",")
 	return slices.DeleteFunc(allDatabases(t), func(d database) bool { return !slices.Contains(names, d.name) })
@@ -68,21 +68,22 @@ func runOn(t *testing.T, all []database, test func(t *testing.T, d database)) {
 	}
 }
 
-// onSQLite runs a test of what the dispatcher decides, which no database changes.
+// onSQLite runs a test of the dispatcher's decisions, which do not depend on the
+// database.
 func onSQLite(t *testing.T, test func(t *testing.T, d database)) {
 	t.Parallel()
 	test(t, databases(t)[0])
 }
 
-var dsns sync.Map // by the name of a test
+var dsns sync.Map // DSNs by the name of a test
 
-// open opens a new, empty database, or the same again if it is called with the same t.
+// open opens a new, empty database. Called again with the same t, it opens the same one.
 func (d database) open(t testing.TB) *sql.DB {
 	dsn, ok := dsns.Load(t.Name())
 	if !ok {
 		dsn = d.newDSN(t)
 		dsns.Store(t.Name(), dsn)
-		t.Cleanup(func() { dsns.Delete(t.Name()) }) // for -count
+		t.Cleanup(func() { dsns.Delete(t.Name()) }) // needed for -count
 	}
 	return d.openDSN(t, dsn.(string))
 }

@@ -14,10 +14,11 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-// This file has servers that do not do what they say, and hands on the witnesses.
+// This file tests servers that do not do what they say, and people who edit the
+// witnesses.
 
-// A request that is applied in part halts, whichever part and whatever the response
-// says, before anything else is sent.
+// If a request is applied in part, the outbox halts before it sends anything else,
+// whichever part it is and whatever the response says.
 func TestPartOfARequestHalts(t *testing.T) {
 	for name, part := range map[string]func(changes []oakra.StockChange) []oakra.StockChange{
 		"head":         func(c []oakra.StockChange) []oakra.StockChange { return c[:1] },
@@ -35,7 +36,7 @@ func TestPartOfARequestHalts(t *testing.T) {
 				onSQLite(t, func(t *testing.T, d database) {
 					s, w := newWrapped(t, d, 3, options())
 					require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
-					s.drain(t) // head and tail are not at their start any more
+					s.drain(t) // moves head and tail away from their start
 					sent := 0
 					w.set(func() {
 						w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
@@ -56,7 +57,7 @@ func TestPartOfARequestHalts(t *testing.T) {
 	}
 }
 
-// Whatever happens to a witness halts.
+// The outbox halts whatever happens to a witness.
 func TestTroubledWitnessHalts(t *testing.T) {
 	for name, trouble := range map[string]func(r *oakra.StockRecord){
 		"deleted":     func(r *oakra.StockRecord) { r.SKU = "deleted" },
@@ -70,7 +71,7 @@ func TestTroubledWitnessHalts(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %d", name, witness), func(t *testing.T) {
 				onSQLite(t, func(t *testing.T, d database) {
 					s := newShop(t, d, 2, options())
-					for i := range 2 { // head: 200,001
+					for i := range 2 { // moves head to 200,001
 						require.NoError(t, s.Add(t.Context(), sell(fmt.Sprint(i), 0, 1)))
 						s.drain(t)
 					}
@@ -86,8 +87,8 @@ func TestTroubledWitnessHalts(t *testing.T) {
 	}
 }
 
-// A witness that is deleted while a request is under way halts too, and the request is
-// parked by Resume, as nothing can tell whether it landed.
+// The outbox also halts if a witness is deleted while a request is in flight. Resume
+// parks the request, because nothing shows whether it landed.
 func TestWitnessDeletedUnderWay(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 1, options())
@@ -111,7 +112,7 @@ func TestWitnessDeletedUnderWay(t *testing.T) {
 	})
 }
 
-// A witness that the server rejects halts.
+// The outbox halts if the server rejects a witness.
 func TestRejectedWitnessHalts(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		for _, id := range []int64{1, 2} {
@@ -130,8 +131,8 @@ func TestRejectedWitnessHalts(t *testing.T) {
 	})
 }
 
-// Lists that are one read behind cost time, and now and then a double that is taken
-// back, and no units.
+// Lists that are one read behind cost time, and sometimes a change counts twice until it
+// is taken back. In the end no units are lost.
 func TestStaleLists(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
@@ -166,8 +167,8 @@ func TestStaleLists(t *testing.T) {
 	})
 }
 
-// Row 9: three reads in a row that are older than what is recorded halt. The reason tells
-// of that possibility, and Resume goes on.
+// Row 9: three reads in a row that are older than the recorded quantities halt the
+// outbox. The reason mentions that possibility, and the outbox continues after Resume.
 func TestOldReadsHalt(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 2, options())
@@ -193,8 +194,8 @@ func TestOldReadsHalt(t *testing.T) {
 	})
 }
 
-// A server that takes 20 records at most, without saying which is too many, gets
-// smaller requests, and nothing is parked.
+// A server that accepts at most 20 records, and does not say so, gets smaller requests,
+// and nothing is parked.
 func TestBatchLimit(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 100, options())
@@ -217,8 +218,8 @@ func TestBatchLimit(t *testing.T) {
 	})
 }
 
-// A quantity that may not fall below zero is rejected with the item's name: its change
-// is parked with the server's words, the others are applied.
+// A server that does not let a quantity fall below zero names the item in its rejection.
+// The item's change is parked with the server's message, and the others are applied.
 func TestSoldOut(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 3, options())

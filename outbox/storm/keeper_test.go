@@ -18,12 +18,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// This file sees to it that no database outlives its test process.
+// This file makes sure that no database outlives its test process.
 
 const clusterPrefix = "oakra-pg"
 
-// keep is the script of a keeper: once the test process has ended, and with it the other
-// end of the keeper's standard input, it ends what runs in the directory (PostgreSQL
+// keep is the script of a keeper. When the test process ends, the keeper's standard input
+// is closed. The keeper then ends everything that runs in the directory (PostgreSQL
 // without a checkpoint, and pgbouncer), and removes the directory.
 const keep = `trap "" INT QUIT TERM HUP
 cat >/dev/null
@@ -35,7 +35,7 @@ cd /
 tries=0
 until rm -rf "$0" || [ $((tries += 1)) = 100 ]; do sleep 0.1; done`
 
-// newClusterDir makes the directory of a cluster, and starts its keeper.
+// newClusterDir creates the directory of a cluster, and starts its keeper.
 func newClusterDir() (*cluster, error) {
 	removeLeftovers(os.TempDir())
 	dir, err := os.MkdirTemp("", clusterPrefix)
@@ -71,8 +71,8 @@ func keeperOf(dir string) *exec.Cmd {
 	return cmd
 }
 
-// lockDir makes the lock of a directory, and holds it until the file is closed or this
-// process ends. The lock has its name only once it is held.
+// lockDir creates the lock of a directory, and holds it until the file is closed or this
+// process ends. The lock file gets its name only once the lock is held.
 func lockDir(dir string) (*os.File, error) {
 	made := filepath.Join(dir, "new-lock")
 	if err := os.WriteFile(made, nil, 0o600); err != nil {
@@ -97,8 +97,8 @@ func holdLock(name string) (*os.File, error) {
 	return file, nil
 }
 
-// removeLeftovers removes the clusters of processes that ended with their keepers, as
-// when a container is stopped.
+// removeLeftovers removes the clusters of processes that ended together with their
+// keepers, as happens when a container is stopped.
 func removeLeftovers(temp string) {
 	locks, _ := filepath.Glob(filepath.Join(temp, clusterPrefix+"*", "lock"))
 	for _, name := range locks {
@@ -109,11 +109,10 @@ func removeLeftovers(temp string) {
 	}
 }
 
-// clusterEnv is the environment variable that makes the test binary a process with a
-// cluster.
+// clusterEnv is the environment variable that makes the test binary start a cluster.
 const clusterEnv = "OAKRA_STORM_CLUSTER"
 
-// runClusterChild starts a cluster, says where it is, and waits to be killed.
+// runClusterChild starts a cluster, prints where it is, and waits to be killed.
 func runClusterChild() int {
 	c, err := newCluster()
 	if err != nil {
@@ -124,7 +123,7 @@ func runClusterChild() int {
 	select {}
 }
 
-// A test process that is killed takes its PostgreSQL with it.
+// If a test process is killed, its PostgreSQL ends too.
 func TestClusterDiesWithItsProcess(t *testing.T) {
 	if why := postgresMissing(); why != "" {
 		t.Skipf("LEFT OUT: PostgreSQL, %s", why)
@@ -153,7 +152,7 @@ func TestClusterDiesWithItsProcess(t *testing.T) {
 	require.Eventually(t, func() bool { return conn.PingContext(t.Context()) != nil }, time.Minute, 10*time.Millisecond, "PostgreSQL runs on")
 }
 
-// What is left of a process whose keeper was killed, too, is removed at the next start.
+// If the keeper of a process was killed too, what is left is removed at the next start.
 func TestLeftoversAreRemoved(t *testing.T) {
 	temp := t.TempDir()
 	left, used := filepath.Join(temp, clusterPrefix+"1"), filepath.Join(temp, clusterPrefix+"2")

@@ -13,7 +13,8 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-// One key that Oakra has two records for is parked, and holds up no other.
+// The changes of a key for which Oakra has two records are parked, and do not hold up
+// others.
 func TestTwoRecordsOfAKey(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 9, options())
@@ -35,8 +36,8 @@ func TestTwoRecordsOfAKey(t *testing.T) {
 	})
 }
 
-// One key that the server does not want to look up is parked with its words. While it
-// looks nothing up, not even the witnesses, nothing is parked.
+// The changes of a key that the server refuses to look up are parked with the server's
+// message. While the server looks up nothing, not even the witnesses, nothing is parked.
 func TestLookupIsRejected(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 9, options())
@@ -68,7 +69,7 @@ func TestLookupIsRejected(t *testing.T) {
 				w.lookup = func(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error) {
 					w.mu.Lock()
 					defer w.mu.Unlock()
-					if slices.Contains(keys, head) && (failure == notHTTP || calls == 0) { // else it does not get so far
+					if slices.Contains(keys, head) && (failure == notHTTP || calls == 0) { // otherwise the test would not reach the other lookups
 						return w.Stock.Lookup(ctx, keys)
 					}
 					calls++
@@ -86,8 +87,8 @@ func TestLookupIsRejected(t *testing.T) {
 	})
 }
 
-// The record of a SKU that was renamed has two keys for a while: its changes are summed.
-// If it is rejected, the old name is not known any more.
+// The record of a SKU that was renamed has two keys for a while, and their changes are
+// summed. If the record is rejected, the old name is no longer known.
 func TestRenamedSKU(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 1, options())
@@ -112,7 +113,8 @@ func TestRenamedSKU(t *testing.T) {
 	})
 }
 
-// The record moves to another ID before a double is taken back: the undo follows it.
+// If a record moves to another ID before a second landing is taken back, the undo
+// follows it.
 func TestUndoFollowsAMovedRecord(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
@@ -150,7 +152,7 @@ func TestUndoOfAnUndo(t *testing.T) {
 	})
 }
 
-// Row 4: an undo that landed twice is to be taken back, and that is rejected. The change
+// Row 4: an undo that landed twice must be taken back, but that is rejected. The change
 // may not count, and is parked.
 func TestUndoOfAnUndoIsRejected(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
@@ -172,8 +174,8 @@ func TestUndoOfAnUndoIsRejected(t *testing.T) {
 	})
 }
 
-// An undo is rejected without a name, split, and one half is rejected again: the change
-// that counts twice is parked all the same.
+// An undo is rejected without naming an item, it is split, and one half is rejected
+// again. The change that counts twice is still parked.
 func TestHalfOfAnUndoIsRejected(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()

@@ -14,10 +14,10 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-// Databases that lost commits, or were copied.
+// This file tests databases that lost commits or were copied.
 
-// A clone that runs beside the original is found at the next read, before anything else
-// is sent, whichever of the two sent first.
+// A clone that runs next to the original is noticed at the next read, before anything
+// else is sent, whichever of the two sends first.
 func TestClone(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		dsn, cloneDSN, clone := cloneOf(t, d)
@@ -59,7 +59,8 @@ func cloneOf(t *testing.T, d database) (dsn, cloneDSN string, clone func(s *shop
 	}
 }
 
-// A replica that was promoted and lacks the last commits halts before it sends.
+// After a replica that lacks the last commits was promoted, the outbox halts before it
+// sends.
 func TestPromotedReplica(t *testing.T) {
 	if why := postgresMissing(); why != "" || postgresBin("pg_basebackup") == "" {
 		t.Skipf("LEFT OUT: PostgreSQL, %s", why)
@@ -85,7 +86,7 @@ func TestPromotedReplica(t *testing.T) {
 
 	require.NoError(t, replica.stop("fast"))
 	require.NoError(t, s.Add(t.Context(), sell("b", 1, 1)))
-	s.drain(t) // the replica never hears of it
+	s.drain(t) // the replica never receives these commits
 	require.NoError(t, primary.stop("immediate"))
 	require.NoError(t, replica.start())
 	require.NoError(t, replica.run("pg_ctl", "-D", replica.data(), "-w", "promote"))

@@ -58,7 +58,7 @@ func TestAddTxAndDrain(t *testing.T) {
 	})
 }
 
-// After any single fault of a request, the change counts once in the end.
+// After any single fault of a request, the change counts exactly once in the end.
 func TestFaults(t *testing.T) {
 	faults := []oakratest.Fault{
 		{Kind: oakratest.ResetAfter},

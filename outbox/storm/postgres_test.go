@@ -19,9 +19,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// cluster is a private PostgreSQL, which listens on a socket in its own directory. It
-// runs as an ordinary user if the tests run as root, as it must. It ends with the test
-// process, also if that is killed.
+// cluster is a private PostgreSQL that listens on a socket in its own directory. If the
+// tests run as root, it runs as an ordinary user, because PostgreSQL refuses root. It
+// ends with the test process, even if that is killed.
 type cluster struct {
 	dir    string
 	as     *syscall.SysProcAttr
@@ -29,10 +29,10 @@ type cluster struct {
 	keeper *exec.Cmd
 	alive  io.Closer // the keeper's standard input
 	mu     sync.Mutex
-	n      int // databases
+	n      int // number of databases
 }
 
-// shared is the cluster that all tests use which do not crash it. TestMain removes it.
+// shared is the cluster of all tests that do not crash it. TestMain removes it.
 var shared struct {
 	once sync.Once
 	*cluster
@@ -58,8 +58,8 @@ func postgresMissing() string {
 	return ""
 }
 
-// postgresDSN returns a new, empty schema of the shared cluster, which is made in no
-// time, unlike a database.
+// postgresDSN returns the DSN of a new, empty schema in the shared cluster. Creating a
+// schema is much faster than creating a database.
 func postgresDSN(t testing.TB) string {
 	shared.once.Do(func() { shared.cluster, shared.err = newCluster() })
 	require.NoError(t, shared.err)
@@ -92,7 +92,7 @@ func (c *cluster) run(program string, args ...string) error {
 }
 
 // start starts the server. What a crash left behind may take a moment to go away.
-// Without fsync it still survives every crash but the machine's.
+// Without fsync the data still survives every crash except one of the machine.
 func (c *cluster) start() (err error) {
 	for range 20 {
 		err = c.run("pg_ctl", "-D", c.data(), "-w", "-l", filepath.Join(c.dir, "log"), "-o",
@@ -109,7 +109,7 @@ func (c *cluster) stop(mode string) error {
 	return c.run("pg_ctl", "-D", c.data(), "-w", "-m", mode, "stop")
 }
 
-// kill kills the server's main process; its children notice.
+// kill kills the server's main process. Its children notice that and end.
 func (c *cluster) kill() error {
 	text, err := os.ReadFile(filepath.Join(c.data(), "postmaster.pid"))
 	if err != nil {
@@ -150,7 +150,7 @@ func (c *cluster) exec(t testing.TB, statement string) {
 	require.NoError(t, err)
 }
 
-// create makes a database, and returns its DSN.
+// create creates a database, and returns its DSN.
 func (c *cluster) create(t testing.TB) string {
 	name := c.name()
 	c.exec(t, "CREATE DATABASE "+name)

@@ -23,22 +23,22 @@ import (
 // sector is the unit in which the disk writes.
 const sector = 512
 
-// disk is a disk, in memory, that loses its power after some number of writes. What
-// was not synced by then is kept, dropped or torn, sector by sector.
+// disk is a disk in memory that loses its power after some number of writes. Each sector
+// that was not synced by then is kept, dropped or torn.
 type disk struct {
 	mu     sync.Mutex
 	files  map[string]*diskFile
-	left   int           // writes and syncs until the power goes off
-	off    chan struct{} // closed when it is off
+	left   int           // number of writes and syncs until the power goes off
+	off    chan struct{} // closed when the power is off
 	random *rand.Rand
 }
 
-// diskFile is a file.
+// diskFile is a file on a disk.
 type diskFile struct {
 	disk  *disk
-	data  []byte       // what programs read
-	safe  []byte       // what was there at the last sync
-	dirty map[int]bool // sectors written since
+	data  []byte       // content as programs read it
+	safe  []byte       // content at the last sync
+	dirty map[int]bool // sectors written since the last sync
 }
 
 func newDisk(random *rand.Rand, files map[string][]byte) *disk {
@@ -56,8 +56,8 @@ func (d *disk) cutAfter(writes int) {
 	d.left = writes
 }
 
-// on reports whether there is power, for one more write if that is what it is for. d.mu
-// must be held.
+// on reports whether there is power, and counts a write if write is true. The caller must
+// hold d.mu.
 func (d *disk) on(write bool) bool {
 	select {
 	case <-d.off:
@@ -199,7 +199,7 @@ func (f *diskFile) Size() (int64, error) {
 	return int64(len(f.data)), nil
 }
 
-// There is one connection.
+// There is only one connection.
 func (f *diskFile) Close() error                                    { return nil }
 func (f *diskFile) Lock(vfs.LockLevel) error                        { return nil }
 func (f *diskFile) Unlock(vfs.LockLevel) error                      { return nil }
@@ -208,7 +208,7 @@ func (f *diskFile) SectorSize() int                                 { return sec
 func (f *diskFile) DeviceCharacteristics() vfs.DeviceCharacteristic { return 0 }
 
 // TestPowerCuts cuts the power while changes are added and dispatched. With synchronous
-// = FULL, which New demands, no acknowledged change is lost, and each counts once in the
+// = FULL, which New requires, no acknowledged change is lost, and each counts once in the
 // end. With NORMAL the same test loses some.
 func TestPowerCuts(t *testing.T) {
 	t.Run("FULL", func(t *testing.T) {
@@ -241,8 +241,8 @@ func TestPowerCuts(t *testing.T) {
 	})
 }
 
-// cutPower cuts the power some times. It returns the shop after the last cut, and how
-// many of the changes that had been acknowledged were lost.
+// cutPower cuts the power several times. It returns the shop after the last cut, and how
+// many acknowledged changes were lost.
 func cutPower(t *testing.T, synchronous string, cuts int) (s *shop, lost int) {
 	t.Logf("seed %d", powerSeed)
 	random := rand.New(rand.NewPCG(powerSeed, 7))
@@ -296,7 +296,7 @@ func cutPower(t *testing.T, synchronous string, cuts int) (s *shop, lost int) {
 
 const powerSeed = 3
 
-// boot opens the shop on a disk.
+// boot opens the shop whose database is on a disk.
 func boot(t *testing.T, name string, d *disk, server *oakratest.Server, synchronous string) *shop {
 	vfs.Register(name, d)
 	t.Cleanup(func() { vfs.Unregister(name) })

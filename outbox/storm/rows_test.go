@@ -16,7 +16,7 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-// Row 1: a request sums its own changes only, also while another one with changes of the
+// Row 1: a request sums only its own changes, even while another one with changes of the
 // same record may still land.
 func TestRequestSumsItsOwnChanges(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
@@ -75,8 +75,8 @@ func TestUndoIsRejected(t *testing.T) {
 	})
 }
 
-// Row 4: a request that was rejected landed late, and cannot be taken back: it was
-// applied.
+// Row 4: a rejected request lands late and cannot be taken back. Its changes are then
+// recorded as applied.
 func TestRejectedLandedLate(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
@@ -100,7 +100,7 @@ func TestRejectedLandedLate(t *testing.T) {
 		require.Equal(t, outbox.StateParked, s.find(t, "a").State)
 		require.Equal(t, "a", (<-parked).ID)
 		require.Equal(t, int64(1), s.status(t).OpenAttempts)
-		_, err = w.Stock.Change(t.Context(), first) // it lands after all
+		_, err = w.Stock.Change(t.Context(), first) // the request lands after all
 		require.NoError(t, err)
 		s.settle(t)
 		a := s.find(t, "a")
@@ -111,7 +111,8 @@ func TestRejectedLandedLate(t *testing.T) {
 	})
 }
 
-// Row 7: the named items are parked with the server's words, the others applied.
+// Row 7: the named items are parked with the server's message, and the others are
+// applied.
 func TestNamedItemsAreParked(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 5, options())
@@ -154,7 +155,8 @@ func TestNamedItemsAreParked(t *testing.T) {
 	})
 }
 
-// Row 7: without names the halves go, and a size that is too large is remembered.
+// Row 7: if no item is named, the halves are sent, and a size that is too large is
+// remembered.
 func TestHalves(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 40, options())
@@ -176,8 +178,8 @@ func TestHalves(t *testing.T) {
 	})
 }
 
-// Row 7: a single item that is rejected without being named is parked only if
-// another request landed since: a setup fault parks nothing.
+// Row 7: a single item that is rejected without being named is parked only if another
+// request has landed since, because a fault in the setup must not park anything.
 func TestUnnamedSingleItem(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 2, options())
@@ -199,8 +201,8 @@ func TestUnnamedSingleItem(t *testing.T) {
 	})
 }
 
-// Keys that Oakra does not have are parked, and released when they appear; a record
-// with a new ID is found.
+// Changes of keys that Oakra does not have are parked, and released when the keys appear.
+// A record with a new ID is found.
 func TestUnknownAndMovedKeys(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 2, options())
@@ -214,10 +216,10 @@ func TestUnknownAndMovedKeys(t *testing.T) {
 		s.server.SetRecords(oakra.StockRecord{ID: 70, SKU: itemKey(7).SKU, LocationID: "warehouse-1", Quantity: 10})
 		_, err := s.db.Exec("UPDATE oakra_outbox_record SET looked = looked - 7200000 WHERE id = 0")
 		require.NoError(t, err)
-		s.drain(t) // an hour later
+		s.drain(t) // drains as if an hour later
 		require.Equal(t, outbox.StateApplied, s.find(t, "x").State)
 
-		// The record of item 0 is deleted and made again.
+		// The record of item 0 is deleted and created again.
 		s.server.SetRecords(
 			oakra.StockRecord{ID: firstItem, SKU: "gone", LocationID: "warehouse-1", Quantity: 0},
 			oakra.StockRecord{ID: 80, SKU: itemKey(0).SKU, LocationID: "warehouse-1", Quantity: 50})
@@ -230,7 +232,7 @@ func TestUnknownAndMovedKeys(t *testing.T) {
 	})
 }
 
-// A list that omits a record once parks nothing, and holds up no other record.
+// If a list omits a record once, nothing is parked, and no other record is held up.
 func TestKeyMissingOnce(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 2, options())
@@ -297,8 +299,8 @@ func TestForeignHandHalts(t *testing.T) {
 	})
 }
 
-// An account's first read halts if a witness is missing, also after they were replaced by
-// a misspelled one.
+// An account's first read halts if a witness is missing. So does the first read after a
+// witness was replaced by a misspelled one.
 func TestFirstReadHalts(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
@@ -319,7 +321,7 @@ func TestFirstReadHalts(t *testing.T) {
 	})
 }
 
-// A restored database halts before it sends anything.
+// After the database was restored, the outbox halts before it sends anything.
 func TestRestoredDatabase(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 1, options())
@@ -343,7 +345,7 @@ func TestRestoredDatabase(t *testing.T) {
 	})
 }
 
-// The tables that a restored backup sets back.
+// tables lists the tables that a restored backup sets back.
 var tables = []string{"account", "change", "request", "item", "attempt"}
 
 func saveTables(t testing.TB, s *shop) map[string]string {
@@ -378,7 +380,7 @@ func TestTakeover(t *testing.T) {
 		w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
 			records, err := w.Stock.Change(ctx, changes)
 			once.Do(func() { close(sent) })
-			_ = s.db.Close() // the process dies: it can record nothing
+			_ = s.db.Close() // the process dies, and can record nothing more
 			return records, err
 		}
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
@@ -396,7 +398,7 @@ func TestTakeover(t *testing.T) {
 	})
 }
 
-// Rows 6 and 8 keep to the longer Grace if the process that takes over has a shorter one.
+// Rows 6 and 8 use the longer Grace if the process that takes over has a shorter one.
 func TestShorterGraceTakesOver(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
@@ -429,7 +431,7 @@ func TestShorterGraceTakesOver(t *testing.T) {
 	})
 }
 
-// Row 10: a process whose lease runs is not replaced, and renews it during a request.
+// Row 10: a process is not replaced during its lease, which it renews during a request.
 func TestLeaseIsKept(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		for _, lease := range []time.Duration{time.Minute, 300 * time.Millisecond} {
@@ -465,8 +467,8 @@ func TestLeaseIsKept(t *testing.T) {
 	})
 }
 
-// Row 10: a process that was replaced while its request was under way records
-// nothing any more.
+// Row 10: a process that was replaced while its request was in flight records nothing
+// more.
 func TestFence(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 3, options())
@@ -520,12 +522,13 @@ func accountRow(t testing.TB, s *shop) string {
 	return fmt.Sprint(head, tail, code, id)
 }
 
-// Resume parks what was open at the halt, and forgets its attempts.
+// Resume parks the changes of requests that were open at the halt, and forgets their
+// attempts.
 func TestResumeParksWhatIsOpen(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 2, options())
 		w.change = func(context.Context, []oakra.StockChange) ([]oakra.StockRecord, error) {
-			s.troubleWitness(1, func(r *oakra.StockRecord) { r.Quantity -= 3 }) // somebody edits it
+			s.troubleWitness(1, func(r *oakra.StockRecord) { r.Quantity -= 3 }) // somebody edits a witness
 			return nil, errLost
 		}
 		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
@@ -546,8 +549,8 @@ func TestResumeParksWhatIsOpen(t *testing.T) {
 	})
 }
 
-// Without witnesses an unknown outcome is parked, and a lost response of an applied
-// one is not.
+// Without witnesses, a change with an unknown outcome is parked, but one that a response
+// shows as applied is not.
 func TestWithoutWitnesses(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		o := options()
@@ -600,7 +603,7 @@ func TestIDs(t *testing.T) {
 		s.drain(t)
 		require.Equal(t, int64(999), s.quantity(0))
 
-		// Concurrent calls share commits; one with a reused ID harms no other.
+		// Concurrent calls share commits. A call with a reused ID does not affect others.
 		var calls sync.WaitGroup
 		errs := make([]error, 100)
 		for i := range errs {
@@ -736,8 +739,8 @@ func TestRetention(t *testing.T) {
 	})
 }
 
-// A context that ended leaves the caller's transaction as database/sql does: it can go
-// on, unless it is the transaction's own context.
+// A context that has ended affects the caller's transaction as in database/sql: the
+// transaction can continue, unless the context is its own.
 func TestAddTxWithACanceledContext(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 1, options())
@@ -799,8 +802,8 @@ func TestStatusWarnings(t *testing.T) {
 	})
 }
 
-// Other witnesses are accepted only while nothing is open. A process that knows the old
-// ones does not dispatch any more.
+// Other witnesses are accepted only while no attempt is open. A process that knows the
+// old ones no longer dispatches.
 func TestChangingWitnesses(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s, w := newWrapped(t, d, 2, options())

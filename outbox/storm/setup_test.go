@@ -36,15 +36,15 @@ func TestUnsafeSQLiteIsRefused(t *testing.T) {
 			require.ErrorContains(t, err, test.want, test.pragmas)
 			require.ErrorContains(t, err, "_pragma=journal_mode(WAL)")
 		}
-		if d.name != "ncruces" { // which waits for a minute itself, unless it is told otherwise
+		if d.name != "ncruces" { // the ncruces driver waits for a minute by default
 			require.ErrorContains(t, open(file), "busy_timeout")
 		}
 		require.ErrorContains(t, open(":memory:"), "SetMaxOpenConns(1)")
 	})
 }
 
-// One connection is enough for everything, also within the caller's transaction and
-// the callbacks.
+// One connection is enough for everything, even within the caller's transaction and the
+// callbacks.
 func TestOneConnection(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		dsn := d.newDSN(t)
@@ -112,8 +112,8 @@ func TestSchema(t *testing.T) {
 	})
 }
 
-// A misspelled name leaves nothing behind in a process that only adds or looks. Its
-// changes are dispatched under that name, if at all.
+// A misspelled name leaves nothing behind if the process only adds or reads. Changes that
+// are added under it are dispatched only under that name.
 func TestMisspelledName(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 1, options())
@@ -142,7 +142,7 @@ func TestMisspelledName(t *testing.T) {
 	})
 }
 
-// The caller's transaction may be one of another sql.DB than that of New.
+// The caller's transaction may belong to another sql.DB than the one passed to New.
 func TestAddTxOfAnotherDB(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		s := newShop(t, d, 1, options())
@@ -192,7 +192,7 @@ func TestAddBesideOneThatWaits(t *testing.T) {
 	}
 }
 
-// Several processes may create the tables at one moment.
+// Several processes may create the tables at the same time.
 func TestConcurrentNew(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		ended := make(chan error)
@@ -209,7 +209,7 @@ func TestConcurrentNew(t *testing.T) {
 	})
 }
 
-// AddSQL is for drivers past database/sql.
+// AddSQL is for drivers that do not use database/sql.
 func TestAddSQLWithPgx(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, d database) {
 		if d.dialect != "postgres" {

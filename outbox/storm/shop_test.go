@@ -14,14 +14,14 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-// This file has the shop that the tests share.
+// This file defines the shop that the tests share.
 
 var (
 	head = oakra.StockKey{SKU: "outbox-head", LocationID: "warehouse-1"}
 	tail = oakra.StockKey{SKU: "outbox-tail", LocationID: "warehouse-1"}
 )
 
-const firstItem = 1000 // the ID of the first item's record
+const firstItem = 1000 // ID of the first item's record
 
 // shop is an outbox with a fake server.
 type shop struct {
@@ -30,7 +30,7 @@ type shop struct {
 	server *oakratest.Server
 }
 
-// options are short, so that the tests are.
+// options returns options with short times, which keep the tests short.
 func options() outbox.Options {
 	return outbox.Options{
 		Witnesses:      [2]oakra.StockKey{head, tail},
@@ -67,7 +67,7 @@ func newShop(t testing.TB, d database, items int, o outbox.Options) *shop {
 	return openShop(t, d.open(t), newServer(t, items), o)
 }
 
-// openShop opens a shop with a database and a server that others may use, too.
+// openShop opens a shop with a database and a server that others may use too.
 func openShop(t testing.TB, db *sql.DB, server *oakratest.Server, o outbox.Options) *shop {
 	s := &shop{db: db, server: server}
 	var err error
@@ -82,7 +82,7 @@ func sell(id string, item int, units int64) outbox.Change {
 	return outbox.Change{ID: id, SKU: key.SKU, LocationID: key.LocationID, QuantityChange: -units}
 }
 
-// drain drains, and fails the test if that takes a minute.
+// drain drains the outbox, and fails the test if that takes a minute.
 func (s *shop) drain(t testing.TB) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -128,7 +128,7 @@ func (s *shop) status(t testing.TB) outbox.Status {
 	return status
 }
 
-// settle runs until no attempt is open any more.
+// settle runs the outbox until no attempt is open.
 func (s *shop) settle(t testing.TB) {
 	for s.drain(t); s.status(t).OpenAttempts > 0; s.drain(t) {
 		stop := s.run(t)
@@ -137,8 +137,8 @@ func (s *shop) settle(t testing.TB) {
 	}
 }
 
-// drainUnknown drains changes of which some have a key that Oakra does not have. It
-// makes the ten seconds between the two reads of them pass at once.
+// drainUnknown drains changes, some of which have a key that Oakra does not have. It
+// makes the ten seconds between the two lookups of such a key pass at once.
 func (s *shop) drainUnknown(t testing.TB) {
 	missed := func() (n int) {
 		require.NoError(t, s.db.QueryRow("SELECT count(*) FROM oakra_outbox_record WHERE id = 0").Scan(&n))
@@ -153,7 +153,7 @@ func (s *shop) drainUnknown(t testing.TB) {
 	s.drain(t)
 }
 
-// troubleWitness changes a witness behind the outbox's back.
+// troubleWitness changes a witness without the outbox.
 func (s *shop) troubleWitness(id int64, trouble func(r *oakra.StockRecord)) {
 	for _, r := range s.server.Records() {
 		if r.ID == id {

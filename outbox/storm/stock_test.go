@@ -12,11 +12,11 @@ import (
 	"github.com/oakra/oakra-go/outbox"
 )
 
-// wrapped is a Stock whose calls a test may change.
+// wrapped is a Stock whose calls a test can replace.
 type wrapped struct {
 	outbox.Stock
 	mu     sync.Mutex
-	change func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) // nil: as the server does
+	change func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) // replacement of Change; nil for the server's
 	lookup func(ctx context.Context, keys []oakra.StockKey) (map[oakra.StockKey]oakra.StockRecord, error)
 	calls  int
 }
@@ -51,7 +51,7 @@ func (w *wrapped) Lookup(ctx context.Context, keys []oakra.StockKey) (map[oakra.
 // errLost is an unknown outcome.
 var errLost = &oakra.Error{Op: "stock.change", Outcome: oakra.OutcomeUnknown, Err: context.DeadlineExceeded}
 
-// newWrapped is newShop with a Stock that the test may change.
+// newWrapped is like newShop, with a Stock whose calls the test can replace.
 func newWrapped(t testing.TB, d database, items int, o outbox.Options) (*shop, *wrapped) {
 	s := newShop(t, d, items, o)
 	w := &wrapped{Stock: quickClient(s.server).Stock}
@@ -61,8 +61,8 @@ func newWrapped(t testing.TB, d database, items int, o outbox.Options) (*shop, *
 	return s, w
 }
 
-// late makes the first Change land only when the second has landed. Then it calls then,
-// if that is not nil, with w.mu held.
+// late makes the first Change land only after the second one. It then calls the function
+// then, if that is not nil, with w.mu held.
 func (w *wrapped) late(then func()) {
 	var first []oakra.StockChange
 	w.change = func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
@@ -83,7 +83,8 @@ func (w *wrapped) late(then func()) {
 	}
 }
 
-// rejecting returns a Change that rejects requests with a record, and names it.
+// rejecting returns a Change that rejects every request with the given record, and names
+// the record.
 func rejecting(stock outbox.Stock, id int64, text string) func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
 	return func(ctx context.Context, changes []oakra.StockChange) ([]oakra.StockRecord, error) {
 		for i, c := range changes {

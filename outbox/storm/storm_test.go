@@ -37,8 +37,8 @@ var (
 )
 
 // TestStorm kills and stops the processes of a shop that sells through faults, while
-// somebody else sells the same items. Whatever happens, in the end the server has what
-// the plan says, once, and what the other sold.
+// somebody else sells the same items. Whatever happens, in the end the server must show
+// each planned change exactly once, and the other seller's sales.
 func TestStorm(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a storm takes seconds")
@@ -68,8 +68,8 @@ func TestStorm(t *testing.T) {
 	})
 }
 
-// startBouncer starts pgbouncer in transaction mode before a database, and returns the
-// DSN to be used.
+// startBouncer starts pgbouncer in transaction mode in front of a database, and returns
+// the DSN to use.
 func (c *cluster) startBouncer(t *testing.T, dsn string) string {
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
@@ -101,24 +101,24 @@ func (c *cluster) startBouncer(t *testing.T, dsn string) string {
 	return dsn
 }
 
-// storm is a shop in trouble.
+// storm is a shop in a storm of faults.
 type storm struct {
 	*testing.T
-	child    // what its processes have in common
+	child    // settings that the processes share
 	server   *oakratest.Server
 	shop     *shop
 	random   *rand.Rand
 	children []*process
 	kills    int
 	stops    int
-	crashes  int // of the database
+	crashes  int // crashes of the database
 
 	seenAcked    int
 	seenRequests int64
 	halted       bool
 
 	mu  sync.Mutex
-	err bytes.Buffer // what the processes wrote
+	err bytes.Buffer // standard error of the processes
 }
 
 // process is a place in the shop that a child takes until it is killed.
@@ -127,8 +127,8 @@ type process struct {
 	storm *storm
 	cmd   *exec.Cmd
 	stdin io.Closer
-	read  chan struct{} // closed when all of its output was read
-	acked map[int]bool  // the changes that are durable
+	read  chan struct{} // closed when all output was read
+	acked map[int]bool  // changes that are durable
 }
 
 func newStorm(t *testing.T, driver, dsn string) *storm {
@@ -218,14 +218,14 @@ func (p *process) kill() {
 	_ = p.stdin.Close()
 }
 
-// stopFor stops the process for a while, such as a machine that swaps does.
+// stopFor stops the process for a while, as a machine that swaps does.
 func (p *process) stopFor(d time.Duration) {
 	_ = p.cmd.Process.Signal(syscall.SIGSTOP)
 	time.Sleep(d)
 	_ = p.cmd.Process.Signal(syscall.SIGCONT)
 }
 
-// rage lets the storm rage. If a cluster is given, it is crashed, too.
+// rage runs the storm. If a cluster is given, it is crashed too.
 func (s *storm) rage(c *cluster) {
 	s.Logf("-storm.seed=%d", *stormSeed)
 	began := time.Now()
@@ -286,13 +286,13 @@ func (s *storm) rage(c *cluster) {
 	stopOthers()
 	otherSellers.Wait()
 	s.server.ClearFaults()
-	s.shop.db.SetMaxIdleConns(0) // those that a crash broke
+	s.shop.db.SetMaxIdleConns(0) // drops idle connections that a crash broke
 	s.shop.settle(s)
 	s.check(adders, time.Since(began))
 }
 
-// awaitProgress waits a little, and until changes were added and requests sent since the
-// last call, so that a slow machine has a storm too.
+// awaitProgress waits a little, and then until changes were added and requests were sent
+// since the last call. A slow machine then has a storm too.
 func (s *storm) awaitProgress(adders []*process) {
 	time.Sleep(time.Duration(s.random.IntN(300)) * time.Millisecond)
 	more := int64(1 + s.random.IntN(8))
@@ -310,7 +310,7 @@ func (s *storm) awaitProgress(adders []*process) {
 	}
 }
 
-// crash crashes PostgreSQL, and starts it again.
+// crash crashes PostgreSQL and starts it again.
 func (s *storm) crash(c *cluster) {
 	var err error
 	if s.random.IntN(2) == 0 {
@@ -332,7 +332,7 @@ func (s *storm) acked(adders []*process) (n int) {
 	return n
 }
 
-// check compares the server with what was recorded, and that with the plan.
+// check compares the server with the recorded changes, and these with the plan.
 func (s *storm) check(adders []*process, took time.Duration) {
 	s.mu.Lock()
 	said := s.err.String()
@@ -365,7 +365,7 @@ func (s *storm) check(adders []*process, took time.Duration) {
 	s.checkOrders(recorded)
 	sold := 0
 	for _, r := range s.server.Requests() {
-		if len(r.Applied) == 1 { // by the other seller
+		if len(r.Applied) == 1 { // a change of the other seller
 			want[r.Applied[0].ID-firstItem]--
 			sold++
 		}
@@ -381,8 +381,8 @@ func (s *storm) check(adders []*process, took time.Duration) {
 		len(all), sold, s.kills, s.stops, s.crashes, took.Seconds(), status.Requests, status.Unknown, status.Compensated)
 }
 
-// checkOrders checks that each change that was added with an order has it, and that
-// each order has its change.
+// checkOrders checks that each change that was added with an order has its order, and
+// that each order has its change.
 func (s *storm) checkOrders(recorded map[string]bool) {
 	rows, err := s.shop.db.Query("SELECT id FROM orders")
 	require.NoError(s, err)
