@@ -126,8 +126,8 @@ const (
 	eventHalt                      // a problem that the witnesses do not show needs a person
 )
 
-// event is what happened, with its details. The comment of a field begins with the kinds
-// of event that set it.
+// event is what happened, with its details. The comment of a field begins with the event
+// kinds that set it.
 type event struct {
 	kind       eventKind
 	now        instant

@@ -59,8 +59,8 @@ func (o *Outbox) Run(ctx context.Context) error {
 // although they may still land. Drain is for tests, cron and periodic jobs. If another
 // process dispatches, Drain waits for that one to finish.
 //
-// Drain returns [ErrHalted], the errors of Run, an error of the database, or the error
-// of ctx.
+// Drain returns [ErrHalted], an error of Run, an error of the database, or the error of
+// ctx.
 func (o *Outbox) Drain(ctx context.Context) error {
 	return o.dispatch(ctx, true)
 }

@@ -16,7 +16,7 @@ func decode(data []byte) (text, encoding string, err error) {
 	case has("\xff\xfe\x00\x00"), has("\x00\x00\xfe\xff"):
 		return "", "", errors.New("stocksync: the file is UTF-32: save it as CSV in UTF-8")
 	case has("PK\x03\x04"), has("\xd0\xcf\x11\xe0"):
-		return "", "", errors.New("stocksync: the file is a workbook or an archive, and no text: save it as CSV in UTF-8")
+		return "", "", errors.New("stocksync: the file is a workbook or an archive, not text: save it as CSV in UTF-8")
 	case has("\xff\xfe"):
 		text, encoding = decodeUTF16(data[2:], binary.LittleEndian), "UTF-16"
 	case has("\xfe\xff"):
@@ -28,7 +28,7 @@ func decode(data []byte) (text, encoding string, err error) {
 	case encoding == "UTF-16" && len(data)%2 != 0:
 		return "", "", errors.New("stocksync: the file is UTF-16 and ends within a character: is it cut short?")
 	case strings.Contains(text, "\x00"):
-		return "", "", errors.New("stocksync: the file is UTF-16 without a byte order mark, or no text: save it as CSV in UTF-8")
+		return "", "", errors.New("stocksync: the file is UTF-16 without a byte order mark, or not text: save it as CSV in UTF-8")
 	case strings.TrimSpace(text) == "":
 		return "", "", errors.New("stocksync: the file is empty")
 	}

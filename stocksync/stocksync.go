@@ -20,20 +20,20 @@
 //
 // # Writes whose outcome is unknown
 //
-// The response to a write can be lost although the write was applied. The outcome
-// of such a write is settled by reading the records again after
-// [Options].SettleAfter. A record whose quantity is the step's To is Synced. A
-// record whose quantity is still From is sent again; if it is still at From after
-// the eighth round, it is [Unknown]. A record with any other quantity was changed
-// by somebody else: it is Unknown, with the quantity that was seen, and left alone.
+// The response to a write can be lost, and it is then unknown whether the write was
+// applied. This is settled by reading the records again after [Options].SettleAfter.
+// A record whose quantity is the step's To is Synced. A record whose quantity is
+// still From is sent again; if it is still at From after the eighth round, it is
+// [Unknown]. A record with any other quantity was changed by somebody else: it is
+// Unknown, with the quantity that was seen, and left alone.
 //
 // Somebody else may have changed a record by exactly the difference. The record is
 // then at To although nothing was applied, or back at From although the step was
 // applied. ByChange therefore compares the records of one request with each other,
 // because Oakra applies a request as a whole or not at all. If more than half of
 // them show the same outcome, it is taken as that of the request, and the records
-// that show anything else are Unknown. If there is no such majority, because most
-// of the records were sold meanwhile, all are Unknown.
+// that show anything else are Unknown. If there is no such majority, because most of
+// the records were sold meanwhile, all are Unknown.
 //
 // One mistake remains possible. If sales as large as the differences affect more
 // than half of the records of a request (which is likely if it has only one), a
@@ -237,9 +237,9 @@ type Progress struct {
 var (
 	// ErrTooManySteps means that the plan changes more records than [Options].MaxSteps.
 	ErrTooManySteps = errors.New("stocksync: more steps than MaxSteps")
-	// ErrApplied means that the plan was applied before, and its quantities may be out
-	// of date.
-	ErrApplied = errors.New("stocksync: the plan was applied before: compare anew")
+	// ErrApplied means that the plan was applied before. Its quantities may be out of
+	// date.
+	ErrApplied = errors.New("stocksync: the plan was applied before: compare again")
 	// ErrIncomplete means that a plan was applied, and some targets are Rejected,
 	// Differs, Unknown or NotTried.
 	ErrIncomplete = errors.New("stocksync: not every target is synced")

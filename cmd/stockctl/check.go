@@ -223,7 +223,7 @@ func (k *checker) unknownID(ctx context.Context) error {
 	switch {
 	case err == nil:
 		_, err = k.stock.Change(ctx, []oakra.StockChange{{ID: absentID, QuantityChange: -1}})
-		return errors.Join(fmt.Errorf("there is a record %d, which was to be unknown", int64(absentID)), err)
+		return errors.Join(fmt.Errorf("there is a record %d, which should not exist", int64(absentID)), err)
 	case !oakra.Splittable(err):
 		return err
 	}

@@ -595,8 +595,7 @@ next: correct the feed, or leave out what is named above
 	s.run(exitRejected, "sync", "-") // nothing is left to change
 }
 
-// TestSyncDiffers checks a target that Oakra accepts but for which it keeps another
-// quantity.
+// TestSyncDiffers checks a target that Oakra accepts, but stores with another quantity.
 func TestSyncDiffers(t *testing.T) {
 	s := newSession(t)
 	s.server.SetDialect(oakratest.Dialect{MaxQuantity: 1500})
