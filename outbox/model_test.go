@@ -531,7 +531,7 @@ func (w *world) takeOver(c *checker) {
 	c.reload(w, len(w.procs)-1)
 }
 
-// reload is what a process does after a database error.
+// reload loads the ledger again, as a process does after a database error.
 func (c *checker) reload(w *world, i int) {
 	if w.fenced(i) {
 		return

@@ -22,10 +22,11 @@
 // # The promise
 //
 // Every recorded change is applied once in the end, or the outbox halts and says why.
-// It never guesses. This is not "exactly once": a request that lands later than
-// [Options].Grace may count twice until the outbox takes one of the two back.
+// It never guesses. This is not "exactly once": a request that lands, that is, arrives
+// and is applied by Oakra, later than [Options].Grace may count twice until the outbox
+// takes one of the two back.
 //
-// A change that Oakra rejects is parked with the server's words until a person decides
+// A change that Oakra rejects is parked with the server's message until a person decides
 // what to do, see [Outbox.Resolve]. No change is parked because of an outage or an
 // error in the setup, such as a revoked app key.
 //
@@ -53,8 +54,8 @@
 //  2. An attempt is committed to the database, with its code and deadline, before its
 //     first byte is sent.
 //  3. When the witnesses show that an attempt landed, its request is applied.
-//  4. If a request landed twice, or landed after it was rejected, another request takes
-//     one landing back.
+//  4. If a request landed twice, or landed after it was rejected, another request, an
+//     undo, takes one landing back.
 //  5. If an attempt certainly was not sent, it is closed, and its request is sent again.
 //  6. A request is sent again once all of its attempts have been overdue for Grace and a
 //     read that began after that does not show them. They may still land.
@@ -77,20 +78,20 @@
 // A2. Nothing else changes the witnesses. If something does, the outbox notices and
 // halts, unless the edit happens to be exactly what an open attempt would have done.
 //
-// A3. A read shows the state of the server at some moment within the last ten times
-// Grace. If it shows an older one, a landing may be forgotten, and a request may count
-// twice. If three reads in a row, over at least Grace, are older than what is recorded,
-// the outbox halts, since it cannot tell them from a server that was set back.
+// A3. A read shows a state of the server that is at most ten times Grace old. If it
+// shows an older one, a landing may be forgotten, and a request may count twice. If
+// three reads in a row, over at least Grace, are older than what is recorded, the outbox
+// halts, because the server may have been restored from a backup.
 //
 // A4. The database keeps what it committed. After a backup is restored, or a failover
-// loses commits, the outbox halts before it sends anything, unless a request was under
-// way at that moment.
+// loses commits, the outbox halts before it sends anything, unless a request was in
+// flight at that moment.
 //
-// A5. Nothing lands later than Grace after its deadline. If a request does, it may
-// count twice until it is taken back.
+// A5. No request lands later than Grace after its deadline. If one does, it may count
+// twice until it is taken back.
 //
-// A6. Nothing lands after its attempt was forgotten. If an attempt does, the outbox
-// halts, unless the same code is in use again by then.
+// A6. No attempt lands after it was forgotten. If one does, the outbox halts, unless the
+// same code is in use again by then.
 //
 // Without witnesses, a change whose outcome is unknown is parked at once.
 package outbox

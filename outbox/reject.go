@@ -253,17 +253,17 @@ func (r *runner) parkItems(ctx context.Context, tx *sql.Tx, now instant, request
 	return parked, err
 }
 
-// errUntraced is the error of an undo that was rejected and whose changes cannot be
-// found: they were resolved by hand and sent again.
+// errUntraced is the error of a rejected undo whose changes cannot be found, because they
+// were resolved by hand and sent again.
 type errUntraced struct{ words string }
 
 func (e errUntraced) Error() string {
 	return "a request landed twice, taking it back was rejected, and its changes were resolved by hand meanwhile: compare the stock. The server's words: " + e.words
 }
 
-// family returns the request whose landing an undo takes back, with the parts that
-// it was split into, following undos of undos. back is true if the undo takes back,
-// false if it restores.
+// family returns the request whose landing an undo takes back, with the parts that it
+// was split into. It follows undos of undos. The result back is true if the undo takes a
+// landing back, and false if it restores one.
 func (o *Outbox) family(ctx context.Context, tx *sql.Tx, undone int64) (ids []int64, back bool, err error) {
 	root := undone
 	for back = true; ; back = !back {

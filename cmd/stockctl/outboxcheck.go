@@ -138,7 +138,7 @@ func (k *witnessCheck) failed(err error) error {
 	return &failure{code: f.code, message: fmt.Sprintf("%s; give the witnesses 200,000 units again, and the item the %d that it had", f.message, k.records[2].Quantity)}
 }
 
-// end waits until no request can land any more, and compares the item's quantity.
+// end waits until no request can land, and compares the item's quantity.
 func (k *witnessCheck) end(ctx context.Context, box *outbox.Outbox, took time.Duration) error {
 	if err := settle(ctx, box); err != nil {
 		return k.failed(err)
@@ -168,7 +168,7 @@ func (k *witnessCheck) end(ctx context.Context, box *outbox.Outbox, took time.Du
 	return nil
 }
 
-// settle dispatches until no attempt can land any more.
+// settle dispatches until no attempt can land.
 func settle(ctx context.Context, box *outbox.Outbox) error {
 	running, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
