@@ -169,17 +169,17 @@ func (o *Outbox) resume(ctx context.Context, options ResumeOptions) error {
 	}
 	var parked []int64
 	err = o.transact(ctx, func(tx *sql.Tx) error {
-		var now, haltedAt instant
+		var now instant
 		err := o.row(ctx, tx, `UPDATE oakra_outbox_account SET head = $2, tail = $3, halted = '', epoch = epoch + 1, until = 0, owner = ''
-			WHERE name = $1 AND (halted <> '' OR NOT EXISTS (SELECT 1 FROM oakra_outbox_attempt WHERE name = $1 AND state = 0)) RETURNING {now}, halted_at`,
-			o.options.Name, found[o.witnesses[0]].Quantity, found[o.witnesses[1]].Quantity).Scan(&now, &haltedAt)
+			WHERE name = $1 AND (halted <> '' OR NOT EXISTS (SELECT 1 FROM oakra_outbox_attempt WHERE name = $1 AND state = 0)) RETURNING {now}`,
+			o.options.Name, found[o.witnesses[0]].Quantity, found[o.witnesses[1]].Quantity).Scan(&now)
 		if errors.Is(err, sql.ErrNoRows) {
 			return errors.New("the outbox is not halted, and an attempt is open: wait until it is settled")
 		}
 		if err != nil {
 			return err
 		}
-		parked, err = o.parkAtResume(ctx, tx, now, haltedAt, options)
+		parked, err = o.parkAtResume(ctx, tx, now, options)
 		return err
 	})
 	if err != nil {
@@ -190,7 +190,7 @@ func (o *Outbox) resume(ctx context.Context, options ResumeOptions) error {
 }
 
 // parkAtResume parks the changes that may have been sent.
-func (o *Outbox) parkAtResume(ctx context.Context, tx *sql.Tx, now, haltedAt instant, options ResumeOptions) (parked []int64, err error) {
+func (o *Outbox) parkAtResume(ctx context.Context, tx *sql.Tx, now instant, options ResumeOptions) (parked []int64, err error) {
 	name := o.options.Name
 	open, err := o.numbers(ctx, tx, "UPDATE oakra_outbox_attempt SET state = 3, settled = $2 WHERE name = $1 AND state = 0 RETURNING request", name, now)
 	if err != nil {
@@ -214,7 +214,9 @@ func (o *Outbox) parkAtResume(ctx context.Context, tx *sql.Tx, now, haltedAt ins
 	settle := "UPDATE oakra_outbox_request SET state = 3, settled = $2 WHERE name = $1 AND state < 2"
 	args := []any{name, now}
 	if options.DatabaseRestored {
-		park("the database was restored, so it may have been sent before", "state IN (0, 1) AND added <= $3", cmp.Or(haltedAt, now))
+		// Not only what was added before the halt: the halt itself may be one of the
+		// backup, which the original ended long ago.
+		park("the database was restored, so it may have been sent before", "state IN (0, 1) AND added <= $3", now)
 	} else {
 		settle += " AND id IN (SELECT n FROM {numbers $3})"
 		args = append(args, requests)

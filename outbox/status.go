@@ -68,6 +68,8 @@ type Status struct {
 	OldestPending time.Duration
 	// Halted is why the outbox is halted, "" while it works. See [Outbox.Resume].
 	Halted string
+	// HaltedAt is when it halted; zero while it works.
+	HaltedAt time.Time
 	// Warnings are problems that a person should look at within days.
 	Warnings []string
 	// Leader is the process that dispatches, "" if none does.
@@ -92,11 +94,11 @@ const fromAccount = "FROM (SELECT 1) AS one LEFT JOIN oakra_outbox_account a ON 
 // Status returns how the outbox is doing.
 func (o *Outbox) Status(ctx context.Context) (Status, error) {
 	var s Status
-	var head, tail, until, now, lastSettled, replaced int64
+	var head, tail, until, now, haltedAt, lastSettled, replaced int64
 	var former string
 	var parked parkedMark
 	var oldest sql.NullInt64
-	err := o.row(ctx, o.db, `SELECT {now}, coalesce(a.head, 0), coalesce(a.tail, 0), coalesce(a.until, 0), coalesce(a.owner, ''), coalesce(a.halted, ''),
+	err := o.row(ctx, o.db, `SELECT {now}, coalesce(a.head, 0), coalesce(a.tail, 0), coalesce(a.until, 0), coalesce(a.owner, ''), coalesce(a.halted, ''), coalesce(a.halted_at, 0),
 		coalesce(a.last_settled, 0), coalesce(a.former_witnesses, ''), coalesce(a.replaced, 0),
 		coalesce(a.requests, 0), coalesce(a.unknown, 0), coalesce(a.compensated, 0), coalesce(a.rejected, 0),
 		(SELECT count(*) FROM oakra_outbox_change WHERE name = $1 AND state = 0) + (SELECT count(*) FROM oakra_outbox_change WHERE name = $1 AND state = 1),
@@ -105,7 +107,7 @@ func (o *Outbox) Status(ctx context.Context) (Status, error) {
 		(SELECT min(added) FROM (SELECT min(added) AS added FROM oakra_outbox_change WHERE name = $1 AND state = 0
 			UNION ALL SELECT min(added) FROM oakra_outbox_change WHERE name = $1 AND state = 1) AS old)
 		`+fromAccount, o.options.Name).
-		Scan(&now, &head, &tail, &until, &s.Leader, &s.Halted, &lastSettled, &former, &replaced, &s.Requests, &s.Unknown, &s.Compensated, &s.Rejected,
+		Scan(&now, &head, &tail, &until, &s.Leader, &s.Halted, &haltedAt, &lastSettled, &former, &replaced, &s.Requests, &s.Unknown, &s.Compensated, &s.Rejected,
 			&s.Pending, &parked.version, &parked.first, &parked.last, &s.OpenAttempts, &oldest)
 	if err == nil {
 		s.Parked, err = o.countParked(ctx, parked)
@@ -121,6 +123,9 @@ func (o *Outbox) Status(ctx context.Context) (Status, error) {
 	}
 	if oldest.Valid {
 		s.OldestPending = time.Duration(now-oldest.Int64) * time.Millisecond
+	}
+	if s.Halted != "" {
+		s.HaltedAt = timeOf(sql.NullInt64{Int64: haltedAt, Valid: true})
 	}
 	s.LastSettled = timeOf(sql.NullInt64{Int64: lastSettled, Valid: lastSettled != 0})
 	if former != "" && now-replaced < warnReplaced.Milliseconds() {

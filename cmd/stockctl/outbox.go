@@ -177,6 +177,7 @@ func (c *outboxStatusCommand) Run(ctx context.Context, a *app) error {
 type statusJSON struct {
 	Account       string     `json:"account"`
 	Halted        string     `json:"halted"`
+	HaltedAt      *time.Time `json:"halted_at"`
 	Pending       int64      `json:"pending"`
 	OldestSeconds float64    `json:"oldest_pending_seconds"`
 	Parked        int64      `json:"parked"`
@@ -194,7 +195,7 @@ type statusJSON struct {
 func (a *app) printStatus(name string, s outbox.Status) error {
 	if a.flags.JSON {
 		return a.printJSON(statusJSON{
-			Account: name, Halted: s.Halted, Pending: s.Pending, OldestSeconds: s.OldestPending.Seconds(), Parked: s.Parked,
+			Account: name, Halted: s.Halted, HaltedAt: instantOf(s.HaltedAt), Pending: s.Pending, OldestSeconds: s.OldestPending.Seconds(), Parked: s.Parked,
 			OpenAttempts: s.OpenAttempts, Leader: s.Leader, LastSettled: instantOf(s.LastSettled), BatchSize: s.BatchSize,
 			Requests: s.Requests, Unknown: s.Unknown, Compensated: s.Compensated, Rejected: s.Rejected,
 			Warnings: append([]string{}, s.Warnings...),
@@ -205,6 +206,7 @@ func (a *app) printStatus(name string, s outbox.Status) error {
 	switch {
 	case s.Halted != "":
 		t.add("halted", s.Halted)
+		t.add("halted at", when(s.HaltedAt))
 	case s.Leader != "":
 		t.add("dispatched by", s.Leader)
 	default:

@@ -345,6 +345,37 @@ func TestRestoredDatabase(t *testing.T) {
 	})
 }
 
+// A halt that a backup has kept says nothing about what was sent after it, and neither
+// does one that was resumed: everything that is not settled is parked.
+func TestRestoredDatabaseOfAHalt(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, d database) {
+		s := newShop(t, d, 1, options())
+		require.NoError(t, s.Add(t.Context(), sell("a", 0, 1)))
+		s.drain(t)
+		s.troubleWitness(1, func(r *oakra.StockRecord) { r.Quantity += 5 })
+		require.NoError(t, s.Add(t.Context(), sell("b", 0, 10)))
+		require.ErrorIs(t, s.Drain(t.Context()), outbox.ErrHalted)
+		require.WithinDuration(t, time.Now(), s.status(t).HaltedAt, time.Minute)
+		require.NoError(t, s.Add(t.Context(), sell("c", 0, 100)))
+		saved := saveTables(t, s)
+		require.NoError(t, s.Resume(t.Context(), outbox.ResumeOptions{By: "ann", Note: "I did it"}))
+		s.drain(t)
+		require.Equal(t, int64(889), s.quantity(0))
+		require.Zero(t, s.status(t).HaltedAt)
+
+		restoreTables(t, s, saved)
+		restored := outbox.ResumeOptions{By: "ann", Note: "restored", DatabaseRestored: true}
+		require.NoError(t, s.Resume(t.Context(), restored))
+		require.NoError(t, s.Add(t.Context(), sell("d", 0, 1000)))
+		require.NoError(t, s.Resume(t.Context(), restored))
+		s.drain(t)
+		require.Equal(t, int64(889), s.quantity(0))
+		for _, id := range []string{"b", "c", "d"} {
+			require.Equal(t, outbox.StateParked, s.find(t, id).State)
+		}
+	})
+}
+
 // tables lists the tables that a restored backup sets back.
 var tables = []string{"account", "change", "request", "item", "attempt"}
 
