@@ -145,7 +145,7 @@ const (
 )
 
 // Client makes the calls of the API. Make one with [NewClient] and share it: it
-// is safe for use by many goroutines at once.
+// is safe for use by many goroutines at once. The zero value cannot be used.
 type Client struct {
 	Stock    *StockService
 	Sales    *SalesService

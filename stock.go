@@ -112,7 +112,7 @@ func write[T any](ctx context.Context, c *Client, op operation, member string, i
 	}
 	b.end()
 	if first, second, twice := findTwice(b.ids); twice {
-		return nil, invalid(op.String(), "item %d: the id %d was given before, in item %d", second, b.ids[second], first)
+		return nil, invalid(op.String(), "item %d: the id %d was given before, in item %d: UpdateAll and ChangeAll merge the items of a record", second, b.ids[second], first)
 	}
 	result := stockRecords{ids: b.ids}
 	err := c.do(ctx, op, len(items), "", b, &result)

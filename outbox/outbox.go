@@ -203,6 +203,9 @@ func open(ctx context.Context, db *sql.DB, stock Stock, options Options) (*Outbo
 	if db == nil {
 		return nil, errors.New("the database is nil")
 	}
+	if service, ok := stock.(*oakra.StockService); ok && service == nil {
+		return nil, errors.New("stock is a nil *oakra.StockService: take that of a client of oakra.NewClient")
+	}
 	if err := options.complete(); err != nil {
 		return nil, err
 	}

@@ -1,12 +1,29 @@
 package outboxweb
 
 import (
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/oakra/oakra-go/outbox"
 )
+
+func TestHandlerOfNil(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("Handler took a nil outbox")
+		}
+	}()
+	Handler(nil, Options{})
+}
+
+func TestLongName(t *testing.T) {
+	h := &handler{options: Options{AllowWrites: true, User: func(*http.Request) string { return " " + strings.Repeat("å", 10_000) }}}
+	if name := h.writer(nil); name != strings.Repeat("å", 100) {
+		t.Errorf("the name has %d bytes", len(name))
+	}
+}
 
 func TestJudge(t *testing.T) {
 	for want, s := range map[string]outbox.Status{

@@ -34,7 +34,7 @@ type Options struct {
 	// AllowWrites permits decisions on parked changes, and resuming after a halt.
 	AllowWrites bool
 	// User returns the name of the person who makes a request, which the history
-	// keeps. Somebody without a name may read only, as may everybody if User is nil.
+	// keeps, at most 100 characters of it. Somebody without a name may read only, as may everybody if User is nil.
 	User func(*http.Request) string
 	// Link returns the address of the order that a change belongs to, or "". Only
 	// http and https addresses, and those without a scheme, become links.
@@ -46,8 +46,12 @@ type Options struct {
 //
 //	mux.Handle("/admin/outbox/", outboxweb.Handler(box, outboxweb.Options{}))
 //
-// If the database fails, the reason is logged by [slog.Default].
+// The pattern must name no method, since decisions are POST requests. If the database
+// fails, the reason is logged by [slog.Default]. Handler panics if box is nil.
 func Handler(box *outbox.Outbox, o Options) http.Handler {
+	if box == nil {
+		panic("outboxweb: the outbox is nil")
+	}
 	return &handler{box: box, options: o, origin: http.NewCrossOriginProtection()}
 }
 
@@ -55,6 +59,7 @@ const (
 	readTimeout  = 10 * time.Second // after which a page says that the database does not respond
 	writeTimeout = time.Minute      // of a decision, or of Resume, which reads the witnesses
 	maxBody      = 256 << 10        // more than any form of these pages has
+	maxName      = 100              // characters of a person's name
 )
 
 // contentSecurityPolicy lets a page load its own style sheet and script, and send its
@@ -118,18 +123,18 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(text)
 		return
 	}
-	h.write(w, r, h.answer(r, name, reading, header))
+	h.write(w, r, h.respond(r, name, reading, header))
 }
 
-// answer finds the page, or says why there is none.
-func (h *handler) answer(r *http.Request, name string, reading bool, header http.Header) page {
+// respond finds the page, or says why there is none.
+func (h *handler) respond(r *http.Request, name string, reading bool, header http.Header) page {
 	route, ok := routes[name]
 	asked, _, _ := strings.Cut(r.RequestURI, "?")
 	switch {
 	case r.URL.Path == "" && !strings.HasSuffix(asked, "/"): // from here relative links lead one level too high
 		return page{status: http.StatusSeeOther, seeOther: "./" + asked[strings.LastIndexByte(asked, '/')+1:] + "/"}
 	case !ok:
-		return message(http.StatusNotFound, "There is no such page", "")
+		return message(http.StatusNotFound, "There is no such page", "The address of these pages ends with a slash.")
 	case reading && route.get != nil:
 		return route.get(h, r)
 	case r.Method != http.MethodPost || route.post == nil:
@@ -165,7 +170,8 @@ func (h *handler) writer(r *http.Request) string {
 	if !h.options.AllowWrites || h.options.User == nil {
 		return ""
 	}
-	return strings.TrimSpace(strings.ToValidUTF8(strings.ReplaceAll(h.options.User(r), "\x00", ""), ""))
+	name := []rune(strings.TrimSpace(strings.ToValidUTF8(strings.ReplaceAll(h.options.User(r), "\x00", ""), "")))
+	return strings.TrimSpace(string(name[:min(len(name), maxName)]))
 }
 
 // readOnly says why the person who makes a request may not decide; "" if he may.

@@ -703,7 +703,9 @@ func TestBadInput(t *testing.T) {
 			_, err := outbox.New(t.Context(), s.db, nil, o)
 			require.Error(t, err, "%+v", o)
 		}
-		_, err := outbox.New(t.Context(), nil, nil, options())
+		_, err := outbox.New(t.Context(), d.open(t), (*oakra.StockService)(nil), options())
+		require.ErrorContains(t, err, "nil *oakra.StockService")
+		_, err = outbox.New(t.Context(), nil, nil, options())
 		require.Error(t, err)
 		adder, err := outbox.New(t.Context(), s.db, nil, outbox.Options{})
 		require.NoError(t, err)
