@@ -42,7 +42,7 @@ func source(t *testing.T, name, text string) string {
 func header(functions string) string {
 	text := "package shop\n\n"
 	for _, path := range []string{
-		"context", "errors", "fmt", "log/slog", "maps", "slices", "testing",
+		"context", "errors", "fmt", "log/slog", "maps", "slices", "testing", "time",
 		"github.com/oakra/oakra-go", "github.com/oakra/oakra-go/oakratest",
 	} {
 		if strings.Contains(functions, strings.TrimSuffix(filepath.Base(path), "-go")+".") {

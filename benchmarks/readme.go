@@ -114,7 +114,7 @@ func (c comparison) readme() string {
 		"The others meet one of %d faults, each equally often: the connection is refused or reset, the response is lost, cut or late, "+
 		"or its status is 400, 429, 502 or 503. Every client meets the same faults. What each said about its changes, beside what the server had applied:",
 		thousands(c.Changes), len(c.Faults))))
-	b.WriteString("\n| client | applied twice or more | reported wrong | reported unknown | right |\n|---|--:|--:|--:|--:|\n")
+	b.WriteString("\n| client | applied twice or more | reported wrong | reported unknown | reported right |\n|---|--:|--:|--:|--:|\n")
 	failed := make(map[string]int)
 	for _, t := range c.Clients {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", settings[t.Client], thousands(t.Doubled),
@@ -124,7 +124,7 @@ func (c comparison) readme() string {
 	own := c.Clients[slices.IndexFunc(c.Clients, func(t tally) bool { return t.Client == nameOakra })]
 	b.WriteString("\n" + wrap(fmt.Sprintf("An error of the others is taken to say that the change failed, and is wrong if it was applied. Taking every error of `net/http` "+
 		"for an unknown outcome leaves %s changes to look at, instead of %s. "+
-		"Reading the record settles an unknown outcome if nobody else sells; the [outbox](outbox) settles it in any case. The table is [the data](benchmarks/%s) of one run, `go run ./benchmarks compare`.",
+		"Reading the record settles an unknown outcome if nobody else sells; the [outbox](outbox) settles those of the changes that go through it. The table is [the data](benchmarks/%s) of one run, `go run ./benchmarks compare`.",
 		thousands(failed[nameNetHTTP]), thousands(own.Unknown), comparisonFile)))
 	return b.String()
 }
