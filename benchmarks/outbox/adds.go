@@ -56,7 +56,7 @@ func (p plan) measureAdds(ctx context.Context, h *host) ([]addRate, error) {
 	}}
 	all = append([]contender{oneByOne}, all...)
 	var numbers atomic.Int64
-	took := make([]timing, 2*len(all)) // of one change
+	took := make([]timing, 2*len(all)) // time of one change
 	err = rounds(p.addRounds, len(took), func(i int) (time.Duration, error) {
 		c, size := all[i/2], 1
 		if i%2 == 1 {

@@ -33,7 +33,7 @@ var engines = []engine{
 type host struct {
 	engine
 	dir     string
-	cluster *cluster // of PostgreSQL
+	cluster *cluster // the PostgreSQL that the run started
 	made    int
 }
 
@@ -80,7 +80,7 @@ type database struct {
 }
 
 const (
-	connections     = 32  // of database/sql to PostgreSQL
+	connections     = 32  // connections to PostgreSQL at most
 	poolConnections = 120 // a worker of the outbox written by hand holds one during its request
 )
 

@@ -20,7 +20,7 @@ type drained struct {
 
 const (
 	drainItems   = 1000
-	drainLatency = 20 * time.Millisecond // of a request
+	drainLatency = 20 * time.Millisecond // latency of a request
 	drainAll     = 100_000               // changes that the results are for
 )
 

@@ -91,7 +91,7 @@ type plan struct {
 	settledAdd      int // changes that a round adds and drains
 	accounts        []int
 	accountRounds   int
-	accountChanges  int // of each account
+	accountChanges  int // changes of each account
 	idle            time.Duration
 }
 
