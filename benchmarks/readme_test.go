@@ -111,6 +111,9 @@ func TestOwnReadme(t *testing.T) {
 		}
 	}
 	for _, link := range regexp.MustCompile(`(?:\]\(|src="|srcset=")([\w./-]+)[")]`).FindAllStringSubmatch(string(b), -1) {
+		if _, err := os.Stat("../go.work"); err != nil && strings.HasPrefix(link[1], "../") {
+			continue // the module is outside of its repository
+		}
 		if _, err := os.Stat(link[1]); err != nil {
 			t.Error(err)
 		}
