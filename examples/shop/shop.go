@@ -23,7 +23,7 @@ const warehouse = "warehouse-1"
 type shop struct {
 	db       *sql.DB
 	outbox   *outbox.Outbox
-	password string // of the staff; without one there are no pages for them
+	password string // password of the staff; without one there are no pages for them
 }
 
 // line is one line of an order.
